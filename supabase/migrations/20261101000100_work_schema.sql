@@ -1,0 +1,87 @@
+-- The private schema, the fence, and how an argument is refused.
+set lock_timeout = '10s';
+
+create schema if not exists work;
+comment on schema work is 'work-claims: private helpers. Nothing in it is exposed through the API.';
+revoke all on schema work from public, anon, authenticated;
+grant usage on schema work to service_role;
+
+-- One sequence for all claims, so that a fence grows even when a claim's row is deleted and made again.
+-- The maximum is the largest integer that JSON carries exactly.
+create sequence if not exists work.fence as bigint maxvalue 9007199254740991;
+comment on sequence work.fence is 'The fence of each claim: every claim takes the next number.';
+revoke all on sequence work.fence from public, anon, authenticated;
+grant usage, select on sequence work.fence to service_role;
+
+-- Stops the call with one sentence: what was given, what was expected. PTxyz becomes HTTP status xyz.
+create or replace function work.refuse(argument text, given text, expected text, code text default 'PT400')
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  raise exception using
+    errcode = code,
+    message = format(
+      '%s is %s; %s',
+      argument,
+      case when given is null then 'null' when length(given) > 60 then left(given, 60) || '…' else given end,
+      expected
+    );
+end
+$$;
+comment on function work.refuse is 'Refuses an argument with one sentence, under a code that PostgREST turns into a 4xx status.';
+revoke execute on function work.refuse from public, anon, authenticated;
+grant execute on function work.refuse to service_role;
+
+-- A name that a person or a program chose: of a worker, a work type, a pool.
+create or replace function work.check_name(argument text, given text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if given is null or length(given) not between 1 and 200 then
+    perform work.refuse(argument, case when given = '' then 'empty' else given end, 'a name has 1 to 200 characters');
+  end if;
+end
+$$;
+comment on function work.check_name is 'Refuses a name that is null, empty or longer than 200 characters.';
+revoke execute on function work.check_name from public, anon, authenticated;
+grant execute on function work.check_name to service_role;
+
+-- A list of at most 1,000: more is refused rather than cut, so that nothing is silently left out.
+create or replace function work.check_list(argument text, given jsonb)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if given is null or jsonb_typeof(given) <> 'array' then
+    perform work.refuse(argument, coalesce(jsonb_typeof(given), 'null'), 'a JSON array was expected');
+  end if;
+  if jsonb_array_length(given) > 1000 then
+    perform work.refuse(
+      argument, jsonb_array_length(given) || ' long', 'one call takes at most 1000; send them in several calls');
+  end if;
+end
+$$;
+comment on function work.check_list is 'Refuses what is no JSON array, or one of more than 1000 elements.';
+revoke execute on function work.check_list from public, anon, authenticated;
+grant execute on function work.check_list to service_role;
+
+-- A lease's length. Null stands for the work type's own.
+create or replace function work.check_ttl(ttl_seconds integer)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if ttl_seconds not between 1 and 86400 then
+    perform work.refuse('ttl_seconds', ttl_seconds::text, 'a lease needs 1 to 86400 seconds');
+  end if;
+end
+$$;
+comment on function work.check_ttl is 'Refuses a lease shorter than a second or longer than a day.';
+revoke execute on function work.check_ttl from public, anon, authenticated;
+grant execute on function work.check_ttl to service_role;

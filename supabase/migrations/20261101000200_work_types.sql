@@ -1,0 +1,108 @@
+-- Work types: what is done to the items of a pool, and by which rules.
+create table if not exists public.work_types (
+  name text primary key check (length(name) between 1 and 200),
+  pool text,
+  lease_seconds integer not null default 60 check (lease_seconds between 1 and 86400),
+  max_failures integer not null default 3 check (max_failures between 1 and 1000),
+  max_crashes integer not null default 5 check (max_crashes between 1 and 1000),
+  backoff_seconds integer not null default 10 check (backoff_seconds between 0 and 86400),
+  backoff_limit_seconds integer not null default 3600 check (backoff_limit_seconds between 0 and 604800),
+  paused boolean not null default false,
+  enrolled_through bigint not null default 0,
+  created_at timestamptz not null default clock_timestamp()
+);
+comment on table public.work_types is
+  'work-claims: one row a work type, with its rules. define_work_type() writes it; a work type that is first seen in claim_items() gets the defaults.';
+comment on column public.work_types.pool is 'The pool whose items are enrolled for this work; null: only claim_items() makes claims.';
+comment on column public.work_types.max_failures is 'A claim ends failed when its handler has failed so often.';
+comment on column public.work_types.max_crashes is 'A claim ends failed when its lease has ended so often without a release.';
+comment on column public.work_types.backoff_seconds is 'The wait after the first failure; it doubles with each further one, up to backoff_limit_seconds.';
+comment on column public.work_types.enrolled_through is 'The seq of the last past item that enroll_pool() has enrolled.';
+
+alter table public.work_types enable row level security;
+drop policy if exists service_role_works on public.work_types;
+create policy service_role_works on public.work_types to service_role using (true) with check (true);
+revoke all on public.work_types from public, anon, authenticated, service_role;
+grant select, insert, update, delete on public.work_types to service_role;
+
+-- Enrolling new items and declaring a work type for their pool must not pass each other: inserts share this lock,
+-- a declaration takes it alone.
+create or replace function work.pool_lock_key(pool text)
+returns bigint
+language sql
+immutable
+set search_path = ''
+as $$ select hashtextextended('work-claims pool ' || pool, 0) $$;
+comment on function work.pool_lock_key is 'The advisory lock that keeps inserts into a pool and declarations for it apart.';
+revoke execute on function work.pool_lock_key from public, anon, authenticated;
+grant execute on function work.pool_lock_key to service_role;
+
+-- Declare a work type, or change the rules of one: what is left null keeps its value. Items that come later are
+-- enrolled by themselves; enroll_pool() enrols the ones that are there.
+create or replace function public.define_work_type(
+  work_type text,
+  pool text default null,
+  lease_seconds integer default null,
+  max_failures integer default null,
+  max_crashes integer default null,
+  backoff_seconds integer default null,
+  backoff_limit_seconds integer default null,
+  paused boolean default null
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+#variable_conflict use_column
+declare
+  declared public.work_types;
+begin
+  perform work.check_name('work_type', define_work_type.work_type);
+  if define_work_type.lease_seconds not between 1 and 86400 then
+    perform work.refuse('lease_seconds', define_work_type.lease_seconds::text, 'a lease needs 1 to 86400 seconds');
+  end if;
+  if define_work_type.max_failures not between 1 and 1000 then
+    perform work.refuse('max_failures', define_work_type.max_failures::text, 'expected 1 to 1000');
+  end if;
+  if define_work_type.max_crashes not between 1 and 1000 then
+    perform work.refuse('max_crashes', define_work_type.max_crashes::text, 'expected 1 to 1000');
+  end if;
+  if define_work_type.backoff_seconds not between 0 and 86400 then
+    perform work.refuse('backoff_seconds', define_work_type.backoff_seconds::text, 'expected 0 to 86400');
+  end if;
+  if define_work_type.backoff_limit_seconds not between 0 and 604800 then
+    perform work.refuse('backoff_limit_seconds', define_work_type.backoff_limit_seconds::text, 'expected 0 to 604800');
+  end if;
+  if define_work_type.pool is not null then
+    perform work.check_pool(define_work_type.pool);
+    perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
+  end if;
+
+  insert into public.work_types (name) values (define_work_type.work_type) on conflict do nothing;
+  select * into declared from public.work_types t where t.name = define_work_type.work_type for update;
+  if declared.pool <> define_work_type.pool then
+    perform work.refuse(
+      'pool', define_work_type.pool,
+      format('work type %s belongs to pool %s; give the other pool a work type of its own',
+        define_work_type.work_type, declared.pool),
+      'PT409');
+  end if;
+
+  update public.work_types t
+     set pool = coalesce(define_work_type.pool, t.pool),
+         lease_seconds = coalesce(define_work_type.lease_seconds, t.lease_seconds),
+         max_failures = coalesce(define_work_type.max_failures, t.max_failures),
+         max_crashes = coalesce(define_work_type.max_crashes, t.max_crashes),
+         backoff_seconds = coalesce(define_work_type.backoff_seconds, t.backoff_seconds),
+         backoff_limit_seconds = coalesce(define_work_type.backoff_limit_seconds, t.backoff_limit_seconds),
+         paused = coalesce(define_work_type.paused, t.paused)
+   where t.name = define_work_type.work_type
+  returning * into declared;
+  return to_jsonb(declared);
+end
+$$;
+comment on function public.define_work_type is
+  'Declares a work type for a pool, or changes its rules; what is null keeps its value. Items that come later are enrolled by themselves, enroll_pool() enrols the past ones.';
+revoke execute on function public.define_work_type from public, anon, authenticated;
+grant execute on function public.define_work_type to service_role;

@@ -1,0 +1,195 @@
+-- Pools and items: what there is to work on.
+create table if not exists public.work_pools (
+  name text primary key check (length(name) between 1 and 200),
+  source regclass unique,
+  key_columns text[],
+  key_types text[],
+  key_is_uuid boolean generated always as (key_types = array['uuid']) stored,
+  payload_columns text[],
+  priority_column text,
+  run_after_column text,
+  mirrored_through jsonb,
+  is_mirrored boolean not null default true,
+  created_at timestamptz not null default clock_timestamp()
+);
+comment on table public.work_pools is
+  'work-claims: named sets of items. "default" takes items from enqueue_items(); every other one mirrors a table, see attach_pool().';
+comment on column public.work_pools.source is 'The attached table.';
+comment on column public.work_pools.payload_columns is 'The columns that items carry to workers; null: all.';
+comment on column public.work_pools.mirrored_through is 'The key of the last past row that enroll_pool() has mirrored.';
+
+alter table public.work_pools enable row level security;
+drop policy if exists service_role_works on public.work_pools;
+create policy service_role_works on public.work_pools to service_role using (true) with check (true);
+revoke all on public.work_pools from public, anon, authenticated, service_role;
+grant select, insert, update, delete on public.work_pools to service_role;
+
+insert into public.work_pools (name) values ('default') on conflict do nothing;
+
+create or replace function work.check_pool(pool text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if check_pool.pool is null or not exists (select from public.work_pools p where p.name = check_pool.pool) then
+    perform work.refuse(
+      'pool', check_pool.pool, 'there is no such pool; attach_pool() makes one of a table, "default" is always there', 'PT404');
+  end if;
+end
+$$;
+comment on function work.check_pool is 'Refuses a pool that does not exist.';
+revoke execute on function work.check_pool from public, anon, authenticated;
+grant execute on function work.check_pool to service_role;
+
+create sequence if not exists work.item_seq as bigint maxvalue 9007199254740991;
+comment on sequence work.item_seq is 'The order in which items came.';
+revoke all on sequence work.item_seq from public, anon, authenticated;
+grant usage, select on sequence work.item_seq to service_role;
+
+create table if not exists public.work_items (
+  id uuid primary key default gen_random_uuid(),
+  seq bigint not null default nextval('work.item_seq'),
+  pool text not null,
+  source_key text,
+  -- A payload travels with every claim of its item: a megabyte is where a reference to a file serves better.
+  payload jsonb not null default '{}' check (pg_column_size(payload) <= 1048576),
+  priority integer not null default 0 check (priority between -1000000 and 1000000),
+  dedupe_key text check (length(dedupe_key) between 1 and 500),
+  run_after timestamptz,
+  created_at timestamptz not null default clock_timestamp()
+);
+comment on table public.work_items is
+  'work-claims: one row a subject of work. An attached table''s rows are mirrored here; enqueue_items() adds others. Deleting an item deletes its claims.';
+comment on column public.work_items.seq is 'First come, first served: the order in which items came.';
+comment on column public.work_items.source_key is 'The key of the attached table''s row: its text, or a JSON array of a composite key.';
+comment on column public.work_items.dedupe_key is 'At most one item of a pool has it.';
+
+create unique index if not exists work_items_by_source on public.work_items (pool, source_key) where source_key is not null;
+comment on index public.work_items_by_source is 'Which item mirrors this row?';
+create unique index if not exists work_items_by_dedupe_key on public.work_items (pool, dedupe_key) where dedupe_key is not null;
+comment on index public.work_items_by_dedupe_key is 'Which item was enqueued under this key?';
+create index if not exists work_items_by_pool on public.work_items (pool, seq);
+comment on index public.work_items_by_pool is 'Which items of the pool come after this one? (paging candidates, enrolling past items)';
+
+alter table public.work_items enable row level security;
+drop policy if exists service_role_works on public.work_items;
+create policy service_role_works on public.work_items to service_role using (true) with check (true);
+revoke all on public.work_items from public, anon, authenticated, service_role;
+grant select, insert, update, delete on public.work_items to service_role;
+
+-- What is wrong with an item that somebody wants to enqueue; null where nothing is.
+create or replace function work.wrong_item(item jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  priority numeric;
+begin
+  if jsonb_typeof(item) <> 'object' then
+    return 'an item is a JSON object';
+  end if;
+  if item - '{pool,payload,priority,dedupe_key,run_after}'::text[] <> '{}' then
+    return 'an item has pool, payload, priority, dedupe_key and run_after, and nothing else';
+  end if;
+  if jsonb_typeof(item -> 'priority') <> 'null' then
+    if jsonb_typeof(item -> 'priority') = 'number' then
+      priority := item ->> 'priority';
+    end if;
+    if priority is null or priority <> trunc(priority) or priority not between -1000000 and 1000000 then
+      return format('priority is %s; a whole number from -1000000 to 1000000 was expected', left(item ->> 'priority', 60));
+    end if;
+  end if;
+  if jsonb_typeof(item -> 'dedupe_key') <> 'null'
+    and (jsonb_typeof(item -> 'dedupe_key') <> 'string' or length(item ->> 'dedupe_key') not between 1 and 500) then
+    return 'dedupe_key is a text of 1 to 500 characters';
+  end if;
+  if jsonb_typeof(item -> 'pool') not in ('string', 'null') then
+    return 'pool is the name of a pool';
+  end if;
+  if jsonb_typeof(item -> 'run_after') not in ('string', 'null') then
+    return 'run_after is a time, such as "2030-01-31T12:00:00Z"';
+  end if;
+  if pg_column_size(item -> 'payload') > 1048576 then
+    return format(
+      'payload has %s bytes; an item carries at most 1048576: store it elsewhere and enqueue where it is',
+      pg_column_size(item -> 'payload'));
+  end if;
+  return null;
+end
+$$;
+comment on function work.wrong_item is 'Says what is wrong with an item for enqueue_items(); null where nothing is.';
+revoke execute on function work.wrong_item from public, anon, authenticated;
+grant execute on function work.wrong_item to service_role;
+
+-- Add items in bulk; the answer is their ids, in the order given. An item whose dedupe key is there already is not
+-- added again: the answer has the id of the one that is. With a request id, a repeated call adds nothing.
+create or replace function public.enqueue_items(items jsonb, request_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set lock_timeout = '5s'
+as $$
+#variable_conflict use_column
+declare
+  wrong record;
+  answer jsonb;
+begin
+  perform work.check_list('items', enqueue_items.items);
+  select e.n - 1 as at, work.wrong_item(e.value) as why into wrong
+    from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
+   where work.wrong_item(e.value) is not null
+   order by e.n
+   limit 1;
+  if found then
+    raise exception using errcode = 'PT400', message = format('items[%s]: %s', wrong.at, wrong.why);
+  end if;
+  perform work.check_pool(named.pool)
+     from (select distinct coalesce(e.value ->> 'pool', 'default') as pool
+             from jsonb_array_elements(enqueue_items.items) as e(value)) as named;
+
+  -- Ids that follow from the request id make a repeated call meet its own rows. Rows go in by dedupe key, so that
+  -- two calls with the same keys wait for each other in one order; seq keeps the order given.
+  with given as materialized (
+    select e.n,
+           case when enqueue_items.request_id is null then gen_random_uuid()
+                else md5(enqueue_items.request_id::text || ' ' || e.n)::uuid end as id,
+           coalesce(e.value ->> 'pool', 'default') as pool,
+           coalesce(e.value -> 'payload', '{}') as payload,
+           coalesce((e.value ->> 'priority')::integer, 0) as priority,
+           e.value ->> 'dedupe_key' as dedupe_key,
+           (e.value ->> 'run_after')::timestamptz as run_after
+      from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
+  ),
+  numbered as materialized (
+    select given.*, nextval('work.item_seq') as seq from given order by given.n
+  ),
+  added as (
+    insert into public.work_items (id, seq, pool, payload, priority, dedupe_key, run_after)
+    select id, seq, pool, payload, priority, dedupe_key, run_after
+      from numbered
+     order by pool, dedupe_key, n
+    on conflict do nothing
+  )
+  select jsonb_agg(id order by n) into answer from numbered;
+
+  -- A statement of its own: it sees the items of a call that this one waited for.
+  if jsonb_path_exists(enqueue_items.items, '$[*].dedupe_key ? (@ != null)') then
+    select jsonb_agg(coalesce(held.id::text, answer ->> (e.n - 1)::integer) order by e.n) into answer
+      from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
+      left join public.work_items held
+        on held.pool = coalesce(e.value ->> 'pool', 'default') and held.dedupe_key = e.value ->> 'dedupe_key';
+  end if;
+  return coalesce(answer, '[]');
+end
+$$;
+comment on function public.enqueue_items is
+  'Adds items [{pool, payload, priority, dedupe_key, run_after}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has.';
+revoke execute on function public.enqueue_items from public, anon, authenticated;
+grant execute on function public.enqueue_items to service_role;

@@ -1,0 +1,123 @@
+-- Claims: who works on what, until when, and how it ended.
+create table if not exists public.work_claims (
+  item_id uuid not null references public.work_items (id) on delete cascade,
+  work_type text not null check (length(work_type) between 1 and 200),
+  status text not null default 'ready'
+    check (status in ('blocked', 'waiting', 'ready', 'claimed', 'succeeded', 'failed', 'cancelled')),
+  priority integer not null default 0,
+  position bigint not null,
+  worker_id text,
+  fence bigint,
+  request_id uuid,
+  failures integer not null default 0,
+  crashes integer not null default 0,
+  due_at timestamptz not null default clock_timestamp(),
+  claimed_at timestamptz,
+  expires_at timestamptz,
+  finished_at timestamptz,
+  progress real check (progress between 0 and 1),
+  result jsonb check (pg_column_size(result) <= 1048576),
+  error text check (length(error) <= 8000),
+  primary key (item_id, work_type),
+  constraint a_claimed_row_has_a_holder_and_a_lease check (
+    status <> 'claimed' or (worker_id is not null and fence is not null and expires_at is not null)),
+  constraint a_terminal_row_says_when_it_ended check (
+    (finished_at is not null) = (status in ('succeeded', 'failed', 'cancelled')))
+);
+comment on table public.work_claims is
+  'work-claims: one row an (item, work type): at most one worker holds it. Ready and waiting rows are work to do, terminal rows are the record.';
+comment on column public.work_claims.position is 'Its place in line within one priority: the item''s seq.';
+comment on column public.work_claims.fence is 'New with every claim; only the current one may extend or release.';
+comment on column public.work_claims.worker_id is 'Who holds it, or who released it last.';
+comment on column public.work_claims.due_at is 'Since when it may run, or when it will be able to.';
+comment on column public.work_claims.expires_at is 'The end of the lease, by this database''s clock.';
+comment on column public.work_claims.failures is 'How often a handler failed. Crashes, leases that ended without a release, are counted apart.';
+
+create index if not exists work_claims_ready on public.work_claims (work_type, priority desc, position) where status = 'ready';
+comment on index public.work_claims_ready is 'What is next in line for this work type?';
+create index if not exists work_claims_leases on public.work_claims (expires_at) where status = 'claimed';
+comment on index public.work_claims_leases is 'Whose lease has ended? What is held at all?';
+create index if not exists work_claims_due on public.work_claims (due_at) where status = 'waiting';
+comment on index public.work_claims_due is 'What is due again?';
+create index if not exists work_claims_finished on public.work_claims (work_type, status, finished_at)
+  where finished_at is not null;
+comment on index public.work_claims_finished is 'How much is done, how fast, and what failed last?';
+
+-- Vacuum keeps up with a table in which every row is rewritten twice.
+alter table public.work_claims set (
+  autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
+  autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+alter table public.work_claims enable row level security;
+drop policy if exists service_role_works on public.work_claims;
+create policy service_role_works on public.work_claims to service_role using (true) with check (true);
+revoke all on public.work_claims from public, anon, authenticated, service_role;
+grant select, insert, update, delete on public.work_claims to service_role;
+
+-- New items are enrolled for the work types of their pool, in the transaction that adds them.
+create or replace function work.enroll_new_items()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+  pool_name text;
+begin
+  for pool_name in select distinct i.pool from new_items i order by i.pool loop
+    perform pg_advisory_xact_lock_shared(work.pool_lock_key(pool_name));
+  end loop;
+  insert into public.work_claims (item_id, work_type, status, priority, position, due_at)
+  select i.id, t.name,
+         case when i.run_after > clock_timestamp() then 'waiting' else 'ready' end,
+         i.priority, i.seq, coalesce(i.run_after, clock_timestamp())
+    from new_items i
+    join public.work_types t on t.pool = i.pool
+   order by i.id, t.name
+  on conflict do nothing;
+  return null;
+end
+$$;
+comment on function work.enroll_new_items is 'Trigger: gives each new item a claim for each work type of its pool.';
+revoke execute on function work.enroll_new_items from public, anon, authenticated;
+create or replace trigger enroll_new_items
+  after insert on public.work_items referencing new table as new_items
+  for each statement execute function work.enroll_new_items();
+
+-- A changed priority or run_after moves the item's open claims.
+create or replace function work.move_open_claims()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  with moved as materialized (
+    select c.item_id, c.work_type, n.priority, n.run_after, n.run_after is distinct from o.run_after as is_rescheduled
+      from new_items n
+      join old_items o on o.id = n.id
+      join public.work_claims c on c.item_id = n.id
+     where (n.priority <> o.priority or n.run_after is distinct from o.run_after)
+       and c.status in ('blocked', 'waiting', 'ready', 'claimed')
+     order by c.item_id, c.work_type
+       for no key update of c
+  )
+  update public.work_claims c
+     set priority = m.priority,
+         status = case
+           when not m.is_rescheduled or c.status not in ('ready', 'waiting') then c.status
+           when m.run_after > clock_timestamp() then 'waiting'
+           else 'ready'
+         end,
+         due_at = case
+           when m.is_rescheduled and c.status in ('ready', 'waiting') then coalesce(m.run_after, clock_timestamp())
+           else c.due_at
+         end
+    from moved m
+   where c.item_id = m.item_id and c.work_type = m.work_type;
+  return null;
+end
+$$;
+comment on function work.move_open_claims is 'Trigger: open claims follow their item''s priority and run_after.';
+revoke execute on function work.move_open_claims from public, anon, authenticated;
+create or replace trigger move_open_claims
+  after update on public.work_items referencing old table as old_items new table as new_items
+  for each statement execute function work.move_open_claims();

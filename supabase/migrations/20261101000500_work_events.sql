@@ -1,0 +1,49 @@
+-- Events: what left the happy path.
+create table if not exists public.work_events (
+  id bigint generated always as identity primary key,
+  item_id uuid not null,
+  work_type text not null,
+  event text not null check (event in (
+    'expired', 'failed', 'handed_back', 'retried', 'cancelled', 'stale_release', 'stale_extend')),
+  worker_id text,
+  fence bigint,
+  detail text,
+  at timestamptz not null default clock_timestamp(),
+  foreign key (item_id, work_type) references public.work_claims (item_id, work_type) on delete cascade
+);
+comment on table public.work_events is
+  'work-claims: what left the happy path of a claim: a lease that ended, a failure, a late writer, a person''s hand. The newest 20 of each claim are kept.';
+create index if not exists work_events_by_claim on public.work_events (item_id, work_type, id);
+comment on index public.work_events_by_claim is 'What happened to this claim?';
+
+alter table public.work_events enable row level security;
+drop policy if exists service_role_works on public.work_events;
+create policy service_role_works on public.work_events to service_role using (true) with check (true);
+revoke all on public.work_events from public, anon, authenticated, service_role;
+grant select, insert, update, delete on public.work_events to service_role;
+
+-- Keep the newest 20 events of each claim that has new ones.
+create or replace function work.prune_events()
+returns trigger
+language plpgsql
+set search_path = ''
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  delete from public.work_events e
+   using (select distinct n.item_id, n.work_type from new_events n) as touched
+   where e.item_id = touched.item_id and e.work_type = touched.work_type
+     and e.id <= (
+       select k.id from public.work_events k
+        where k.item_id = touched.item_id and k.work_type = touched.work_type
+        order by k.id desc offset 20 limit 1);
+  return null;
+end
+$$;
+comment on function work.prune_events is 'Trigger: the newest 20 events of a claim stay.';
+revoke execute on function work.prune_events from public, anon, authenticated;
+create or replace trigger prune_events
+  after insert on public.work_events referencing new table as new_events
+  for each statement execute function work.prune_events();

@@ -1,0 +1,115 @@
+-- Workers: who is there. A claim needs no registered worker; a registered one is seen in the views.
+create table if not exists public.work_workers (
+  id text primary key check (length(id) between 1 and 200),
+  instance uuid not null,
+  work_types text[],
+  capabilities jsonb not null default '{}' check (jsonb_typeof(capabilities) = 'object'),
+  version text check (length(version) <= 200),
+  registered_at timestamptz not null default clock_timestamp(),
+  last_seen_at timestamptz not null default clock_timestamp(),
+  retired_at timestamptz
+);
+comment on table public.work_workers is
+  'work-claims: one row a worker process: what it does, and when it was last heard of. Rows of workers not heard of for a week go by themselves.';
+
+alter table public.work_workers enable row level security;
+drop policy if exists service_role_works on public.work_workers;
+create policy service_role_works on public.work_workers to service_role using (true) with check (true);
+revoke all on public.work_workers from public, anon, authenticated, service_role;
+grant select, insert, update, delete on public.work_workers to service_role;
+
+-- Say that a worker is there. The instance is a number that its process drew: the same id from another process is
+-- refused while the first one is alive, that is, heard of within a minute.
+create or replace function public.register_worker(
+  worker_id text,
+  instance uuid,
+  work_types text[] default null,
+  capabilities jsonb default '{}',
+  version text default null
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  perform work.check_name('worker_id', register_worker.worker_id);
+  if register_worker.instance is null then
+    perform work.refuse('instance', null, 'a uuid that the process drew was expected');
+  end if;
+  if register_worker.capabilities is null or jsonb_typeof(register_worker.capabilities) <> 'object'
+    or pg_column_size(register_worker.capabilities) > 65536 then
+    perform work.refuse('capabilities', left(register_worker.capabilities::text, 60), 'a JSON object of at most 64 kB was expected');
+  end if;
+  if length(register_worker.version) > 200 then
+    perform work.refuse('version', register_worker.version, 'at most 200 characters were expected');
+  end if;
+  if cardinality(register_worker.work_types) > 1000 then
+    perform work.refuse('work_types', cardinality(register_worker.work_types) || ' long', 'at most 1000 were expected');
+  end if;
+  delete from public.work_workers w where w.last_seen_at < clock_timestamp() - interval '7 days';
+
+  insert into public.work_workers as w (id, instance, work_types, capabilities, version)
+  values (register_worker.worker_id, register_worker.instance, register_worker.work_types,
+          register_worker.capabilities, register_worker.version)
+  on conflict (id) do update
+     set instance = excluded.instance,
+         work_types = excluded.work_types,
+         capabilities = excluded.capabilities,
+         version = excluded.version,
+         registered_at = clock_timestamp(),
+         last_seen_at = clock_timestamp(),
+         retired_at = null
+   where w.instance = excluded.instance
+      or w.retired_at is not null
+      or w.last_seen_at < clock_timestamp() - interval '1 minute';
+  if not found then
+    perform work.refuse(
+      'worker_id', register_worker.worker_id,
+      'a living worker has that id; give each process its own, or wait a minute after one has died', 'PT409');
+  end if;
+  return jsonb_build_object('worker_id', register_worker.worker_id);
+end
+$$;
+comment on function public.register_worker is
+  'Says that a worker process is there and what it can do. An id that is alive in another process is refused (409).';
+revoke execute on function public.register_worker from public, anon, authenticated;
+grant execute on function public.register_worker to service_role;
+
+-- A worker leaves: its claims go back at once and count no try. True where it was there.
+create or replace function public.retire_worker(worker_id text)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  perform public.release_claims_for_worker(retire_worker.worker_id);
+  update public.work_workers w
+     set retired_at = clock_timestamp()
+   where w.id = retire_worker.worker_id and w.retired_at is null;
+  return found;
+end
+$$;
+comment on function public.retire_worker is 'A worker leaves: its claims go back at once. True where it was registered.';
+revoke execute on function public.retire_worker from public, anon, authenticated;
+grant execute on function public.retire_worker to service_role;
+
+-- Any call of a worker shows that it is alive; one write in five seconds is enough to tell.
+create or replace function work.saw_worker(worker_id text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  recently timestamptz := clock_timestamp() - interval '5 seconds';
+begin
+  update public.work_workers w
+     set last_seen_at = clock_timestamp(), retired_at = null
+   where w.id = saw_worker.worker_id and w.last_seen_at < recently;
+end
+$$;
+comment on function work.saw_worker is 'Notes that a worker is alive.';
+revoke execute on function work.saw_worker from public, anon, authenticated;
+grant execute on function work.saw_worker to service_role;

@@ -1,0 +1,44 @@
+-- Requests: a call that claims may be sent twice, by a client that heard no answer or by the network.
+create table if not exists work.requests (
+  request_id uuid primary key,
+  made_at timestamptz not null default clock_timestamp()
+);
+comment on table work.requests is 'work-claims: the claim calls of the last hour, so that a repeated one claims nothing again.';
+create index if not exists requests_by_age on work.requests (made_at);
+comment on index work.requests_by_age is 'Which requests are old enough to be forgotten?';
+alter table work.requests enable row level security;
+drop policy if exists service_role_works on work.requests;
+create policy service_role_works on work.requests to service_role using (true) with check (true);
+revoke all on work.requests from public, anon, authenticated, service_role;
+grant select, insert, update, delete on work.requests to service_role;
+
+-- True where this request id has been answered before. A repeat that comes at once waits for the first to end.
+create or replace function work.is_repeated(request_id uuid)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  long_ago timestamptz := clock_timestamp() - interval '1 hour';
+begin
+  if is_repeated.request_id is null then
+    return false;
+  end if;
+  -- One call in a hundred forgets up to five hundred old ones: it keeps pace, and no call pays much.
+  if random() < 0.01 then
+    delete from work.requests r
+     where r.ctid = any (array(
+             select o.ctid from work.requests o
+              where o.made_at < long_ago
+              order by o.made_at
+              limit 500
+                for update skip locked));
+  end if;
+  insert into work.requests (request_id) values (is_repeated.request_id) on conflict do nothing;
+  return not found;
+end
+$$;
+comment on function work.is_repeated is 'Notes a request id; true where it was noted before.';
+revoke execute on function work.is_repeated from public, anon, authenticated;
+grant execute on function work.is_repeated to service_role;

@@ -1,0 +1,231 @@
+-- Claiming: by id, or what is next.
+
+-- The claims a worker still holds from an earlier call with this request id: the answer to a repeated call.
+create or replace function work.claims_of_request(worker_id text, request_id uuid, with_payload boolean)
+returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(
+    jsonb_agg(
+      jsonb_build_object(
+        'item_id', c.item_id, 'work_type', c.work_type, 'fence', c.fence,
+        'ttl_seconds', round(extract(epoch from c.expires_at - c.claimed_at)), 'expires_at', c.expires_at,
+        'failures', c.failures, 'crashes', c.crashes)
+      || case when with_payload
+           then jsonb_build_object('pool', i.pool, 'source_key', i.source_key, 'payload', i.payload)
+           else '{}' end
+      order by c.priority desc, c.position),
+    '[]')
+    from public.work_claims c
+    join public.work_items i on i.id = c.item_id
+   where c.status = 'claimed'
+     and c.worker_id = claims_of_request.worker_id
+     and c.request_id = claims_of_request.request_id
+$$;
+comment on function work.claims_of_request is 'The claims that a worker still holds from an earlier call with this request id.';
+revoke execute on function work.claims_of_request from public, anon, authenticated;
+grant execute on function work.claims_of_request to service_role;
+
+-- Claim these items: the answer holds the claims that were won. Ids that do not exist, are held, done or not due are
+-- just missing from it. An empty list claims nothing, but still takes back what dead workers held.
+create or replace function public.claim_items(
+  item_ids uuid[],
+  work_type text,
+  worker_id text,
+  ttl_seconds integer default null,
+  request_id uuid default null
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set lock_timeout = '5s'
+as $$
+#variable_conflict use_column
+declare
+  rules public.work_types;
+  moment timestamptz;
+  answer jsonb;
+begin
+  if claim_items.item_ids is null then
+    perform work.refuse('item_ids', null, 'a list of item ids was expected');
+  end if;
+  if cardinality(claim_items.item_ids) > 1000 then
+    perform work.refuse('item_ids', cardinality(claim_items.item_ids) || ' long', 'one call claims at most 1000');
+  end if;
+  perform work.check_name('work_type', claim_items.work_type);
+  perform work.check_name('worker_id', claim_items.worker_id);
+  perform work.check_ttl(claim_items.ttl_seconds);
+
+  if work.is_repeated(claim_items.request_id) then
+    return work.claims_of_request(claim_items.worker_id, claim_items.request_id, false);
+  end if;
+  perform work.saw_worker(claim_items.worker_id);
+  perform work.catch_up();
+  if cardinality(claim_items.item_ids) = 0 then
+    return '[]';
+  end if;
+
+  select * into rules from public.work_types t where t.name = claim_items.work_type;
+  if not found then
+    insert into public.work_types (name) values (claim_items.work_type) on conflict do nothing;
+    select * into rules from public.work_types t where t.name = claim_items.work_type;
+  end if;
+  if rules.paused then
+    return '[]';
+  end if;
+  moment := clock_timestamp();
+
+  -- In the order of ids, so that no two calls wait for each other in a circle. The primary key decides who wins; the
+  -- fence is drawn after the wait for a row, so that it grows with every claim of it.
+  with won as (
+    insert into public.work_claims as c
+      (item_id, work_type, status, priority, position, worker_id, fence, request_id, claimed_at, expires_at)
+    select i.id, claim_items.work_type, 'claimed', i.priority, i.seq, claim_items.worker_id, nextval('work.fence'),
+           claim_items.request_id, clock_timestamp(),
+           clock_timestamp() + make_interval(secs => coalesce(claim_items.ttl_seconds, rules.lease_seconds))
+      from (select distinct u.id from unnest(claim_items.item_ids) as u(id) order by u.id) as wanted
+      join public.work_items i on i.id = wanted.id
+     where i.run_after is null or i.run_after <= moment
+    on conflict (item_id, work_type) do update
+       set status = 'claimed',
+           worker_id = excluded.worker_id,
+           fence = nextval('work.fence'),
+           request_id = excluded.request_id,
+           claimed_at = clock_timestamp(),
+           expires_at = clock_timestamp() + make_interval(secs => coalesce(claim_items.ttl_seconds, rules.lease_seconds)),
+           progress = null
+     where c.status = 'ready' or (c.status = 'waiting' and c.due_at <= clock_timestamp())
+    returning c.*
+  )
+  select jsonb_agg(
+           jsonb_build_object(
+             'item_id', w.item_id, 'work_type', w.work_type, 'fence', w.fence,
+             'ttl_seconds', coalesce(claim_items.ttl_seconds, rules.lease_seconds), 'expires_at', w.expires_at,
+             'failures', w.failures, 'crashes', w.crashes)
+           order by w.priority desc, w.position)
+    into answer
+    from won w;
+  return coalesce(answer, '[]');
+end
+$$;
+comment on function public.claim_items is
+  'Claims these items for a worker and answers those it won, each with its fence and lease. Held, finished or unknown ids are just missing. Repeat it with the same request_id and it claims nothing more.';
+revoke execute on function public.claim_items from public, anon, authenticated;
+grant execute on function public.claim_items to service_role;
+
+-- Take the next claims in line. Locked rows are passed over, so nobody waits; a call may win fewer than there are.
+create or replace function work.take_next(
+  work_types text[], worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  answer jsonb;
+begin
+  -- The rows are picked and locked by ctid first: with a join or an IN the planner may run the limit more than once.
+  with won as (
+    update public.work_claims c
+       set status = 'claimed',
+           worker_id = take_next.worker_id,
+           fence = nextval('work.fence'),
+           request_id = take_next.request_id,
+           claimed_at = clock_timestamp(),
+           expires_at = clock_timestamp() + make_interval(secs => coalesce(take_next.ttl_seconds, t.lease_seconds)),
+           progress = null
+      from public.work_types t
+     where c.ctid = any (array(
+             select line.ctid
+               from (select distinct u.name from unnest(take_next.work_types) as u(name)) as wanted
+               join public.work_types w on w.name = wanted.name and not w.paused
+              cross join lateral (
+                select r.ctid, r.priority, r.position
+                  from public.work_claims r
+                 where r.work_type = w.name and r.status = 'ready'
+                 order by r.priority desc, r.position
+                 limit take_next.max_items
+                   for no key update skip locked) as line
+              order by line.priority desc, line.position
+              limit take_next.max_items))
+       and c.status = 'ready'
+       and t.name = c.work_type
+    returning c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes, c.priority, c.position,
+              coalesce(take_next.ttl_seconds, t.lease_seconds) as ttl
+  )
+  select jsonb_agg(
+           jsonb_build_object(
+             'item_id', w.item_id, 'work_type', w.work_type, 'fence', w.fence, 'ttl_seconds', w.ttl,
+             'expires_at', w.expires_at, 'failures', w.failures, 'crashes', w.crashes,
+             'pool', i.pool, 'source_key', i.source_key, 'payload', i.payload)
+           order by w.priority desc, w.position)
+    into answer
+    from won w
+    join public.work_items i on i.id = w.item_id;
+  return coalesce(answer, '[]');
+end
+$$;
+comment on function work.take_next is 'Claims what is next in line; the arguments are checked already.';
+revoke execute on function work.take_next from public, anon, authenticated;
+grant execute on function work.take_next to service_role;
+
+create or replace function work.check_claim(work_types text[], worker_id text, max_items integer, ttl_seconds integer)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if work_types is null or cardinality(work_types) not between 1 and 100 then
+    perform work.refuse(
+      'work_types', coalesce(cardinality(work_types) || ' long', 'null'), 'a list of 1 to 100 work types was expected');
+  end if;
+  perform work.check_name('worker_id', worker_id);
+  if max_items is null or max_items < 1 then
+    perform work.refuse('max_items', max_items::text, 'at least 1 was expected');
+  end if;
+  perform work.check_ttl(ttl_seconds);
+end
+$$;
+comment on function work.check_claim is 'Refuses wrong arguments of claim_next() and finish_and_claim().';
+revoke execute on function work.check_claim from public, anon, authenticated;
+grant execute on function work.check_claim to service_role;
+
+-- Claim what is next: the highest priority first, within one the first that came. At most 1,000 a call.
+create or replace function public.claim_next(
+  work_types text[],
+  worker_id text,
+  max_items integer default 1,
+  ttl_seconds integer default null,
+  request_id uuid default null
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set lock_timeout = '5s'
+as $$
+begin
+  perform work.check_claim(work_types, worker_id, max_items, ttl_seconds);
+  if work.is_repeated(request_id) then
+    return work.claims_of_request(worker_id, request_id, true);
+  end if;
+  perform work.saw_worker(worker_id);
+  perform work.catch_up();
+  return work.take_next(work_types, worker_id, least(max_items, 1000), ttl_seconds, request_id);
+end
+$$;
+comment on function public.claim_next is
+  'Claims what is next in line for these work types, at most max_items (1000), and answers the claims with their payloads. Repeat it with the same request_id and it claims nothing more.';
+revoke execute on function public.claim_next from public, anon, authenticated;
+grant execute on function public.claim_next to service_role;

@@ -1,0 +1,107 @@
+-- The heartbeat: a worker extends all that it holds in one call.
+
+-- Extend the leases of claims [{item_id, work_type, fence, progress}]; each is answered in the same place: held, with
+-- the new end of its lease, lost, or cancelled by a person. An empty list only says that the worker is alive.
+create or replace function public.extend_claims(worker_id text, held jsonb, ttl_seconds integer default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set lock_timeout = '5s'
+as $$
+#variable_conflict use_column
+declare
+  wrong bigint;
+  kept bigint[];
+  answer jsonb;
+begin
+  perform work.check_name('worker_id', extend_claims.worker_id);
+  perform work.check_list('held', extend_claims.held);
+  perform work.check_ttl(extend_claims.ttl_seconds);
+  select e.n - 1 into wrong
+    from jsonb_array_elements(extend_claims.held) with ordinality as e(value, n)
+   where jsonb_typeof(e.value) <> 'object'
+      or e.value ->> 'item_id' is null
+      or e.value ->> 'work_type' is null
+      or jsonb_typeof(e.value -> 'fence') is distinct from 'number'
+      or case jsonb_typeof(e.value -> 'progress')
+           when 'null' then false
+           when 'number' then (e.value ->> 'progress')::numeric not between 0 and 1
+           else e.value ? 'progress'
+         end
+   limit 1;
+  if found then
+    perform work.refuse(
+      format('held[%s]', wrong), left((extend_claims.held -> wrong::integer)::text, 60),
+      'an object with item_id, work_type and fence, as the claim had them, was expected; progress is a number from 0 to 1');
+  end if;
+  perform work.saw_worker(extend_claims.worker_id);
+
+  with given as materialized (
+    select g.*, coalesce(extend_claims.ttl_seconds, t.lease_seconds) as ttl
+      from rows from (jsonb_to_recordset(extend_claims.held) as (
+             item_id uuid, work_type text, fence bigint, progress real))
+           with ordinality as g(item_id, work_type, fence, progress, n)
+      join public.work_types t on t.name = g.work_type
+     order by g.item_id, g.work_type
+  ),
+  extended as (
+    update public.work_claims c
+       set expires_at = clock_timestamp() + make_interval(secs => g.ttl),
+           progress = coalesce(g.progress, c.progress)
+      from given g
+     where c.item_id = g.item_id and c.work_type = g.work_type
+       and c.status = 'claimed' and c.worker_id = extend_claims.worker_id and c.fence = g.fence
+    returning g.n, g.ttl, c.item_id, c.work_type, c.fence, c.expires_at
+  )
+  select array_agg(x.n),
+         jsonb_agg(
+           jsonb_build_object(
+             'item_id', x.item_id, 'work_type', x.work_type, 'fence', x.fence, 'state', 'held',
+             'ttl_seconds', x.ttl, 'expires_at', x.expires_at)
+           order by x.n)
+    into kept, answer
+    from extended x;
+  if coalesce(cardinality(kept), 0) = jsonb_array_length(extend_claims.held) then
+    return coalesce(answer, '[]');
+  end if;
+
+  with judged as materialized (
+    select g.n, g.item_id, g.work_type, g.fence, c.item_id is not null as exists, c.expires_at,
+           case
+             when g.n = any (kept) then 'held'
+             when c.fence = g.fence and c.status = 'cancelled' then 'cancelled'
+             else 'lost'
+           end as state
+      from rows from (jsonb_to_recordset(extend_claims.held) as (item_id uuid, work_type text, fence bigint))
+           with ordinality as g(item_id, work_type, fence, n)
+      left join public.work_claims c on c.item_id = g.item_id and c.work_type = g.work_type
+  ),
+  told as (
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
+    select j.item_id, j.work_type, 'stale_extend', extend_claims.worker_id, j.fence, 'a heartbeat came too late'
+      from judged j
+     where j.state = 'lost' and j.exists
+     order by j.n
+  )
+  select jsonb_agg(
+           jsonb_build_object('item_id', j.item_id, 'work_type', j.work_type, 'fence', j.fence, 'state', j.state)
+           || case when j.state = 'held' then jsonb_build_object(
+                'expires_at', j.expires_at,
+                'ttl_seconds', coalesce(extend_claims.ttl_seconds, (
+                  select t.lease_seconds from public.work_types t where t.name = j.work_type)))
+              else '{}' end
+           order by j.n)
+    into answer
+    from judged j;
+  return answer;
+end
+$$;
+comment on function public.extend_claims is
+  'The heartbeat of a worker: extends its claims [{item_id, work_type, fence, progress}] in one call and answers each: held, lost or cancelled. An empty list says that the worker is alive.';
+revoke execute on function public.extend_claims from public, anon, authenticated;
+grant execute on function public.extend_claims to service_role;

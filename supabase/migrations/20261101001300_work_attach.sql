@@ -1,0 +1,455 @@
+-- Attached tables: their rows are items, kept in step by triggers, in bulk.
+
+-- The key of a row as text: the value of a single column, or a JSON array of several.
+create or replace function work.source_key(pool public.work_pools, source_row jsonb)
+returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case when cardinality(pool.key_columns) = 1 then source_row ->> pool.key_columns[1]
+    else (select jsonb_agg(source_row -> k.name order by k.n) from unnest(pool.key_columns) with ordinality as k(name, n))::text
+  end
+$$;
+comment on function work.source_key is 'The key of an attached table''s row, as text.';
+revoke execute on function work.source_key from public, anon, authenticated;
+grant execute on function work.source_key to service_role;
+
+-- What workers are told of a row.
+create or replace function work.payload_of(pool public.work_pools, source_row jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  payload jsonb := source_row;
+begin
+  if pool.payload_columns is not null then
+    payload := coalesce(
+      (select jsonb_object_agg(k.name, source_row -> k.name) from unnest(pool.payload_columns) as k(name)), '{}');
+  end if;
+  if pg_column_size(payload) > 1048576 then
+    raise exception using
+      errcode = 'PT400',
+      message = format('the row with key %s of pool %s has a payload of %s bytes; an item carries at most 1048576: attach fewer columns',
+        left(work.source_key(pool, source_row), 60), pool.name, pg_column_size(payload));
+  end if;
+  return payload;
+end
+$$;
+comment on function work.payload_of is 'What workers are told of an attached table''s row.';
+revoke execute on function work.payload_of from public, anon, authenticated;
+grant execute on function work.payload_of to service_role;
+
+-- Make the items of a pool match these rows: changed ones are updated, missing ones added. The answer is how many
+-- were added.
+create or replace function work.mirror_rows(pool public.work_pools, source_rows jsonb[])
+returns integer
+language plpgsql
+set search_path = ''
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  added integer;
+begin
+  with mirrored as materialized (
+    select r.n, work.source_key(mirror_rows.pool, r.source_row) as source_key,
+           work.payload_of(mirror_rows.pool, r.source_row) as payload,
+           greatest(-1000000, least(1000000, round(coalesce(
+             (r.source_row ->> mirror_rows.pool.priority_column)::numeric, 0))))::integer as priority,
+           (r.source_row ->> mirror_rows.pool.run_after_column)::timestamptz as run_after
+      from unnest(mirror_rows.source_rows) with ordinality as r(source_row, n)
+  ),
+  changed as (
+    update public.work_items i
+       set payload = m.payload, priority = m.priority, run_after = m.run_after
+      from mirrored m
+     where i.pool = mirror_rows.pool.name and i.source_key = m.source_key
+       and (i.payload, i.priority, i.run_after) is distinct from (m.payload, m.priority, m.run_after)
+  ),
+  new_items as (
+    -- A uuid key is the item's id, unless an item of another pool has that id.
+    insert into public.work_items (id, pool, source_key, payload, priority, run_after)
+    select case when mirror_rows.pool.key_is_uuid
+                  and not exists (select from public.work_items taken where taken.id = m.source_key::uuid)
+             then m.source_key::uuid else gen_random_uuid() end,
+           mirror_rows.pool.name, m.source_key, m.payload, m.priority, m.run_after
+      from mirrored m
+     where not exists (
+             select from public.work_items i where i.pool = mirror_rows.pool.name and i.source_key = m.source_key)
+     order by m.n
+    on conflict (pool, source_key) where source_key is not null do update
+       set payload = excluded.payload, priority = excluded.priority, run_after = excluded.run_after
+    returning 1
+  )
+  select count(*) into added from new_items;
+  return added;
+end
+$$;
+comment on function work.mirror_rows is 'Makes the items of a pool match these rows of its table; answers how many were added.';
+revoke execute on function work.mirror_rows from public, anon, authenticated;
+grant execute on function work.mirror_rows to service_role;
+
+-- The triggers run as their owner: who may write to the attached table need not know of work-claims.
+-- They go through the rows in pages, since a statement may touch millions.
+create or replace function work.mirror_inserted()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  attached public.work_pools;
+  page jsonb[];
+begin
+  select * into attached from public.work_pools p where p.source = tg_relid;
+  for page in
+    select array_agg(to_jsonb(n.source_row) order by n.row_number)
+      from (select r as source_row, row_number() over () as row_number from new_rows r) as n
+     group by n.row_number / 1000
+     order by n.row_number / 1000
+  loop
+    perform work.mirror_rows(attached, page);
+  end loop;
+  return null;
+end
+$$;
+comment on function work.mirror_inserted is 'Trigger on an attached table: new rows become items.';
+revoke execute on function work.mirror_inserted from public, anon, authenticated;
+grant execute on function work.mirror_inserted to service_role;
+
+create or replace function work.mirror_deleted()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  attached public.work_pools;
+begin
+  select * into attached from public.work_pools p where p.source = tg_relid;
+  delete from public.work_items i
+   using old_rows r
+   where i.pool = attached.name and i.source_key = work.source_key(attached, to_jsonb(r));
+  return null;
+end
+$$;
+comment on function work.mirror_deleted is 'Trigger on an attached table: items go with their rows.';
+revoke execute on function work.mirror_deleted from public, anon, authenticated;
+grant execute on function work.mirror_deleted to service_role;
+
+create or replace function work.mirror_updated()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+as $$
+declare
+  attached public.work_pools;
+  page jsonb[];
+begin
+  select * into attached from public.work_pools p where p.source = tg_relid;
+  -- A row whose key changed is another item.
+  delete from public.work_items i
+   where i.pool = attached.name
+     and i.source_key in (
+           select work.source_key(attached, to_jsonb(o)) from old_rows o
+           except
+           select work.source_key(attached, to_jsonb(n)) from new_rows n);
+  for page in
+    select array_agg(to_jsonb(n.source_row) order by n.row_number)
+      from (select r as source_row, row_number() over () as row_number from new_rows r) as n
+     group by n.row_number / 1000
+     order by n.row_number / 1000
+  loop
+    perform work.mirror_rows(attached, page);
+  end loop;
+  return null;
+end
+$$;
+comment on function work.mirror_updated is 'Trigger on an attached table: items follow their rows.';
+revoke execute on function work.mirror_updated from public, anon, authenticated;
+grant execute on function work.mirror_updated to service_role;
+
+create or replace function work.mirror_truncated()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  delete from public.work_items i
+   using public.work_pools p
+   where p.source = tg_relid and i.pool = p.name and i.source_key is not null;
+  return null;
+end
+$$;
+comment on function work.mirror_truncated is 'Trigger on an attached table: no rows, no items.';
+revoke execute on function work.mirror_truncated from public, anon, authenticated;
+grant execute on function work.mirror_truncated to service_role;
+
+-- Turn a table into a pool: from now on its rows are items. enroll_pool() takes in the rows that are there. Attaching
+-- it again changes the columns. The caller needs the right to create triggers on the table.
+create or replace function public.attach_pool(
+  source regclass,
+  pool text default null,
+  payload_columns text[] default null,
+  priority_column text default null,
+  run_after_column text default null
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+#variable_conflict use_column
+declare
+  pool_name text;
+  key_columns text[];
+  key_types text[];
+  missing text;
+  attached public.work_pools;
+begin
+  if attach_pool.source is null then
+    perform work.refuse('source', null, 'the name of a table was expected');
+  end if;
+  if (select r.relkind not in ('r', 'p') or r.relnamespace = 'work'::regnamespace
+             or (r.relnamespace = 'public'::regnamespace and r.relname in (
+                  'work_pools', 'work_items', 'work_claims', 'work_types', 'work_workers', 'work_events'))
+        from pg_catalog.pg_class r where r.oid = attach_pool.source) then
+    perform work.refuse('source', attach_pool.source::text, 'a table of your own was expected');
+  end if;
+
+  -- The primary key, or else a unique index on columns that cannot be null.
+  select array_agg(a.attname::text order by k.n), array_agg(format_type(a.atttypid, a.atttypmod) order by k.n)
+    into key_columns, key_types
+    from (select x.indexrelid, x.indrelid, x.indkey
+            from pg_catalog.pg_index x
+           where x.indrelid = attach_pool.source and x.indisunique and x.indisvalid
+             and x.indpred is null and x.indexprs is null
+             and not exists (
+               select from unnest((x.indkey::int2[])[0:x.indnkeyatts - 1]) as c(attnum)
+                 join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = c.attnum
+                where not a.attnotnull)
+           order by x.indisprimary desc, x.indexrelid
+           limit 1) as key
+   cross join lateral unnest((key.indkey::int2[])[0:(
+           select i.indnkeyatts - 1 from pg_catalog.pg_index i where i.indexrelid = key.indexrelid)])
+           with ordinality as k(attnum, n)
+    join pg_catalog.pg_attribute a on a.attrelid = key.indrelid and a.attnum = k.attnum;
+  if key_columns is null then
+    perform work.refuse(
+      'source', attach_pool.source::text,
+      'a table with a primary key was expected: alter table … add primary key (…)');
+  end if;
+
+  select c.name into missing
+    from unnest(attach_pool.payload_columns || attach_pool.priority_column || attach_pool.run_after_column) as c(name)
+   where c.name is not null
+     and not exists (
+       select from pg_catalog.pg_attribute a
+        where a.attrelid = attach_pool.source and a.attname = c.name and a.attnum > 0 and not a.attisdropped)
+   limit 1;
+  if missing is not null then
+    perform work.refuse('column', missing, format('%s has no such column', attach_pool.source));
+  end if;
+  if attach_pool.priority_column is not null and not exists (
+    select from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
+     where a.attrelid = attach_pool.source and a.attname = attach_pool.priority_column and t.typcategory = 'N') then
+    perform work.refuse('priority_column', attach_pool.priority_column, 'a column of numbers was expected');
+  end if;
+  if attach_pool.run_after_column is not null and not exists (
+    select from pg_catalog.pg_attribute a
+     where a.attrelid = attach_pool.source and a.attname = attach_pool.run_after_column
+       and a.atttypid in ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)) then
+    perform work.refuse('run_after_column', attach_pool.run_after_column, 'a column of times was expected');
+  end if;
+
+  select coalesce(attach_pool.pool, case when n.nspname = 'public' then r.relname::text else n.nspname || '.' || r.relname end)
+    into pool_name
+    from pg_catalog.pg_class r join pg_catalog.pg_namespace n on n.oid = r.relnamespace
+   where r.oid = attach_pool.source;
+  perform work.check_name('pool', pool_name);
+  if exists (select from public.work_pools p where p.source = attach_pool.source and p.name <> pool_name) then
+    perform work.refuse(
+      'pool', pool_name,
+      format('%s is attached as pool %s already; detach_pool() lets it go', attach_pool.source,
+        (select p.name from public.work_pools p where p.source = attach_pool.source)),
+      'PT409');
+  end if;
+  if exists (select from public.work_pools p
+              where p.name = pool_name and (p.name = 'default' or p.source <> attach_pool.source)) then
+    perform work.refuse('pool', pool_name, 'there is another pool of that name; give this one another', 'PT409');
+  end if;
+
+  insert into public.work_pools as p
+    (name, source, key_columns, key_types, payload_columns, priority_column, run_after_column, is_mirrored)
+  values
+    (pool_name, attach_pool.source, key_columns, key_types, attach_pool.payload_columns, attach_pool.priority_column,
+     attach_pool.run_after_column, false)
+  on conflict (name) do update
+     set source = excluded.source,
+         key_columns = excluded.key_columns,
+         key_types = excluded.key_types,
+         payload_columns = excluded.payload_columns,
+         priority_column = excluded.priority_column,
+         run_after_column = excluded.run_after_column,
+         mirrored_through = null,
+         is_mirrored = false
+  returning * into attached;
+
+  -- Names come from the catalog, quoted by it.
+  execute format(
+    'create or replace trigger work_claims_mirror_insert after insert on %s referencing new table as new_rows '
+    'for each statement execute function work.mirror_inserted()', attach_pool.source);
+  execute format(
+    'create or replace trigger work_claims_mirror_update after update on %s referencing old table as old_rows '
+    'new table as new_rows for each statement execute function work.mirror_updated()', attach_pool.source);
+  execute format(
+    'create or replace trigger work_claims_mirror_delete after delete on %s referencing old table as old_rows '
+    'for each statement execute function work.mirror_deleted()', attach_pool.source);
+  execute format(
+    'create or replace trigger work_claims_mirror_truncate after truncate on %s '
+    'for each statement execute function work.mirror_truncated()', attach_pool.source);
+  return jsonb_build_object('pool', attached.name, 'key', attached.key_columns);
+end
+$$;
+comment on function public.attach_pool is
+  'Turns a table into a pool: its rows become items and stay in step from now on; enroll_pool() takes in those that are there. Attaching again changes the columns.';
+revoke execute on function public.attach_pool from public, anon, authenticated;
+grant execute on function public.attach_pool to service_role;
+
+-- Let an attached table go. Its items and claims stay until they are deleted.
+create or replace function public.detach_pool(pool text)
+returns boolean
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+#variable_conflict use_column
+declare
+  attached regclass;
+begin
+  perform work.check_pool(detach_pool.pool);
+  select p.source into attached from public.work_pools p where p.name = detach_pool.pool;
+  if attached is null then
+    return false;
+  end if;
+  if exists (select from pg_catalog.pg_class r where r.oid = attached) then
+    execute format('drop trigger if exists work_claims_mirror_insert on %s', attached);
+    execute format('drop trigger if exists work_claims_mirror_update on %s', attached);
+    execute format('drop trigger if exists work_claims_mirror_delete on %s', attached);
+    execute format('drop trigger if exists work_claims_mirror_truncate on %s', attached);
+  end if;
+  update public.work_pools p set source = null, is_mirrored = true where p.name = detach_pool.pool;
+  return true;
+end
+$$;
+comment on function public.detach_pool is
+  'Lets an attached table go: its rows are followed no longer. Its items and claims stay until you delete them.';
+revoke execute on function public.detach_pool from public, anon, authenticated;
+grant execute on function public.detach_pool to service_role;
+
+-- Take in what was there before: rows of the attached table become items, items are enrolled for the pool's work types.
+-- One bounded step a call; repeat it until the answer says done.
+create or replace function public.enroll_pool(pool text, max_items integer default 10000)
+returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set lock_timeout = '5s'
+as $$
+#variable_conflict use_column
+declare
+  entered public.work_pools;
+  declared record;
+  keys text;
+  cursor_values text;
+  page jsonb[];
+  through bigint;
+  page_size integer;
+  step integer;
+  mirrored integer := 0;
+  enrolled integer := 0;
+  is_done boolean := true;
+begin
+  perform work.check_pool(enroll_pool.pool);
+  if enroll_pool.max_items is null or enroll_pool.max_items not between 1 and 100000 then
+    perform work.refuse('max_items', enroll_pool.max_items::text, 'expected 1 to 100000');
+  end if;
+  select * into entered from public.work_pools p where p.name = enroll_pool.pool for no key update;
+
+  if not entered.is_mirrored then
+    select string_agg(format('s.%I', k.name), ', ' order by k.n),
+           string_agg(format('($1 ->> %s)::%s', k.n - 1, k.type), ', ' order by k.n)
+      into keys, cursor_values
+      from unnest(entered.key_columns, entered.key_types) with ordinality as k(name, type, n);
+    -- The rows are locked against deletion, so that none is mirrored after its delete trigger has run. Names and types
+    -- come from the catalog, quoted by it.
+    execute format(
+      'select array(select to_jsonb(page) from (select * from %s s %s order by %s limit $2 for key share) as page)',
+      entered.source,
+      case when entered.mirrored_through is null then '' else format('where (%s) > (%s)', keys, cursor_values) end,
+      keys)
+      into page using entered.mirrored_through, enroll_pool.max_items;
+    page_size := cardinality(page);
+    if page_size > 0 then
+      mirrored := work.mirror_rows(entered, page);
+      update public.work_pools p
+         set mirrored_through = (
+               select jsonb_agg(page[page_size] -> k.name order by k.n)
+                 from unnest(entered.key_columns) with ordinality as k(name, n))
+       where p.name = entered.name;
+    end if;
+    if page_size < enroll_pool.max_items then
+      update public.work_pools p set is_mirrored = true, mirrored_through = null where p.name = entered.name;
+    end if;
+    is_done := page_size < enroll_pool.max_items;
+  end if;
+
+  for declared in
+    select t.name, t.enrolled_through from public.work_types t
+     where t.pool = enroll_pool.pool order by t.name for no key update
+  loop
+    with next_page as materialized (
+      select i.id, i.seq, i.priority, i.run_after
+        from public.work_items i
+       where i.pool = enroll_pool.pool and i.seq > declared.enrolled_through
+       order by i.seq
+       limit enroll_pool.max_items
+    ),
+    new_claims as (
+      insert into public.work_claims (item_id, work_type, status, priority, position, due_at)
+      select n.id, declared.name, case when n.run_after > clock_timestamp() then 'waiting' else 'ready' end,
+             n.priority, n.seq, coalesce(n.run_after, clock_timestamp())
+        from next_page n
+       order by n.id
+      on conflict do nothing
+      returning 1
+    )
+    select (select count(*) from new_claims), (select max(n.seq) from next_page n), (select count(*) from next_page)
+      into step, through, page_size;
+    enrolled := enrolled + step;
+    if through is not null then
+      update public.work_types t set enrolled_through = through where t.name = declared.name;
+    end if;
+    is_done := is_done and page_size < enroll_pool.max_items;
+  end loop;
+  return jsonb_build_object('mirrored', mirrored, 'enrolled', enrolled, 'done', is_done);
+end
+$$;
+comment on function public.enroll_pool is
+  'Takes in what was there before, one bounded step a call: rows of the attached table become items, items get claims for the pool''s work types. Repeat it until done is true.';
+revoke execute on function public.enroll_pool from public, anon, authenticated;
+grant execute on function public.enroll_pool to service_role;
