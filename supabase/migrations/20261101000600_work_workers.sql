@@ -95,7 +95,7 @@ comment on function public.retire_worker is 'A worker leaves: its claims go back
 revoke execute on function public.retire_worker from public, anon, authenticated;
 grant execute on function public.retire_worker to service_role;
 
--- Any call of a worker shows that it is alive; one write in five seconds is enough to tell.
+-- Note that a worker is alive. Any call of its shows it; one write in five seconds is enough to tell.
 create or replace function work.saw_worker(worker_id text)
 returns void
 language plpgsql

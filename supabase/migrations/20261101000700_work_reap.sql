@@ -43,20 +43,33 @@ comment on function work.reap is 'Takes back at most so many claims whose lease 
 revoke execute on function work.reap from public, anon, authenticated;
 grant execute on function work.reap to service_role;
 
--- Bring claims up to date with the clock, bounded: every claim call begins with it.
-create or replace function work.catch_up()
-returns void
+-- Every claim call begins with this: lapsed leases are taken back, what is due is readied, at most 1,000 of each, and
+-- the worker was seen. The answer is which of the work types are open: declared and not paused.
+create or replace function work.catch_up(worker_id text, work_types text[])
+returns text[]
 language plpgsql
 set search_path = ''
 as $$
+#variable_conflict use_column
 declare
-  -- A variable, since no index serves a comparison with the volatile clock itself.
+  -- Variables, since no index serves a comparison with the volatile clock itself.
   moment timestamptz := clock_timestamp();
+  recently timestamptz := moment - interval '5 seconds';
+  has_lapsed boolean;
+  has_due boolean;
+  is_unseen boolean;
+  open_types text[];
 begin
-  if exists (select from public.work_claims c where c.status = 'claimed' and c.expires_at <= moment) then
+  -- One statement for all that mostly has nothing to do.
+  select exists (select from public.work_claims c where c.status = 'claimed' and c.expires_at <= moment),
+         exists (select from public.work_claims c where c.status = 'waiting' and c.due_at <= moment),
+         exists (select from public.work_workers w where w.id = catch_up.worker_id and w.last_seen_at < recently),
+         array(select t.name from public.work_types t where t.name = any (catch_up.work_types) and not t.paused)
+    into has_lapsed, has_due, is_unseen, open_types;
+  if has_lapsed then
     perform work.reap(1000);
   end if;
-  if exists (select from public.work_claims c where c.status = 'waiting' and c.due_at <= moment) then
+  if has_due then
     update public.work_claims c
        set status = 'ready'
      where c.ctid = any (array(
@@ -67,9 +80,14 @@ begin
                 for no key update skip locked))
        and c.status = 'waiting';
   end if;
+  if is_unseen then
+    perform work.saw_worker(catch_up.worker_id);
+  end if;
+  return open_types;
 end
 $$;
-comment on function work.catch_up is 'Takes back lapsed leases and readies what is due, at most 1000 of each.';
+comment on function work.catch_up is
+  'Takes back lapsed leases, readies what is due, notes the worker, and answers which of these work types are open.';
 revoke execute on function work.catch_up from public, anon, authenticated;
 grant execute on function work.catch_up to service_role;
 

@@ -2,13 +2,13 @@
 
 -- The claims a worker still holds from an earlier call with this request id: the answer to a repeated call.
 create or replace function work.claims_of_request(worker_id text, request_id uuid, with_payload boolean)
-returns jsonb
+returns json
 language sql
 stable
 set search_path = ''
 as $$
   select coalesce(
-    jsonb_agg(
+    json_agg(
       jsonb_build_object(
         'item_id', c.item_id, 'work_type', c.work_type, 'fence', c.fence,
         'ttl_seconds', round(extract(epoch from c.expires_at - c.claimed_at)), 'expires_at', c.expires_at,
@@ -37,7 +37,7 @@ create or replace function public.claim_items(
   ttl_seconds integer default null,
   request_id uuid default null
 )
-returns jsonb
+returns json
 language plpgsql
 set search_path = ''
 set plan_cache_mode = force_generic_plan
@@ -49,9 +49,11 @@ set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
+  checked boolean;
+  open_types text[];
   rules public.work_types;
   moment timestamptz;
-  answer jsonb;
+  answer json;
 begin
   if claim_items.item_ids is null then
     perform work.refuse('item_ids', null, 'a list of item ids was expected');
@@ -59,24 +61,21 @@ begin
   if cardinality(claim_items.item_ids) > 1000 then
     perform work.refuse('item_ids', cardinality(claim_items.item_ids) || ' long', 'one call claims at most 1000');
   end if;
-  perform work.check_name('work_type', claim_items.work_type);
-  perform work.check_name('worker_id', claim_items.worker_id);
-  perform work.check_ttl(claim_items.ttl_seconds);
-
-  if work.is_repeated(claim_items.request_id) then
+  checked := work.check_name('work_type', claim_items.work_type)
+    and work.check_name('worker_id', claim_items.worker_id)
+    and work.check_ttl(claim_items.ttl_seconds);
+  if claim_items.request_id is not null and work.is_repeated(claim_items.request_id) then
     return work.claims_of_request(claim_items.worker_id, claim_items.request_id, false);
   end if;
-  perform work.saw_worker(claim_items.worker_id);
-  perform work.catch_up();
+  open_types := work.catch_up(claim_items.worker_id, array[claim_items.work_type]);
   if cardinality(claim_items.item_ids) = 0 then
     return '[]';
   end if;
 
-  select * into rules from public.work_types t where t.name = claim_items.work_type;
-  if not found then
+  if open_types = '{}' then
     insert into public.work_types (name) values (claim_items.work_type) on conflict do nothing;
-    select * into rules from public.work_types t where t.name = claim_items.work_type;
   end if;
+  select * into rules from public.work_types t where t.name = claim_items.work_type;
   if rules.paused then
     return '[]';
   end if;
@@ -104,14 +103,12 @@ begin
      where c.status = 'ready' or (c.status = 'waiting' and c.due_at <= clock_timestamp())
     returning c.*
   )
-  select jsonb_agg(
-           jsonb_build_object(
-             'item_id', w.item_id, 'work_type', w.work_type, 'fence', w.fence,
-             'ttl_seconds', coalesce(claim_items.ttl_seconds, rules.lease_seconds), 'expires_at', w.expires_at,
-             'failures', w.failures, 'crashes', w.crashes)
-           order by w.priority desc, w.position)
+  select json_agg(told order by w.priority desc, w.position)
     into answer
-    from won w;
+    from won w
+   cross join lateral (
+     select w.item_id, w.work_type, w.fence, coalesce(claim_items.ttl_seconds, rules.lease_seconds) as ttl_seconds,
+            w.expires_at, w.failures, w.crashes) as told;
   return coalesce(answer, '[]');
 end
 $$;
@@ -120,16 +117,16 @@ comment on function public.claim_items is
 revoke execute on function public.claim_items from public, anon, authenticated;
 grant execute on function public.claim_items to service_role;
 
--- Take the next claims in line. Locked rows are passed over, so nobody waits; a call may win fewer than there are.
+-- Take the next claims in line of these open, distinct work types. Locked rows are passed over, so nobody waits; a call may win fewer than there are.
 create or replace function work.take_next(
   work_types text[], worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
-returns jsonb
+returns json
 language plpgsql
 set search_path = ''
 as $$
 #variable_conflict use_column
 declare
-  answer jsonb;
+  answer json;
 begin
   -- The rows are picked and locked by ctid first: with a join or an IN the planner may run the limit more than once.
   with won as (
@@ -139,36 +136,29 @@ begin
            fence = nextval('work.fence'),
            request_id = take_next.request_id,
            claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + make_interval(secs => coalesce(take_next.ttl_seconds, t.lease_seconds)),
+           expires_at = clock_timestamp() + make_interval(secs => coalesce(take_next.ttl_seconds, (
+             select t.lease_seconds from public.work_types t where t.name = c.work_type))),
            progress = null
-      from public.work_types t
      where c.ctid = any (array(
              select line.ctid
-               from (select distinct u.name from unnest(take_next.work_types) as u(name)) as wanted
-               join public.work_types w on w.name = wanted.name and not w.paused
+               from unnest(take_next.work_types) as open(name)
               cross join lateral (
                 select r.ctid, r.priority, r.position
                   from public.work_claims r
-                 where r.work_type = w.name and r.status = 'ready'
+                 where r.work_type = open.name and r.status = 'ready'
                  order by r.priority desc, r.position
                  limit take_next.max_items
                    for no key update skip locked) as line
               order by line.priority desc, line.position
               limit take_next.max_items))
-       and c.status = 'ready'
-       and t.name = c.work_type
-    returning c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes, c.priority, c.position,
-              coalesce(take_next.ttl_seconds, t.lease_seconds) as ttl
+    returning c.item_id, c.work_type, c.fence, c.claimed_at, c.expires_at, c.failures, c.crashes, c.priority, c.position
   )
-  select jsonb_agg(
-           jsonb_build_object(
-             'item_id', w.item_id, 'work_type', w.work_type, 'fence', w.fence, 'ttl_seconds', w.ttl,
-             'expires_at', w.expires_at, 'failures', w.failures, 'crashes', w.crashes,
-             'pool', i.pool, 'source_key', i.source_key, 'payload', i.payload)
-           order by w.priority desc, w.position)
-    into answer
+  select json_agg(told order by w.priority desc, w.position) into answer
     from won w
-    join public.work_items i on i.id = w.item_id;
+    join public.work_items i on i.id = w.item_id
+   cross join lateral (
+     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - w.claimed_at)) as ttl_seconds,
+            w.expires_at, w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
   return coalesce(answer, '[]');
 end
 $$;
@@ -177,7 +167,7 @@ revoke execute on function work.take_next from public, anon, authenticated;
 grant execute on function work.take_next to service_role;
 
 create or replace function work.check_claim(work_types text[], worker_id text, max_items integer, ttl_seconds integer)
-returns void
+returns boolean
 language plpgsql
 set search_path = ''
 as $$
@@ -186,11 +176,10 @@ begin
     perform work.refuse(
       'work_types', coalesce(cardinality(work_types) || ' long', 'null'), 'a list of 1 to 100 work types was expected');
   end if;
-  perform work.check_name('worker_id', worker_id);
   if max_items is null or max_items < 1 then
     perform work.refuse('max_items', max_items::text, 'at least 1 was expected');
   end if;
-  perform work.check_ttl(ttl_seconds);
+  return work.check_name('worker_id', worker_id) and (ttl_seconds is null or work.check_ttl(ttl_seconds));
 end
 $$;
 comment on function work.check_claim is 'Refuses wrong arguments of claim_next() and finish_and_claim().';
@@ -205,7 +194,7 @@ create or replace function public.claim_next(
   ttl_seconds integer default null,
   request_id uuid default null
 )
-returns jsonb
+returns json
 language plpgsql
 set search_path = ''
 set plan_cache_mode = force_generic_plan
@@ -215,14 +204,15 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 set lock_timeout = '5s'
 as $$
+declare
+  checked boolean;
 begin
-  perform work.check_claim(work_types, worker_id, max_items, ttl_seconds);
-  if work.is_repeated(request_id) then
+  checked := work.check_claim(work_types, worker_id, max_items, ttl_seconds);
+  if request_id is not null and work.is_repeated(request_id) then
     return work.claims_of_request(worker_id, request_id, true);
   end if;
-  perform work.saw_worker(worker_id);
-  perform work.catch_up();
-  return work.take_next(work_types, worker_id, least(max_items, 1000), ttl_seconds, request_id);
+  return work.take_next(
+    work.catch_up(worker_id, work_types), worker_id, least(max_items, 1000), ttl_seconds, request_id);
 end
 $$;
 comment on function public.claim_next is

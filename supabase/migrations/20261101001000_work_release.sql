@@ -36,109 +36,124 @@ grant execute on function work.wrong_outcome to service_role;
 -- Close claims, each only for the holder's worker id and current fence. Each outcome is answered with the claim's new
 -- state, or "lost". A release that comes again is answered as before and changes nothing.
 create or replace function work.close_claims(worker_id text, outcomes jsonb)
-returns jsonb
+returns json
 language plpgsql
 set search_path = ''
 as $$
 #variable_conflict use_column
 declare
   wrong record;
-  closed bigint[];
-  has_failed boolean;
-  answer jsonb;
+  closed integer;
+  answer json;
   moment timestamptz := clock_timestamp();
 begin
-  perform work.check_list('outcomes', close_claims.outcomes);
-  if jsonb_array_length(close_claims.outcomes) = 0 then
+  if work.check_list('outcomes', close_claims.outcomes) and jsonb_array_length(close_claims.outcomes) = 0 then
     return '[]';
   end if;
-  select e.n - 1 as at, work.wrong_outcome(e.value) as why into wrong
-    from jsonb_array_elements(close_claims.outcomes) with ordinality as e(value, n)
-   where work.wrong_outcome(e.value) is not null
-   limit 1;
-  if found then
-    raise exception using errcode = 'PT400', message = format('outcomes[%s]: %s', wrong.at, wrong.why);
+  -- One look at the whole list; only where something may be wrong is each outcome asked what it is.
+  if pg_column_size(close_claims.outcomes) > 1048576 or jsonb_path_exists(
+    close_claims.outcomes,
+    '$[*] ? (!(@.type() == "object" && @.item_id.type() == "string" && @.work_type.type() == "string"
+        && @.fence.type() == "number" && (@.outcome == "succeeded" || @.outcome == "failed" || @.outcome == "released"))
+      || exists (@.retry_after_seconds))') then
+    select e.n - 1 as at, work.wrong_outcome(e.value) as why into wrong
+      from jsonb_array_elements(close_claims.outcomes) with ordinality as e(value, n)
+     where work.wrong_outcome(e.value) is not null
+     limit 1;
+    if found then
+      raise exception using errcode = 'PT400', message = format('outcomes[%s]: %s', wrong.at, wrong.why);
+    end if;
   end if;
 
-  -- In the order of the key, as every call that waits for rows.
+  -- Each claim is found by its key and locked, in the order of keys, as in every call that waits for rows. The lateral
+  -- join holds the planner to it: it could as well walk all that is held, once for each outcome.
+  with held as materialized (
+    select g.outcome, g.result, k.row_id
+      from (select o.*
+              from jsonb_to_recordset(close_claims.outcomes) as o(
+                     item_id uuid, work_type text, fence bigint, outcome text, result jsonb)
+             order by o.item_id, o.work_type) as g
+     cross join lateral (
+       select c.ctid as row_id
+         from public.work_claims c
+        where c.item_id = g.item_id and c.work_type = g.work_type and c.fence = g.fence
+          and (c.status, c.worker_id) is not distinct from ('claimed', close_claims.worker_id)
+          for no key update) as k
+  )
+  update public.work_claims c
+     set status = case h.outcome when 'succeeded' then 'succeeded' else 'ready' end,
+         finished_at = case h.outcome when 'succeeded' then moment end,
+         due_at = case h.outcome when 'succeeded' then c.due_at else moment end,
+         result = case h.outcome when 'succeeded' then h.result end,
+         error = null,
+         progress = case h.outcome when 'succeeded' then 1 end
+    from held h
+   where c.ctid = h.row_id and h.outcome <> 'failed';
+  get diagnostics closed = row_count;
+  if closed = jsonb_array_length(close_claims.outcomes)
+    and not jsonb_path_exists(close_claims.outcomes, '$[*] ? (@.outcome != "succeeded")') then
+    return jsonb_path_query_array(close_claims.outcomes, '$[*].outcome');
+  end if;
+
+  -- Something left the happy path: failures are counted and recorded. Their rows were locked above.
   with given as materialized (
     select o.*, t.max_failures, t.backoff_seconds, t.backoff_limit_seconds
-      from rows from (jsonb_to_recordset(close_claims.outcomes) as (
-             item_id uuid, work_type text, fence bigint, outcome text, result jsonb, error text, final boolean,
-             retry_after_seconds double precision))
-           with ordinality
-        as o(item_id, work_type, fence, outcome, result, error, final, retry_after_seconds, n)
+      from jsonb_to_recordset(close_claims.outcomes) as o(
+             item_id uuid, work_type text, fence bigint, outcome text, error text, final boolean,
+             retry_after_seconds double precision)
       join public.work_types t on t.name = o.work_type
+     where o.outcome = 'failed'
      order by o.item_id, o.work_type
   ),
-  done as (
-    update public.work_claims c
-       set status = case
-             when g.outcome = 'succeeded' then 'succeeded'
-             when g.outcome = 'released' then 'ready'
-             when g.final or c.failures + 1 >= g.max_failures then 'failed'
-             else 'waiting'
-           end,
-           finished_at = case
-             when g.outcome = 'succeeded' then moment
-             when g.outcome = 'failed' and (g.final or c.failures + 1 >= g.max_failures) then moment
-           end,
-           failures = c.failures + case when g.outcome = 'failed' then 1 else 0 end,
-           due_at = case g.outcome
-             when 'failed' then moment + make_interval(secs => coalesce(
-               g.retry_after_seconds,
-               least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30))))
-             when 'released' then moment
-             else c.due_at
-           end,
-           result = case when g.outcome = 'succeeded' then g.result end,
-           error = case when g.outcome = 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
-           progress = case when g.outcome = 'succeeded' then 1 end
+  held as materialized (
+    select g.*, k.row_id, coalesce(g.final, false) or k.failures + 1 >= g.max_failures as is_final
       from given g
-     where c.item_id = g.item_id and c.work_type = g.work_type
-       and c.status = 'claimed' and c.worker_id = close_claims.worker_id and c.fence = g.fence
-    returning g.n, c.item_id, c.work_type, c.fence, c.status, g.outcome
+     cross join lateral (
+       select c.ctid as row_id, c.failures
+         from public.work_claims c
+        where c.item_id = g.item_id and c.work_type = g.work_type and c.fence = g.fence
+          and (c.status, c.worker_id) is not distinct from ('claimed', close_claims.worker_id)
+          for no key update) as k
+  ),
+  failed as (
+    update public.work_claims c
+       set status = case when h.is_final then 'failed' else 'waiting' end,
+           failures = c.failures + 1,
+           finished_at = case when h.is_final then moment end,
+           due_at = moment + make_interval(secs => coalesce(
+             h.retry_after_seconds,
+             least(h.backoff_limit_seconds, h.backoff_seconds * 2.0 ^ least(c.failures, 30)))),
+           error = left(coalesce(h.error, 'the worker gave no reason'), 8000),
+           progress = null
+      from held h
+     where c.ctid = h.row_id
+    returning c.item_id, c.work_type, c.fence, c.error
   )
-  select array_agg(d.n), bool_or(d.outcome = 'failed'),
-         jsonb_agg(
-           jsonb_build_object('item_id', d.item_id, 'work_type', d.work_type, 'fence', d.fence, 'state', d.status)
-           order by d.n)
-    into closed, has_failed, answer
-    from done d;
-  if not has_failed and cardinality(closed) = jsonb_array_length(close_claims.outcomes) then
-    return answer;
-  end if;
+  insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
+  select f.item_id, f.work_type, 'failed', close_claims.worker_id, f.fence, f.error from failed f;
 
-  -- Something left the happy path: say what became of each, and record it.
+  -- A row that shows this worker and this fence and is not held was closed by this worker, now or in an earlier call
+  -- of the same kind: taking back and cancelling leave no worker.
   with judged as materialized (
-    select g.n, g.item_id, g.work_type, g.fence, g.outcome, left(g.error, 8000) as error,
-           c.item_id is not null as exists,
-           case
-             when g.n = any (closed) then c.status
-             when c.fence = g.fence and c.worker_id = close_claims.worker_id and c.status <> 'claimed' then c.status
-             else 'lost'
-           end as state
+    select g.n, g.item_id, g.work_type, g.fence, g.outcome, c.item_id is not null as exists,
+           case when (c.fence, c.worker_id) is not distinct from (g.fence, close_claims.worker_id) and c.status <> 'claimed'
+             then c.status else 'lost' end as state
       from rows from (jsonb_to_recordset(close_claims.outcomes) as (
-             item_id uuid, work_type text, fence bigint, outcome text, error text))
+             item_id uuid, work_type text, fence bigint, outcome text))
            with ordinality
-        as g(item_id, work_type, fence, outcome, error, n)
-      left join public.work_claims c on c.item_id = g.item_id and c.work_type = g.work_type
+        as g(item_id, work_type, fence, outcome, n)
+      left join lateral (
+        select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type) as c on true
   ),
   told as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select j.item_id, j.work_type,
-           case when j.state = 'lost' then 'stale_release' else 'failed' end,
-           close_claims.worker_id, j.fence,
-           case when j.state = 'lost' then 'a release as ' || j.outcome || ' came too late' else j.error end
+    select j.item_id, j.work_type, 'stale_release', close_claims.worker_id, j.fence,
+           format('a release as %s came too late', j.outcome)
       from judged j
-     where (j.state = 'lost' and j.exists) or (j.n = any (closed) and j.outcome = 'failed')
+     where j.state = 'lost' and j.exists
      order by j.n
   )
-  select jsonb_agg(
-           jsonb_build_object('item_id', j.item_id, 'work_type', j.work_type, 'fence', j.fence, 'state', j.state)
-           order by j.n)
-    into answer
-    from judged j;
+  select json_agg(j.state order by j.n) into answer from judged j;
   return answer;
 end
 $$;
@@ -166,12 +181,13 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 set lock_timeout = '5s'
 as $$
+declare
+  checked boolean;
 begin
   if item_id is null then
     perform work.refuse('item_id', null, 'the id of the claimed item was expected');
   end if;
-  perform work.check_name('work_type', work_type);
-  perform work.check_name('worker_id', worker_id);
+  checked := work.check_name('work_type', work_type) and work.check_name('worker_id', worker_id);
   if outcome is null or outcome not in ('succeeded', 'failed', 'released') then
     perform work.refuse('outcome', outcome, 'succeeded, failed or released was expected');
   end if;
@@ -180,7 +196,7 @@ begin
   end if;
   return work.close_claims(worker_id, jsonb_build_array(jsonb_build_object(
     'item_id', item_id, 'work_type', work_type, 'fence', fence, 'outcome', outcome, 'result', result, 'error', error
-  ))) -> 0 ->> 'state' <> 'lost';
+  ))) ->> 0 <> 'lost';
 end
 $$;
 comment on function public.release_item is
@@ -191,7 +207,7 @@ grant execute on function public.release_item to service_role;
 -- Close many claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds}]; each is answered
 -- in the same place with its new state, or "lost".
 create or replace function public.release_items(worker_id text, outcomes jsonb)
-returns jsonb
+returns json
 language plpgsql
 set search_path = ''
 set plan_cache_mode = force_generic_plan
@@ -201,13 +217,15 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 set lock_timeout = '5s'
 as $$
+declare
+  checked boolean;
 begin
-  perform work.check_name('worker_id', worker_id);
+  checked := work.check_name('worker_id', worker_id);
   return work.close_claims(worker_id, outcomes);
 end
 $$;
 comment on function public.release_items is
-  'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds}], at most 1000 a call; answers each one''s new state, or "lost", in the same order.';
+  'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds}], at most 1000 a call; answers ["succeeded", "lost", …]: each one''s new state, or "lost", in the same order.';
 revoke execute on function public.release_items from public, anon, authenticated;
 grant execute on function public.release_items to service_role;
 
@@ -220,7 +238,7 @@ create or replace function public.finish_and_claim(
   ttl_seconds integer default null,
   request_id uuid default null
 )
-returns jsonb
+returns json
 language plpgsql
 set search_path = ''
 set plan_cache_mode = force_generic_plan
@@ -231,19 +249,19 @@ set enable_mergejoin = off
 set lock_timeout = '5s'
 as $$
 declare
-  released jsonb;
-  claimed jsonb;
+  checked boolean;
+  released json;
+  claimed json;
 begin
-  perform work.check_claim(work_types, worker_id, max_items, ttl_seconds);
+  checked := work.check_claim(work_types, worker_id, max_items, ttl_seconds);
   released := work.close_claims(worker_id, outcomes);
-  if work.is_repeated(request_id) then
+  if request_id is not null and work.is_repeated(request_id) then
     claimed := work.claims_of_request(worker_id, request_id, true);
   else
-    perform work.saw_worker(worker_id);
-    perform work.catch_up();
-    claimed := work.take_next(work_types, worker_id, least(max_items, 1000), ttl_seconds, request_id);
+    claimed := work.take_next(
+      work.catch_up(worker_id, work_types), worker_id, least(max_items, 1000), ttl_seconds, request_id);
   end if;
-  return jsonb_build_object('released', released, 'claimed', claimed);
+  return json_build_object('released', released, 'claimed', claimed);
 end
 $$;
 comment on function public.finish_and_claim is

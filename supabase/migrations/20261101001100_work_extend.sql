@@ -3,7 +3,7 @@
 -- Extend the leases of claims [{item_id, work_type, fence, progress}]; each is answered in the same place: held, with
 -- the new end of its lease, lost, or cancelled by a person. An empty list only says that the worker is alive.
 create or replace function public.extend_claims(worker_id text, held jsonb, ttl_seconds integer default null)
-returns jsonb
+returns json
 language plpgsql
 set search_path = ''
 set plan_cache_mode = force_generic_plan
@@ -17,7 +17,7 @@ as $$
 declare
   wrong bigint;
   kept bigint[];
-  answer jsonb;
+  answer json;
 begin
   perform work.check_name('worker_id', extend_claims.worker_id);
   perform work.check_list('held', extend_claims.held);
@@ -42,30 +42,36 @@ begin
   perform work.saw_worker(extend_claims.worker_id);
 
   with given as materialized (
-    select g.*, coalesce(extend_claims.ttl_seconds, t.lease_seconds) as ttl
+    select g.*, coalesce(extend_claims.ttl_seconds, t.lease_seconds) as ttl_seconds
       from rows from (jsonb_to_recordset(extend_claims.held) as (
              item_id uuid, work_type text, fence bigint, progress real))
            with ordinality as g(item_id, work_type, fence, progress, n)
       join public.work_types t on t.name = g.work_type
      order by g.item_id, g.work_type
   ),
+  found_held as materialized (
+    select g.*, k.row_id
+      from given g
+     cross join lateral (
+       select c.ctid as row_id
+         from public.work_claims c
+        where c.item_id = g.item_id and c.work_type = g.work_type and c.fence = g.fence
+          and (c.status, c.worker_id) is not distinct from ('claimed', extend_claims.worker_id)
+          for no key update) as k
+  ),
   extended as (
     update public.work_claims c
-       set expires_at = clock_timestamp() + make_interval(secs => g.ttl),
-           progress = coalesce(g.progress, c.progress)
-      from given g
-     where c.item_id = g.item_id and c.work_type = g.work_type
-       and c.status = 'claimed' and c.worker_id = extend_claims.worker_id and c.fence = g.fence
-    returning g.n, g.ttl, c.item_id, c.work_type, c.fence, c.expires_at
+       set expires_at = clock_timestamp() + make_interval(secs => h.ttl_seconds),
+           progress = coalesce(h.progress, c.progress)
+      from found_held h
+     where c.ctid = h.row_id
+    returning h.n, h.ttl_seconds, c.item_id, c.work_type, c.fence, c.expires_at
   )
-  select array_agg(x.n),
-         jsonb_agg(
-           jsonb_build_object(
-             'item_id', x.item_id, 'work_type', x.work_type, 'fence', x.fence, 'state', 'held',
-             'ttl_seconds', x.ttl, 'expires_at', x.expires_at)
-           order by x.n)
+  select array_agg(x.n), json_agg(told order by x.n)
     into kept, answer
-    from extended x;
+    from extended x
+   cross join lateral (
+     select x.item_id, x.work_type, x.fence, 'held' as state, x.ttl_seconds, x.expires_at) as told;
   if coalesce(cardinality(kept), 0) = jsonb_array_length(extend_claims.held) then
     return coalesce(answer, '[]');
   end if;
@@ -88,7 +94,7 @@ begin
      where j.state = 'lost' and j.exists
      order by j.n
   )
-  select jsonb_agg(
+  select json_agg(
            jsonb_build_object('item_id', j.item_id, 'work_type', j.work_type, 'fence', j.fence, 'state', j.state)
            || case when j.state = 'held' then jsonb_build_object(
                 'expires_at', j.expires_at,
