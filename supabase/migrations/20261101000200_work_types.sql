@@ -1,6 +1,7 @@
 -- Work types: what is done to the items of a pool, and by which rules.
 create table if not exists public.work_types (
-  name text primary key check (length(name) between 1 and 200),
+  -- Compared byte by byte, here and in the claims: a claim call compares little else.
+  name text collate "C" primary key check (length(name) between 1 and 200),
   pool text,
   lease_seconds integer not null default 60 check (lease_seconds between 1 and 86400),
   max_failures integer not null default 3 check (max_failures between 1 and 1000),

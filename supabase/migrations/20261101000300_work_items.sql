@@ -132,6 +132,7 @@ language plpgsql
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set lock_timeout = '5s'
@@ -183,8 +184,10 @@ begin
   if jsonb_path_exists(enqueue_items.items, '$[*].dedupe_key ? (@ != null)') then
     select jsonb_agg(coalesce(held.id::text, answer ->> (e.n - 1)::integer) order by e.n) into answer
       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
-      left join public.work_items held
-        on held.pool = coalesce(e.value ->> 'pool', 'default') and held.dedupe_key = e.value ->> 'dedupe_key';
+      left join lateral (
+        select i.id from public.work_items i
+         where i.pool = coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'
+         limit 1) as held on true;
   end if;
   return coalesce(answer, '[]');
 end

@@ -1,7 +1,7 @@
 -- Claims: who works on what, until when, and how it ended.
 create table if not exists public.work_claims (
   item_id uuid not null references public.work_items (id) on delete cascade,
-  work_type text not null check (length(work_type) between 1 and 200),
+  work_type text collate "C" not null check (length(work_type) between 1 and 200),
   status text not null default 'ready'
     check (status in ('blocked', 'waiting', 'ready', 'claimed', 'succeeded', 'failed', 'cancelled')),
   priority integer not null default 0,
@@ -88,17 +88,27 @@ create or replace function work.move_open_claims()
 returns trigger
 language plpgsql
 set search_path = ''
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
+declare
+  moved uuid[];
+  rescheduled boolean[];
 begin
-  with moved as materialized (
-    select c.item_id, c.work_type, n.priority, n.run_after, n.run_after is distinct from o.run_after as is_rescheduled
-      from new_items n
-      join old_items o on o.id = n.id
-      join public.work_claims c on c.item_id = n.id
-     where (n.priority <> o.priority or n.run_after is distinct from o.run_after)
-       and c.status in ('blocked', 'waiting', 'ready', 'claimed')
-     order by c.item_id, c.work_type
-       for no key update of c
+  select array_agg(n.id order by n.id), array_agg(n.run_after is distinct from o.run_after order by n.id)
+    into moved, rescheduled
+    from new_items n
+    join old_items o on o.id = n.id
+   where n.priority <> o.priority or n.run_after is distinct from o.run_after;
+  if moved is null then
+    return null;
+  end if;
+  with changed as materialized (
+    select m.id, m.is_rescheduled, i.priority, i.run_after
+      from unnest(moved, rescheduled) as m(id, is_rescheduled)
+     cross join lateral (
+       select k.priority, k.run_after from public.work_items k where k.id = m.id limit 1) as i
+     order by m.id
   )
   update public.work_claims c
      set priority = m.priority,
@@ -111,8 +121,9 @@ begin
            when m.is_rescheduled and c.status in ('ready', 'waiting') then coalesce(m.run_after, clock_timestamp())
            else c.due_at
          end
-    from moved m
-   where c.item_id = m.item_id and c.work_type = m.work_type;
+    from changed m
+   where c.item_id = any (array[m.id])
+     and c.status in ('blocked', 'waiting', 'ready', 'claimed');
   return null;
 end
 $$;
@@ -121,3 +132,21 @@ revoke execute on function work.move_open_claims from public, anon, authenticate
 create or replace trigger move_open_claims
   after update on public.work_items referencing old table as old_items new table as new_items
   for each statement execute function work.move_open_claims();
+
+-- A work type with claims stays and keeps its name: their rules are its row.
+create or replace function work.keep_used_type()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if exists (select from public.work_claims c where c.work_type = old.name) then
+    perform work.refuse('work type', old.name, 'it has claims; delete them first, or set paused', 'PT409');
+  end if;
+  return old;
+end
+$$;
+comment on function work.keep_used_type is 'Trigger: a work type that has claims is not deleted.';
+revoke execute on function work.keep_used_type from public, anon, authenticated;
+create or replace trigger keep_used_type
+  before delete on public.work_types for each row execute function work.keep_used_type();

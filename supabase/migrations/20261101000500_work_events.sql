@@ -2,7 +2,7 @@
 create table if not exists public.work_events (
   id bigint generated always as identity primary key,
   item_id uuid not null,
-  work_type text not null,
+  work_type text collate "C" not null,
   event text not null check (event in (
     'expired', 'failed', 'handed_back', 'retried', 'cancelled', 'stale_release', 'stale_extend')),
   worker_id text,

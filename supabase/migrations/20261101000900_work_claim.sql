@@ -90,7 +90,7 @@ begin
            claim_items.request_id, clock_timestamp(),
            clock_timestamp() + make_interval(secs => coalesce(claim_items.ttl_seconds, rules.lease_seconds))
       from (select distinct u.id from unnest(claim_items.item_ids) as u(id) order by u.id) as wanted
-      join public.work_items i on i.id = wanted.id
+      join public.work_items i on i.id = any (array[wanted.id])
      where i.run_after is null or i.run_after <= moment
     on conflict (item_id, work_type) do update
        set status = 'claimed',

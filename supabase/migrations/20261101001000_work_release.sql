@@ -65,37 +65,33 @@ begin
     end if;
   end if;
 
-  -- Each claim is found by its key and locked, in the order of keys, as in every call that waits for rows. The lateral
-  -- join holds the planner to it: it could as well walk all that is held, once for each outcome.
-  with held as materialized (
-    select g.outcome, g.result, k.row_id
-      from (select o.*
-              from jsonb_to_recordset(close_claims.outcomes) as o(
-                     item_id uuid, work_type text, fence bigint, outcome text, result jsonb)
-             order by o.item_id, o.work_type) as g
-     cross join lateral (
-       select c.ctid as row_id
-         from public.work_claims c
-        where c.item_id = g.item_id and c.work_type = g.work_type and c.fence = g.fence
-          and (c.status, c.worker_id) is not distinct from ('claimed', close_claims.worker_id)
-          for no key update) as k
+  -- In the order of keys, as in every call that waits for rows. "= any (array[…])" and "is not distinct from" hold the
+  -- planner to one look-up by key for each outcome: with plain equalities it could as well walk all that is held, or
+  -- the whole table, once for each outcome, in a plan it made when the table was small.
+  with given as materialized (
+    select o.*
+      from jsonb_to_recordset(close_claims.outcomes) as o(
+             item_id uuid, work_type text, fence bigint, outcome text, result jsonb)
+     where o.outcome <> 'failed'
+     order by o.item_id, o.work_type
   )
   update public.work_claims c
-     set status = case h.outcome when 'succeeded' then 'succeeded' else 'ready' end,
-         finished_at = case h.outcome when 'succeeded' then moment end,
-         due_at = case h.outcome when 'succeeded' then c.due_at else moment end,
-         result = case h.outcome when 'succeeded' then h.result end,
+     set status = case g.outcome when 'succeeded' then 'succeeded' else 'ready' end,
+         finished_at = case g.outcome when 'succeeded' then moment end,
+         due_at = case g.outcome when 'succeeded' then c.due_at else moment end,
+         result = case g.outcome when 'succeeded' then g.result end,
          error = null,
-         progress = case h.outcome when 'succeeded' then 1 end
-    from held h
-   where c.ctid = h.row_id and h.outcome <> 'failed';
+         progress = case g.outcome when 'succeeded' then 1 end
+    from given g
+   where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
+     and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_claims.worker_id, g.fence);
   get diagnostics closed = row_count;
   if closed = jsonb_array_length(close_claims.outcomes)
     and not jsonb_path_exists(close_claims.outcomes, '$[*] ? (@.outcome != "succeeded")') then
     return jsonb_path_query_array(close_claims.outcomes, '$[*].outcome');
   end if;
 
-  -- Something left the happy path: failures are counted and recorded. Their rows were locked above.
+  -- Something left the happy path: failures are counted and recorded.
   with given as materialized (
     select o.*, t.max_failures, t.backoff_seconds, t.backoff_limit_seconds
       from jsonb_to_recordset(close_claims.outcomes) as o(
@@ -105,28 +101,19 @@ begin
      where o.outcome = 'failed'
      order by o.item_id, o.work_type
   ),
-  held as materialized (
-    select g.*, k.row_id, coalesce(g.final, false) or k.failures + 1 >= g.max_failures as is_final
-      from given g
-     cross join lateral (
-       select c.ctid as row_id, c.failures
-         from public.work_claims c
-        where c.item_id = g.item_id and c.work_type = g.work_type and c.fence = g.fence
-          and (c.status, c.worker_id) is not distinct from ('claimed', close_claims.worker_id)
-          for no key update) as k
-  ),
   failed as (
     update public.work_claims c
-       set status = case when h.is_final then 'failed' else 'waiting' end,
+       set status = case when g.final or c.failures + 1 >= g.max_failures then 'failed' else 'waiting' end,
            failures = c.failures + 1,
-           finished_at = case when h.is_final then moment end,
+           finished_at = case when g.final or c.failures + 1 >= g.max_failures then moment end,
            due_at = moment + make_interval(secs => coalesce(
-             h.retry_after_seconds,
-             least(h.backoff_limit_seconds, h.backoff_seconds * 2.0 ^ least(c.failures, 30)))),
-           error = left(coalesce(h.error, 'the worker gave no reason'), 8000),
+             g.retry_after_seconds,
+             least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)))),
+           error = left(coalesce(g.error, 'the worker gave no reason'), 8000),
            progress = null
-      from held h
-     where c.ctid = h.row_id
+      from given g
+     where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
+       and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_claims.worker_id, g.fence)
     returning c.item_id, c.work_type, c.fence, c.error
   )
   insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
@@ -143,7 +130,8 @@ begin
            with ordinality
         as g(item_id, work_type, fence, outcome, n)
       left join lateral (
-        select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type) as c on true
+        select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type
+         limit 1) as c on true
   ),
   told as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
@@ -291,13 +279,13 @@ begin
       from public.work_claims h
      where h.status = 'claimed' and h.worker_id = release_claims_for_worker.worker_id
      order by h.item_id, h.work_type
-       for no key update of h
   ),
   back as (
     update public.work_claims c
        set status = 'ready', due_at = clock_timestamp(), progress = null, worker_id = null
       from held
-     where c.item_id = held.item_id and c.work_type = held.work_type
+     where c.item_id = any (array[held.item_id]) and c.work_type = held.work_type
+       and (c.status, c.worker_id) is not distinct from ('claimed', release_claims_for_worker.worker_id)
     returning c.item_id, c.work_type, c.fence
   ),
   told as (

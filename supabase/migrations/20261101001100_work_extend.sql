@@ -41,6 +41,7 @@ begin
   end if;
   perform work.saw_worker(extend_claims.worker_id);
 
+  -- The form of the update is that of a release, for its reasons.
   with given as materialized (
     select g.*, coalesce(extend_claims.ttl_seconds, t.lease_seconds) as ttl_seconds
       from rows from (jsonb_to_recordset(extend_claims.held) as (
@@ -49,23 +50,14 @@ begin
       join public.work_types t on t.name = g.work_type
      order by g.item_id, g.work_type
   ),
-  found_held as materialized (
-    select g.*, k.row_id
-      from given g
-     cross join lateral (
-       select c.ctid as row_id
-         from public.work_claims c
-        where c.item_id = g.item_id and c.work_type = g.work_type and c.fence = g.fence
-          and (c.status, c.worker_id) is not distinct from ('claimed', extend_claims.worker_id)
-          for no key update) as k
-  ),
   extended as (
     update public.work_claims c
-       set expires_at = clock_timestamp() + make_interval(secs => h.ttl_seconds),
-           progress = coalesce(h.progress, c.progress)
-      from found_held h
-     where c.ctid = h.row_id
-    returning h.n, h.ttl_seconds, c.item_id, c.work_type, c.fence, c.expires_at
+       set expires_at = clock_timestamp() + make_interval(secs => g.ttl_seconds),
+           progress = coalesce(g.progress, c.progress)
+      from given g
+     where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
+       and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', extend_claims.worker_id, g.fence)
+    returning g.n, g.ttl_seconds, c.item_id, c.work_type, c.fence, c.expires_at
   )
   select array_agg(x.n), json_agg(told order by x.n)
     into kept, answer
@@ -85,7 +77,9 @@ begin
            end as state
       from rows from (jsonb_to_recordset(extend_claims.held) as (item_id uuid, work_type text, fence bigint))
            with ordinality as g(item_id, work_type, fence, n)
-      left join public.work_claims c on c.item_id = g.item_id and c.work_type = g.work_type
+      left join lateral (
+        select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type
+         limit 1) as c on true
   ),
   told as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)

@@ -52,20 +52,16 @@ begin
        order by c.finished_at
        limit retry_items.max_items);
   end if;
-  with closed as materialized (
-    select c.item_id
-      from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as wanted
-      join public.work_claims c on c.item_id = wanted.id and c.work_type = retry_items.work_type
-     where c.status = 'failed' or (c.status = 'cancelled' and retry_items.item_ids is not null)
-     order by c.item_id
-       for no key update of c
+  with wanted as materialized (
+    select distinct u.id, retry_items.work_type as work_type from unnest(chosen) as u(id) order by u.id
   ),
   open as (
     update public.work_claims c
        set status = 'ready', failures = 0, crashes = 0, finished_at = null, due_at = clock_timestamp(),
            worker_id = null, progress = null
-      from closed
-     where c.item_id = closed.item_id and c.work_type = retry_items.work_type
+      from wanted
+     where c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
+       and (c.status in ('failed') or (c.status in ('cancelled') and retry_items.item_ids is not null))
     returning c.item_id, c.fence
   ),
   told as (
@@ -124,7 +120,7 @@ begin
     insert into public.work_claims as c (item_id, work_type, status, priority, position, finished_at)
     select i.id, cancel_items.work_type, 'cancelled', i.priority, i.seq, clock_timestamp()
       from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as wanted
-      join public.work_items i on i.id = wanted.id
+      join public.work_items i on i.id = any (array[wanted.id])
     on conflict (item_id, work_type) do update
        set status = 'cancelled', finished_at = clock_timestamp(), worker_id = null, progress = null
      where c.status in ('blocked', 'waiting', 'ready', 'claimed')

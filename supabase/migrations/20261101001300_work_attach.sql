@@ -48,7 +48,9 @@ create or replace function work.mirror_rows(pool public.work_pools, source_rows 
 returns integer
 language plpgsql
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
@@ -56,8 +58,9 @@ as $$
 declare
   added integer;
 begin
+  -- The pool comes as a column, so that each row's item is looked up by pool and key, and never by the pool alone.
   with mirrored as materialized (
-    select r.n, work.source_key(mirror_rows.pool, r.source_row) as source_key,
+    select r.n, mirror_rows.pool.name as pool, work.source_key(mirror_rows.pool, r.source_row) as source_key,
            work.payload_of(mirror_rows.pool, r.source_row) as payload,
            greatest(-1000000, least(1000000, round(coalesce(
              (r.source_row ->> mirror_rows.pool.priority_column)::numeric, 0))))::integer as priority,
@@ -68,19 +71,24 @@ begin
     update public.work_items i
        set payload = m.payload, priority = m.priority, run_after = m.run_after
       from mirrored m
-     where i.pool = mirror_rows.pool.name and i.source_key = m.source_key
+     where i.pool = any (array[m.pool]) and i.source_key = any (array[m.source_key])
        and (i.payload, i.priority, i.run_after) is distinct from (m.payload, m.priority, m.run_after)
   ),
   new_items as (
     -- A uuid key is the item's id, unless an item of another pool has that id.
     insert into public.work_items (id, pool, source_key, payload, priority, run_after)
-    select case when mirror_rows.pool.key_is_uuid
-                  and not exists (select from public.work_items taken where taken.id = m.source_key::uuid)
-             then m.source_key::uuid else gen_random_uuid() end,
-           mirror_rows.pool.name, m.source_key, m.payload, m.priority, m.run_after
+    select case when mirror_rows.pool.key_is_uuid and taken.id is null then m.source_key::uuid else gen_random_uuid() end,
+           m.pool, m.source_key, m.payload, m.priority, m.run_after
       from mirrored m
-     where not exists (
-             select from public.work_items i where i.pool = mirror_rows.pool.name and i.source_key = m.source_key)
+      left join lateral (
+        select i.id from public.work_items i where i.pool = m.pool and i.source_key = m.source_key
+         limit 1) as present on true
+      left join lateral (
+        select i.id from public.work_items i
+         where mirror_rows.pool.key_is_uuid
+           and i.id = case when mirror_rows.pool.key_is_uuid then m.source_key::uuid end
+         limit 1) as taken on true
+     where present.id is null
      order by m.n
     on conflict (pool, source_key) where source_key is not null do update
        set payload = excluded.payload, priority = excluded.priority, run_after = excluded.run_after
@@ -107,6 +115,9 @@ declare
   page jsonb[];
 begin
   select * into attached from public.work_pools p where p.source = tg_relid;
+  if not found then
+    return null;
+  end if;
   for page in
     select array_agg(to_jsonb(n.source_row) order by n.row_number)
       from (select r as source_row, row_number() over () as row_number from new_rows r) as n
@@ -128,16 +139,19 @@ language plpgsql
 security definer
 set search_path = ''
 set enable_seqscan = off
-set enable_hashjoin = off
+set enable_bitmapscan = off
 set enable_mergejoin = off
 as $$
 declare
   attached public.work_pools;
 begin
   select * into attached from public.work_pools p where p.source = tg_relid;
+  if not found then
+    return null;
+  end if;
   delete from public.work_items i
-   using old_rows r
-   where i.pool = attached.name and i.source_key = work.source_key(attached, to_jsonb(r));
+   using (select attached.name as pool, work.source_key(attached, to_jsonb(r)) as source_key from old_rows r) as gone
+   where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key]);
   return null;
 end
 $$;
@@ -151,19 +165,24 @@ language plpgsql
 security definer
 set search_path = ''
 set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
 as $$
 declare
   attached public.work_pools;
   page jsonb[];
 begin
   select * into attached from public.work_pools p where p.source = tg_relid;
+  if not found then
+    return null;
+  end if;
   -- A row whose key changed is another item.
   delete from public.work_items i
-   where i.pool = attached.name
-     and i.source_key in (
-           select work.source_key(attached, to_jsonb(o)) from old_rows o
-           except
-           select work.source_key(attached, to_jsonb(n)) from new_rows n);
+   using (
+     select attached.name as pool, work.source_key(attached, to_jsonb(o)) as source_key from old_rows o
+     except
+     select attached.name, work.source_key(attached, to_jsonb(n)) from new_rows n) as gone
+   where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key]);
   for page in
     select array_agg(to_jsonb(n.source_row) order by n.row_number)
       from (select r as source_row, row_number() over () as row_number from new_rows r) as n
