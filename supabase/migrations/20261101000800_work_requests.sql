@@ -1,9 +1,12 @@
 -- Requests: a call that claims may be sent twice, by a client that heard no answer or by the network.
 create table if not exists work.requests (
   request_id uuid primary key,
-  made_at timestamptz not null default clock_timestamp()
+  made_at timestamptz not null default clock_timestamp(),
+  released json
 );
 comment on table work.requests is 'work-claims: the claim calls of the last hour, so that a repeated one claims nothing again.';
+comment on column work.requests.released is
+  'What finish_and_claim() answered its outcomes, where they did not all succeed: the same call may have claimed them again.';
 create index if not exists requests_by_age on work.requests (made_at);
 comment on index work.requests_by_age is 'Which requests are old enough to be forgotten?';
 alter table work.requests enable row level security;

@@ -238,18 +238,24 @@ set lock_timeout = '5s'
 as $$
 declare
   checked boolean;
-  released json;
-  claimed json;
+  states json;
 begin
   checked := work.check_claim(work_types, worker_id, max_items, ttl_seconds);
-  released := work.close_claims(worker_id, outcomes);
   if request_id is not null and work.is_repeated(request_id) then
-    claimed := work.claims_of_request(worker_id, request_id, true);
-  else
-    claimed := work.take_next(
-      work.catch_up(worker_id, work_types), worker_id, least(max_items, 1000), ttl_seconds, request_id);
+    select r.released into states from work.requests r where r.request_id = finish_and_claim.request_id;
+    return json_build_object(
+      'released', coalesce(states, work.close_claims(worker_id, outcomes)),
+      'claimed', work.claims_of_request(worker_id, request_id, true));
   end if;
-  return json_build_object('released', released, 'claimed', claimed);
+  states := work.close_claims(worker_id, outcomes);
+  -- What was handed back or failed may be claimed again right below: a repeated call could not tell its state then.
+  if request_id is not null and jsonb_path_exists(states::jsonb, '$[*] ? (@ != "succeeded")') then
+    update work.requests r set released = states where r.request_id = finish_and_claim.request_id;
+  end if;
+  return json_build_object(
+    'released', states,
+    'claimed', work.take_next(
+      work.catch_up(worker_id, work_types), worker_id, least(max_items, 1000), ttl_seconds, request_id));
 end
 $$;
 comment on function public.finish_and_claim is

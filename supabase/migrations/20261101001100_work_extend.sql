@@ -16,7 +16,7 @@ as $$
 #variable_conflict use_column
 declare
   wrong bigint;
-  kept bigint[];
+  kept integer;
   answer json;
 begin
   perform work.check_name('worker_id', extend_claims.worker_id);
@@ -59,19 +59,19 @@ begin
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', extend_claims.worker_id, g.fence)
     returning g.n, g.ttl_seconds, c.item_id, c.work_type, c.fence, c.expires_at
   )
-  select array_agg(x.n), json_agg(told order by x.n)
+  select count(*), json_agg(told order by x.n)
     into kept, answer
     from extended x
    cross join lateral (
      select x.item_id, x.work_type, x.fence, 'held' as state, x.ttl_seconds, x.expires_at) as told;
-  if coalesce(cardinality(kept), 0) = jsonb_array_length(extend_claims.held) then
+  if kept = jsonb_array_length(extend_claims.held) then
     return coalesce(answer, '[]');
   end if;
 
   with judged as materialized (
     select g.n, g.item_id, g.work_type, g.fence, c.item_id is not null as exists, c.expires_at,
            case
-             when g.n = any (kept) then 'held'
+             when (c.status, c.fence, c.worker_id) = ('claimed', g.fence, extend_claims.worker_id) then 'held'
              when c.fence = g.fence and c.status = 'cancelled' then 'cancelled'
              else 'lost'
            end as state

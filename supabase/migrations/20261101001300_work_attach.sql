@@ -447,6 +447,7 @@ begin
        where i.pool = enroll_pool.pool and i.seq > declared.enrolled_through
        order by i.seq
        limit enroll_pool.max_items
+         for key share
     ),
     new_claims as (
       insert into public.work_claims (item_id, work_type, status, priority, position, due_at)

@@ -1,0 +1,95 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import postgres, { type Sql } from "postgres";
+import { startStack } from "../src/stack/stack.ts";
+import type { Options } from "./options.ts";
+
+/** One Postgres server, with the migrations in one database and room for the rivals in another. */
+export interface Instance {
+  dbUrl: string;
+  /** Rivals make and drop tables in a database of their own: PostgREST looks at its schema anew after each of those. */
+  rivalsUrl: string;
+  /** The address of whoever may vacuum, checkpoint and load modules. */
+  adminUrl: string;
+  api?: { url: string; key: string };
+  stop: () => Promise<void>;
+}
+
+const project = fileURLToPath(new URL("..", import.meta.url));
+
+/** A stack of the bench's own, or the one that the options name. */
+export async function openInstance(options: Options, tell: (line: string) => void): Promise<Instance> {
+  if (options.dbUrl) {
+    const api = options.url && options.key ? { api: { url: options.url, key: options.key } } : {};
+    const rivalsUrl = await createRivals(options.dbUrl);
+    const adminUrl = options.adminUrl ?? options.dbUrl;
+    return { dbUrl: options.dbUrl, adminUrl, rivalsUrl, ...api, stop: () => dropRivals(options.dbUrl as string) };
+  }
+
+  const dataDir = await mkdtemp(join(tmpdir(), "work-claims-bench-"));
+  // No ephemeral one: that does without fsync, and a commit would cost nothing.
+  const stack = await startStack({ dataDir, migrations: project, log: tell });
+  const stop = async (): Promise<void> => {
+    await stack.stop();
+    await rm(dataDir, { recursive: true, force: true });
+  };
+  // What is under way fails with its connections, and there is nothing of it to tell.
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => stop().finally(() => process.exit(130)));
+  return {
+    dbUrl: stack.dbUrl,
+    adminUrl: stack.adminUrl,
+    rivalsUrl: await createRivals(stack.dbUrl),
+    api: { url: stack.url, key: stack.serviceKey },
+    stop,
+  };
+}
+
+const rivals = "work_claims_bench_rivals";
+
+async function createRivals(dbUrl: string): Promise<string> {
+  await dropRivals(dbUrl);
+  await once(dbUrl, (database) => database.unsafe(`create database ${rivals}`));
+  return withDatabase(dbUrl, rivals);
+}
+
+async function dropRivals(dbUrl: string): Promise<void> {
+  await once(dbUrl, (database) => database.unsafe(`drop database if exists ${rivals} with (force)`));
+}
+
+/** Brings statistics up to date and writes out what is unwritten, so that nobody pays for another's preparation. */
+export async function settle(adminUrl: string, dbUrl: string): Promise<void> {
+  await once(withDatabase(adminUrl, new URL(dbUrl).pathname.slice(1)), async (database) => {
+    await database.unsafe("vacuum analyze");
+    await database.unsafe("checkpoint");
+  });
+}
+
+/** The settings that decide what a commit costs and how much memory there is. */
+export async function describeInstance(dbUrl: string): Promise<string> {
+  const settings = await once(
+    dbUrl,
+    (database) => database<{ name: string; value: string }[]>`
+      select name, current_setting(name) as value
+        from unnest(array['server_version', 'fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers',
+          'max_wal_size', 'wal_level', 'autovacuum', 'jit']) with ordinality as asked(name, n)
+       order by n`,
+  );
+  return settings.map(({ name, value }) => `${name} ${value}`).join(", ");
+}
+
+async function once<T>(url: string, act: (database: Sql) => PromiseLike<T>): Promise<T> {
+  const database = postgres(url, { max: 1, onnotice: () => {} });
+  try {
+    return await act(database);
+  } finally {
+    await database.end();
+  }
+}
+
+function withDatabase(url: string, name: string): string {
+  const address = new URL(url);
+  address.pathname = `/${name}`;
+  return address.href;
+}

@@ -1,0 +1,73 @@
+import { parseArgs } from "node:util";
+
+export interface Options {
+  /** How often each contestant is measured; the table shows medians. */
+  rounds: number;
+  batches: number[];
+  /** Jobs of one measurement, for each batch size: enough for about a second. */
+  jobs: (batch: number) => number;
+  /** Words, one of which a contestant's name (or "latency") has to contain; none: all of them. */
+  only: string[];
+  /** Finished claims beside which a claim is timed. */
+  finished: number[];
+  /** A running database, and the address of its API, in place of a stack of the bench's own. */
+  dbUrl?: string;
+  adminUrl?: string;
+  url?: string;
+  key?: string;
+}
+
+export const help = `npm run bench -- [options]
+
+  --rounds N       measure each contestant N times (5)
+  --batches A,B    batch sizes (1,10,100)
+  --only A,B       only contestants whose name contains one of these words, or "latency"
+  --quick          two rounds, half of the jobs, latency up to 100,000 finished claims
+  --db-url URL     a Postgres with the migrations and no work in it, in place of a stack of its own: tables are emptied
+  --admin-url URL  its superuser, or another role that may vacuum and checkpoint
+  --url URL --key KEY   the address and secret key of its API, for the HTTP rows
+
+Example: npm run bench -- --only raw,work-claims --batches 100 --rounds 5`;
+
+/** What the command line asks for. */
+export function readOptions(args: string[]): Options | undefined {
+  const { values } = parseArgs({
+    args,
+    options: {
+      rounds: { type: "string" },
+      batches: { type: "string", default: "1,10,100" },
+      only: { type: "string", default: "" },
+      quick: { type: "boolean", default: false },
+      "db-url": { type: "string" },
+      "admin-url": { type: "string" },
+      url: { type: "string" },
+      key: { type: "string" },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) return undefined;
+  const jobsOfBatch = (batch: number) => (batch >= 100 ? 40_000 : batch >= 10 ? 12_000 : 2_400);
+  return {
+    rounds: wholeNumber("--rounds", values.rounds ?? (values.quick ? "2" : "5")),
+    batches: values.batches.split(",").map((batch) => wholeNumber("--batches", batch)),
+    jobs: values.quick ? (batch) => jobsOfBatch(batch) / 2 : jobsOfBatch,
+    only: values.only.split(",").filter(Boolean),
+    finished: values.quick ? [10_000, 100_000] : [10_000, 100_000, 1_000_000],
+    ...(values["db-url"] ? { dbUrl: values["db-url"] } : {}),
+    ...(values["admin-url"] ? { adminUrl: values["admin-url"] } : {}),
+    ...(values.url ? { url: values.url } : {}),
+    ...(values.key ? { key: values.key } : {}),
+  };
+}
+
+export function isWanted(options: Options, name: string): boolean {
+  return options.only.length === 0 || options.only.some((word) => name.includes(word));
+}
+
+function wholeNumber(option: string, given: string): number {
+  const number = Number(given);
+  if (!Number.isInteger(number) || number < 1 || number > 1000) {
+    throw new Error(`${option} has ${given}; a whole number from 1 to 1000 was expected`);
+  }
+  return number;
+}

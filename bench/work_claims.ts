@@ -1,0 +1,108 @@
+import postgres, { type Sql } from "postgres";
+import { type Contestant, connections } from "./contest.ts";
+
+export const workType = "bench";
+
+interface Claimed {
+  item_id: string;
+  work_type: string;
+  fence: number;
+}
+
+export interface FinishAndClaim {
+  worker_id: string;
+  outcomes: object[];
+  work_types: string[];
+  max_items: number;
+  request_id: string | null;
+}
+
+/** Sends one finish_and_claim() and answers what was claimed. */
+export type Send = (call: FinishAndClaim, worker: number) => Promise<Claimed[]>;
+
+/** work-claims on a direct connection: one finish_and_claim() a batch. */
+export function workClaimsSql(dbUrl: string, withRequestIds: boolean): Contestant {
+  const clients: Sql[] = Array.from({ length: connections }, () => postgres(dbUrl, { max: 1, onnotice: () => {} }));
+  const send: Send = async (call, worker) => {
+    const client = clients[worker] as Sql;
+    const [row] = await client<{ answer: { claimed: Claimed[] } }[]>`
+      select public.finish_and_claim(
+        worker_id => ${call.worker_id}, outcomes => ${client.json(call.outcomes as never)},
+        work_types => ${call.work_types}, max_items => ${call.max_items},
+        request_id => ${call.request_id}) as answer`;
+    return row?.answer.claimed ?? [];
+  };
+  const name = `work-claims: SQL${withRequestIds ? ", request ids" : ""}`;
+  return workClaims(name, dbUrl, withRequestIds, send, async () => {
+    await Promise.all(clients.map((client) => client.end()));
+  });
+}
+
+/** Workers that end a batch and claim the next in one call, however it is sent. */
+export function workClaims(
+  name: string,
+  dbUrl: string,
+  withRequestIds: boolean,
+  send: Send,
+  closeSender: () => Promise<void>,
+): Contestant {
+  const database = postgres(dbUrl, { max: 1, onnotice: () => {} });
+  return {
+    name,
+    side: "ours",
+    dbUrl,
+    prepare: async (jobs) => {
+      await emptyTables(database);
+      await database`select public.define_work_type(${workType}, pool => 'default')`;
+      await addItems(database, jobs);
+    },
+    drain: async (batch) => {
+      const started = performance.now();
+      await Promise.all(
+        Array.from({ length: connections }, async (_, worker) => {
+          let outcomes: object[] = [];
+          do {
+            const claimed = await send(
+              {
+                worker_id: `bench-${worker}`,
+                outcomes,
+                work_types: [workType],
+                max_items: batch,
+                request_id: withRequestIds ? crypto.randomUUID() : null,
+              },
+              worker,
+            );
+            outcomes = claimed.map(({ item_id, work_type, fence }) => ({
+              item_id,
+              work_type,
+              fence,
+              outcome: "succeeded",
+            }));
+          } while (outcomes.length > 0);
+        }),
+      );
+      return (performance.now() - started) / 1000;
+    },
+    completed: async () => {
+      const [row] = await database<{ n: number }[]>`
+        select count(*)::int as n from public.work_claims where status = 'succeeded'`;
+      return row?.n ?? 0;
+    },
+    clear: () => emptyTables(database),
+    close: async () => {
+      await closeSender();
+      await database.end();
+    },
+  };
+}
+
+/** Ready items in the default pool, enrolled for its work types as they come. */
+export async function addItems(database: Sql, items: number): Promise<void> {
+  await database`
+    insert into public.work_items (pool, payload)
+    select 'default', jsonb_build_object('n', n) from generate_series(1, ${items}) as n`;
+}
+
+export async function emptyTables(database: Sql): Promise<void> {
+  await database`truncate public.work_items, public.work_claims, public.work_events, work.requests`;
+}

@@ -1,0 +1,100 @@
+/** What the functions and views of work-claims take and answer, in the database's own names. */
+
+export type Json = string | number | boolean | null | Json[] | { [name: string]: Json };
+
+export type ClaimedItem = {
+  item_id: string;
+  work_type: string;
+  fence: number;
+  ttl_seconds: number;
+  expires_at: string;
+  failures: number;
+  crashes: number;
+};
+
+/** claim_next() brings the item along. */
+export type ClaimedItemWithPayload = ClaimedItem & { payload: Json; source_key: string | null; pool: string };
+
+export type HeldClaim = { item_id: string; work_type: string; fence: number; progress?: number };
+
+export type ExtendedClaim = {
+  item_id: string;
+  work_type: string;
+  fence: number;
+  state: "held" | "lost" | "cancelled";
+  expires_at: string | null;
+};
+
+export type Outcome = "succeeded" | "failed" | "released";
+
+export type ClaimOutcome = {
+  item_id: string;
+  work_type: string;
+  fence: number;
+  outcome: Outcome;
+  result?: Json;
+  error?: string;
+  /** Failed for good: no tries are left, whatever the work type allows. */
+  final?: boolean;
+  retry_after_seconds?: number;
+};
+
+/** What became of a claim: its new status, or that somebody else has it. */
+export type ReleasedState = "succeeded" | "failed" | "waiting" | "ready" | "cancelled" | "lost";
+
+export type NewItem = {
+  pool?: string;
+  payload?: Json;
+  priority?: number;
+  dedupe_key?: string;
+  run_after?: string;
+};
+
+export type WorkTypeRules = {
+  name: string;
+  pool: string | null;
+  lease_seconds: number;
+  max_failures: number;
+  max_crashes: number;
+  backoff_seconds: number;
+  backoff_limit_seconds: number;
+  paused: boolean;
+};
+
+export type EnrollStep = { mirrored: number; enrolled: number; done: boolean };
+
+export type WorkerRow = {
+  id: string;
+  work_types: string[] | null;
+  capabilities: { [name: string]: Json };
+  version: string | null;
+  registered_at: string;
+  last_seen_at: string;
+  retired_at: string | null;
+};
+
+export type HeldRow = {
+  item_id: string;
+  work_type: string;
+  worker_id: string;
+  claimed_at: string;
+  held_for: string;
+  lease_left: string;
+  progress: number | null;
+  fence: number;
+  last_seen_at: string | null;
+};
+
+export type StuckRow = { work_type: string; item_id: string; reason: string; since: string };
+
+export type FailureRow = {
+  work_type: string;
+  item_id: string;
+  pool: string;
+  source_key: string | null;
+  error: string | null;
+  failures: number;
+  crashes: number;
+  finished_at: string;
+  worker_id: string | null;
+};

@@ -1,0 +1,55 @@
+import { execFileSync } from "node:child_process";
+import { appendFileSync, chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+
+/** Where `up` writes the addresses and keys, and where the other commands look for them. */
+export const envFileName = ".env.work-claims";
+
+/** The names in it, as Supabase's own tools use them. */
+export type ProjectVariables = {
+  SUPABASE_URL: string;
+  SUPABASE_SERVICE_ROLE_KEY: string;
+  SUPABASE_SECRET_KEY: string;
+  SUPABASE_ANON_KEY: string;
+  SUPABASE_DB_URL: string;
+};
+
+/** Write it for its owner's eyes alone, and keep it out of git. */
+export function writeEnvFile(folder: string, variables: ProjectVariables): string {
+  const file = join(folder, envFileName);
+  const lines = Object.entries(variables).map(([name, value]) => `${name}=${value}`);
+  const text = ["# Written by work-claims up. The service key opens everything: keep this file to yourself.", ...lines];
+  writeFileSync(file, `${text.join("\n")}\n`, { mode: 0o600 });
+  // The mode above only counts for a new file.
+  chmodSync(file, 0o600);
+  keepOutOfGit(folder);
+  return file;
+}
+
+/** The variables of the file in a folder; none where there is no file. */
+export function readEnvFile(folder: string): Record<string, string> {
+  const file = join(folder, envFileName);
+  if (!existsSync(file)) return {};
+  const pairs = readFileSync(file, "utf8")
+    .split(/\r?\n/)
+    .map((line) => /^\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*$/.exec(line))
+    .flatMap((match) => (match ? [[match[1] ?? "", (match[2] ?? "").replace(/^(["'])(.*)\1$/, "$2")]] : []));
+  return Object.fromEntries(pairs);
+}
+
+/** A repository that does not ignore the file yet is told to in its own exclude list, which is no part of its history. */
+function keepOutOfGit(folder: string): void {
+  const git = (...args: string[]): string =>
+    execFileSync("git", args, { cwd: folder, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  try {
+    const exclude = resolve(folder, git("rev-parse", "--git-path", "info/exclude"));
+    try {
+      git("check-ignore", "-q", envFileName);
+    } catch {
+      mkdirSync(dirname(exclude), { recursive: true });
+      appendFileSync(exclude, `${envFileName}\n`);
+    }
+  } catch {
+    // No git here, so there is no commit that the file could get into.
+  }
+}

@@ -1,0 +1,88 @@
+import { NoProject } from "./command.ts";
+import { envFileName, readEnvFile } from "./env-file.ts";
+
+/** The options that name a project, for parseArgs. */
+export const projectOptions = {
+  url: { type: "string" },
+  key: { type: "string" },
+  "db-url": { type: "string" },
+} as const;
+
+export type ProjectFlags = { url?: string | undefined; key?: string | undefined; "db-url"?: string | undefined };
+
+/** A Supabase project: where it is and what opens it. */
+export type Project = { url: string; key: string; dbUrl: string | undefined };
+
+export type Around = { env: Record<string, string | undefined>; folder: string };
+
+type Source = { url: string | undefined; key: string | undefined; dbUrl: string | undefined };
+
+/** The project of the flags, else of the environment, else of the env file here. */
+export async function findProject(flags: ProjectFlags, around: Around = here()): Promise<Project> {
+  const { url, key, dbUrl } = resolved(flags, around);
+  if (!url) throw missing("address", "--url", "SUPABASE_URL");
+  if (!key) throw missing(`service key of ${url}`, "--key", "SUPABASE_SERVICE_ROLE_KEY");
+  if (!/^https?:\/\/[^/]/.test(url)) {
+    throw new NoProject(`The project's address is ${url}; one like https://abc.supabase.co was expected`);
+  }
+  if (opensLittle(key)) {
+    throw new NoProject("The key is the project's public one; the service_role key or an sb_secret_ key is needed");
+  }
+  return { url: url.replace(/\/+$/, "").replace(/\/rest\/v1$/, ""), key, dbUrl };
+}
+
+/** The project's database alone, for what needs no address and no key. */
+export async function findDatabase(flags: ProjectFlags, around: Around = here()): Promise<string> {
+  const { dbUrl } = resolved(flags, around);
+  if (!dbUrl) throw missing("database", "--db-url", "SUPABASE_DB_URL");
+  if (!/^postgres(ql)?:\/\//.test(dbUrl)) {
+    throw new NoProject("The database's address was expected to begin with postgresql://");
+  }
+  return dbUrl;
+}
+
+/** Each value from the first source that has it; a source that speaks of another project's address is passed over. */
+function resolved(flags: ProjectFlags, around: Around): Source {
+  const sources: Source[] = [
+    { url: flags.url, key: flags.key, dbUrl: flags["db-url"] },
+    named(around.env),
+    named(readEnvFile(around.folder)),
+  ];
+  const url = sources.find((source) => source.url)?.url;
+  const fitting = sources.filter((source) => !source.url || source.url === url);
+  return {
+    url,
+    key: fitting.find((source) => source.key)?.key,
+    dbUrl: fitting.find((source) => source.dbUrl)?.dbUrl,
+  };
+}
+
+function named(variables: Record<string, string | undefined>): Source {
+  return {
+    url: variables.SUPABASE_URL,
+    key: variables.SUPABASE_SERVICE_ROLE_KEY || variables.SUPABASE_SECRET_KEY,
+    dbUrl: variables.SUPABASE_DB_URL,
+  };
+}
+
+function here(): Around {
+  return { env: process.env, folder: process.cwd() };
+}
+
+function missing(what: string, flag: string, variable: string): NoProject {
+  return new NoProject(
+    `The project's ${what} is missing; give ${flag}, set ${variable}, or run work-claims up here, which writes ${envFileName}`,
+  );
+}
+
+/** Whether a key is one that browsers get: it could read nothing of ours. */
+function opensLittle(key: string): boolean {
+  if (key.startsWith("sb_publishable_")) return true;
+  const claims = key.split(".")[1];
+  if (claims === undefined) return false;
+  try {
+    return JSON.parse(Buffer.from(claims, "base64url").toString()).role === "anon";
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,20 @@
+import { runByHand } from "./by-hand.ts";
+import type { Command } from "./command.ts";
+
+export const retry: Command = {
+  name: "retry",
+  summary: "reopen failed claims with their tries reset",
+  options: [
+    "TYPE      the work type",
+    "ITEM ...  these items, cancelled ones too; without any, all that failed",
+    "--all     all that failed, said aloud",
+    "--json    print the count as JSON",
+  ],
+  example: "work-claims retry embed",
+  run: (args) =>
+    runByHand(args, {
+      done: "retried",
+      needsAll: false,
+      step: (client, workType, itemIds, maxItems) => client.retryItems(workType, { itemIds, maxItems }),
+    }),
+};

@@ -1,0 +1,90 @@
+import { parseArgs } from "node:util";
+import type { WorkTypeRules } from "../answers.ts";
+import { enrollAll } from "../enroll.ts";
+import { type Command, exitCode, WrongUsage } from "./command.ts";
+import { projectOptions } from "./project.ts";
+import { projectClient } from "./project-client.ts";
+import { runningLine } from "./running-line.ts";
+import { table } from "./table.ts";
+
+function wholeNumber(option: string, given: string | undefined): number | undefined {
+  if (given === undefined) return undefined;
+  if (!/^\d{1,9}$/.test(given)) throw new WrongUsage(`--${option} is ${given}; a whole number was expected`);
+  return Number(given);
+}
+
+function show(rows: readonly WorkTypeRules[]): string {
+  return table(
+    ["work type", "pool", "lease s", "max failures", "max crashes", "backoff s", "paused"],
+    rows.map((row) => [
+      row.name,
+      row.pool,
+      row.lease_seconds,
+      row.max_failures,
+      row.max_crashes,
+      row.backoff_seconds,
+      row.paused ? "yes" : "no",
+    ]),
+  );
+}
+
+export const types: Command = {
+  name: "types",
+  summary: "list the work types, or declare or change one",
+  options: [
+    "NAME                 declare or change this one; without it, all are listed",
+    "--pool NAME          the pool whose items it is done to; those there already are enrolled",
+    "--lease SECONDS      how long a worker may be silent before others take its claims (60)",
+    "--max-failures N     tries before a claim ends failed (3)",
+    "--max-crashes N      leases that may end without a release before it does (5)",
+    "--backoff SECONDS    the wait after the first failure; it doubles with each (10)",
+    "--paused, --no-paused  hand out none of it, hand it out again",
+    "--json               print JSON",
+  ],
+  example: "work-claims types embed --pool texts --lease 120",
+  async run(args) {
+    const { values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        ...projectOptions,
+        pool: { type: "string" },
+        lease: { type: "string" },
+        "max-failures": { type: "string" },
+        "max-crashes": { type: "string" },
+        backoff: { type: "string" },
+        paused: { type: "boolean" },
+        "no-paused": { type: "boolean" },
+        json: { type: "boolean" },
+      },
+    });
+    const [name, ...more] = positionals;
+    if (more.length > 0) throw new WrongUsage("one work type was expected");
+    if (values.paused && values["no-paused"]) throw new WrongUsage("give --paused or --no-paused, not both");
+    const client = await projectClient(values);
+    if (name === undefined) {
+      const rows = await client.workTypes();
+      console.log(values.json ? JSON.stringify(rows) : show(rows));
+      return exitCode.fine;
+    }
+    const rules = await client.defineWorkType(name, {
+      pool: values.pool,
+      leaseSeconds: wholeNumber("lease", values.lease),
+      maxFailures: wholeNumber("max-failures", values["max-failures"]),
+      maxCrashes: wholeNumber("max-crashes", values["max-crashes"]),
+      backoffSeconds: wholeNumber("backoff", values.backoff),
+      paused: values.paused ? true : values["no-paused"] ? false : undefined,
+    });
+    const { pool } = rules;
+    if (pool !== null) {
+      const line = runningLine(process.stderr);
+      await enrollAll(
+        () => client.enrollPool(pool),
+        (_, enrolled) => line.show(`${pool}: ${enrolled} claims made`),
+      );
+      line.end();
+    }
+    console.log(values.json ? JSON.stringify(rules) : show([rules]));
+    return exitCode.fine;
+  },
+};

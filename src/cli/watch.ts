@@ -1,0 +1,104 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import type { WorkerRow } from "../answers.ts";
+import type { WorkClient } from "../client.ts";
+import { finishedClaims, type OverviewRow, openClaims } from "../overview.ts";
+import { type Pace, plainLines, progressLines, rateOf, type Sample, withSample } from "../progress.ts";
+import { type Command, exitCode, WrongUsage } from "./command.ts";
+import { projectOptions } from "./project.ts";
+import { projectClient } from "./project-client.ts";
+import { openScreen } from "./screen.ts";
+import { aliveForMs } from "./status.ts";
+
+/** Often enough to be lively, seldom enough for a table of a million claims, which the overview counts each time. */
+const defaultIntervalSeconds = { terminal: 1, log: 10 };
+
+/** The pace of each row from what was seen so far; keeps the samples. */
+export function pacer(): (
+  rows: readonly OverviewRow[],
+  liveWorkers: (workType: string) => number,
+  at: number,
+) => Pace[] {
+  const seen = new Map<string, Sample[]>();
+  return (rows, liveWorkers, at) =>
+    rows.map((row) => {
+      const samples = withSample(seen.get(row.work_type) ?? [], { at, finished: finishedClaims(row) });
+      seen.set(row.work_type, samples);
+      return { rate: rateOf(samples), liveWorkers: liveWorkers(row.work_type) };
+    });
+}
+
+function workersOf(workers: readonly WorkerRow[]): (workType: string) => number {
+  return (workType) => workers.filter((worker) => worker.work_types?.includes(workType) ?? true).length;
+}
+
+function intervalMs(given: string | undefined): number {
+  const seconds =
+    given === undefined
+      ? process.stdout.isTTY
+        ? defaultIntervalSeconds.terminal
+        : defaultIntervalSeconds.log
+      : Number(given);
+  if (!(seconds >= 0.1 && seconds <= 86_400)) {
+    throw new WrongUsage(`--interval is ${given}; 0.1 to 86400 seconds were expected`);
+  }
+  return seconds * 1000;
+}
+
+function look(client: WorkClient): Promise<[OverviewRow[], WorkerRow[]]> {
+  return Promise.all([client.overview(), client.liveWorkers(new Date(Date.now() - aliveForMs))]);
+}
+
+export const watch: Command = {
+  name: "watch",
+  summary: "a live progress bar for each work type; plain lines where the output is no terminal",
+  options: [
+    "TYPE ...            these work types; else all",
+    "--interval SECONDS  how often to look (1; 10 where the output is no terminal)",
+    "--until-done        end when nothing is open",
+    "--json              one JSON line a look",
+  ],
+  example: "work-claims watch embed --until-done",
+  async run(args) {
+    const { values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        ...projectOptions,
+        interval: { type: "string" },
+        "until-done": { type: "boolean" },
+        json: { type: "boolean" },
+      },
+    });
+    const interval = intervalMs(values.interval);
+    const client = await projectClient(values);
+    const paceOf = pacer();
+    const interrupted = new AbortController();
+    const stop = (): void => interrupted.abort();
+    const whenInterrupted = new Promise<undefined>((resolve) => {
+      interrupted.signal.addEventListener("abort", () => resolve(undefined));
+    });
+    process.once("SIGINT", stop).once("SIGTERM", stop);
+    const screen = openScreen(process.stdout);
+    try {
+      for (;;) {
+        const looked = await Promise.race([whenInterrupted, look(client)]);
+        if (!looked) break;
+        const [overview, workers] = looked;
+        const unknown = positionals.filter((name) => !overview.some((row) => row.work_type === name));
+        if (unknown.length > 0) throw new Error(`there is no work type ${unknown.join(", ")}; see work-claims types`);
+        const rows = overview.filter((row) => positionals.length === 0 || positionals.includes(row.work_type));
+        const paces = paceOf(rows, workersOf(workers), performance.now());
+        if (values.json) console.log(JSON.stringify(rows.map((row, index) => ({ ...row, ...paces[index] }))));
+        else if (screen.isLive) screen.show(progressLines(rows, paces, screen.width()));
+        else screen.show(plainLines(rows, paces));
+        if (values["until-done"] && rows.every((row) => openClaims(row) === 0)) break;
+        await Promise.race([whenInterrupted, pause(interval)]);
+      }
+      return exitCode.fine;
+    } finally {
+      screen.close();
+      process.off("SIGINT", stop).off("SIGTERM", stop);
+    }
+  },
+};

@@ -1,0 +1,184 @@
+import { randomUUID } from "node:crypto";
+import { createClient } from "../workers/runtime/client.ts";
+import type {
+  ClaimedItem,
+  ClaimedItemWithPayload,
+  ClaimOutcome,
+  EnrollStep,
+  ExtendedClaim,
+  FailureRow,
+  HeldClaim,
+  HeldRow,
+  Json,
+  NewItem,
+  Outcome,
+  ReleasedState,
+  StuckRow,
+  WorkerRow,
+  WorkTypeRules,
+} from "./answers.ts";
+import { type OverviewRow, readOverview } from "./overview.ts";
+
+export type WorkClientOptions = {
+  /** The project's address, as in the dashboard. */
+  url: string;
+  /** A secret key or the service_role key: the functions are for nobody else. */
+  key: string;
+  fetch?: typeof fetch;
+  /** How long a call is tried again while the project does not answer; 30 seconds without. */
+  retryForMs?: number;
+};
+
+/** Undefined stands for "not given": the database's default applies. */
+type Maybe<T> = T | undefined;
+
+export type WorkClient = {
+  /** Add items; their ids come in the order given. A repeated call with one request id adds nothing. */
+  enqueueItems(items: readonly NewItem[], options?: { requestId?: Maybe<string> }): Promise<string[]>;
+  defineWorkType(
+    workType: string,
+    rules?: {
+      pool?: Maybe<string>;
+      leaseSeconds?: Maybe<number>;
+      maxFailures?: Maybe<number>;
+      maxCrashes?: Maybe<number>;
+      backoffSeconds?: Maybe<number>;
+      backoffLimitSeconds?: Maybe<number>;
+      paused?: Maybe<boolean>;
+    },
+  ): Promise<WorkTypeRules>;
+  /** One bounded step; repeat it until `done`. */
+  enrollPool(pool: string, options?: { maxItems?: Maybe<number> }): Promise<EnrollStep>;
+  /** Claim these items; those that somebody else holds are missing from the answer. */
+  claimItems(
+    itemIds: readonly string[],
+    workType: string,
+    workerId: string,
+    options?: { ttlSeconds?: Maybe<number>; requestId?: Maybe<string> },
+  ): Promise<ClaimedItem[]>;
+  /** Claim what is next in line. */
+  claimNext(
+    workTypes: readonly string[],
+    workerId: string,
+    options?: { maxItems?: Maybe<number>; ttlSeconds?: Maybe<number>; requestId?: Maybe<string> },
+  ): Promise<ClaimedItemWithPayload[]>;
+  extendClaims(
+    workerId: string,
+    held: readonly HeldClaim[],
+    options?: { ttlSeconds?: Maybe<number> },
+  ): Promise<ExtendedClaim[]>;
+  /** True for the holder only. */
+  releaseItem(
+    claim: { item_id: string; work_type: string; fence: number },
+    workerId: string,
+    outcome: Outcome,
+    options?: { result?: Maybe<Json>; error?: Maybe<string> },
+  ): Promise<boolean>;
+  releaseItems(workerId: string, outcomes: readonly ClaimOutcome[]): Promise<ReleasedState[]>;
+  finishAndClaim(
+    workerId: string,
+    outcomes: readonly ClaimOutcome[],
+    workTypes: readonly string[],
+    options?: { maxItems?: Maybe<number>; ttlSeconds?: Maybe<number>; requestId?: Maybe<string> },
+  ): Promise<{ released: ReleasedState[]; claimed: ClaimedItemWithPayload[] }>;
+  releaseClaimsForWorker(workerId: string): Promise<number>;
+  reapExpiredClaims(options?: { maxItems?: Maybe<number> }): Promise<number>;
+  registerWorker(
+    workerId: string,
+    instance: string,
+    options?: {
+      workTypes?: Maybe<readonly string[]>;
+      capabilities?: Maybe<{ [name: string]: Json }>;
+      version?: Maybe<string>;
+    },
+  ): Promise<{ worker_id: string }>;
+  retireWorker(workerId: string): Promise<boolean>;
+  /** Reopen failed claims: of these items, or the longest failed ones. Answers how many. */
+  retryItems(
+    workType: string,
+    options?: { itemIds?: Maybe<readonly string[] | null>; maxItems?: Maybe<number> },
+  ): Promise<number>;
+  /** Cancel open claims: of these items, or any. Answers how many. */
+  cancelItems(
+    workType: string,
+    options?: { itemIds?: Maybe<readonly string[] | null>; maxItems?: Maybe<number> },
+  ): Promise<number>;
+  workTypes(): Promise<WorkTypeRules[]>;
+  overview(): Promise<OverviewRow[]>;
+  /** Workers heard of since then and not retired. */
+  liveWorkers(since: Date): Promise<WorkerRow[]>;
+  held(options?: { limit?: number }): Promise<HeldRow[]>;
+  stuck(options?: { limit?: number }): Promise<StuckRow[]>;
+  failures(options?: { limit?: number }): Promise<FailureRow[]>;
+};
+
+/** A typed client of the functions and views, for programs that are no worker: enqueue, declare, look, retry. */
+export function createWorkClient({ url, key, fetch, retryForMs = 30_000 }: WorkClientOptions): WorkClient {
+  const api = createClient({ url, key, ...(fetch ? { fetch } : {}) });
+  // A call that is sent twice, since its answer was lost, does its work once: each has a request id.
+  // The database is the judge of what it answers; only the overview, which a person's own SQL may have replaced, is read with care.
+  const call = async <T>(name: string, args: object): Promise<T> =>
+    (await api.rpc(name, { ...args }, { retryForMs })) as T;
+  const rows = async <T>(path: string): Promise<T[]> => (await api.get(path, { retryForMs })) as T[];
+  return {
+    enqueueItems: (items, { requestId = randomUUID() } = {}) => call("enqueue_items", { items, request_id: requestId }),
+    defineWorkType: (workType, rules = {}) =>
+      call("define_work_type", {
+        work_type: workType,
+        pool: rules.pool,
+        lease_seconds: rules.leaseSeconds,
+        max_failures: rules.maxFailures,
+        max_crashes: rules.maxCrashes,
+        backoff_seconds: rules.backoffSeconds,
+        backoff_limit_seconds: rules.backoffLimitSeconds,
+        paused: rules.paused,
+      }),
+    enrollPool: (pool, { maxItems } = {}) => call("enroll_pool", { pool, max_items: maxItems }),
+    claimItems: (itemIds, workType, workerId, { ttlSeconds, requestId = randomUUID() } = {}) =>
+      call("claim_items", {
+        item_ids: itemIds,
+        work_type: workType,
+        worker_id: workerId,
+        ttl_seconds: ttlSeconds,
+        request_id: requestId,
+      }),
+    claimNext: (workTypes, workerId, { maxItems, ttlSeconds, requestId = randomUUID() } = {}) =>
+      call("claim_next", {
+        work_types: workTypes,
+        worker_id: workerId,
+        max_items: maxItems,
+        ttl_seconds: ttlSeconds,
+        request_id: requestId,
+      }),
+    extendClaims: (workerId, held, { ttlSeconds } = {}) =>
+      call("extend_claims", { worker_id: workerId, held, ttl_seconds: ttlSeconds }),
+    releaseItem: ({ item_id, work_type, fence }, workerId, outcome, { result, error } = {}) =>
+      call("release_item", { item_id, work_type, worker_id: workerId, outcome, fence, result, error }),
+    releaseItems: (workerId, outcomes) => call("release_items", { worker_id: workerId, outcomes }),
+    finishAndClaim: (workerId, outcomes, workTypes, { maxItems, ttlSeconds, requestId = randomUUID() } = {}) =>
+      call("finish_and_claim", {
+        worker_id: workerId,
+        outcomes,
+        work_types: workTypes,
+        max_items: maxItems,
+        ttl_seconds: ttlSeconds,
+        request_id: requestId,
+      }),
+    releaseClaimsForWorker: (workerId) => call("release_claims_for_worker", { worker_id: workerId }),
+    reapExpiredClaims: ({ maxItems } = {}) => call("reap_expired_claims", { max_items: maxItems }),
+    registerWorker: (workerId, instance, { workTypes, capabilities, version } = {}) =>
+      call("register_worker", { worker_id: workerId, instance, work_types: workTypes, capabilities, version }),
+    retireWorker: (workerId) => call("retire_worker", { worker_id: workerId }),
+    retryItems: (workType, { itemIds, maxItems } = {}) =>
+      call("retry_items", { work_type: workType, item_ids: itemIds, max_items: maxItems }),
+    cancelItems: (workType, { itemIds, maxItems } = {}) =>
+      call("cancel_items", { work_type: workType, item_ids: itemIds, max_items: maxItems }),
+    workTypes: () => rows("work_types?select=*&order=name"),
+    overview: async () => readOverview(await rows("work_overview?select=*")),
+    liveWorkers: (since) =>
+      rows(`work_workers?select=*&retired_at=is.null&last_seen_at=gt.${since.toISOString()}&order=id`),
+    held: ({ limit = 1000 } = {}) => rows(`work_held?select=*&limit=${limit}`),
+    stuck: ({ limit = 1000 } = {}) => rows(`work_stuck?select=*&limit=${limit}`),
+    failures: ({ limit = 1000 } = {}) => rows(`work_failures?select=*&limit=${limit}`),
+  };
+}

@@ -1,0 +1,147 @@
+import { spawn } from "node:child_process";
+import { chown, mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { DataDir } from "./data-dir.ts";
+import type { OsUser } from "./os-user.ts";
+import type { PostgresBinaries, PostgresMajor } from "./postgres-binaries.ts";
+import { end, hasLeft, identify, type ProcessIdentity } from "./process-identity.ts";
+
+/** The superuser of a Supabase database; `postgres` is none there. */
+export const superuser = "supabase_admin";
+
+/** The environment of Postgres' programs: nothing of ours leaks into it. */
+export function postgresEnvironment(): Record<string, string> {
+  return { PATH: process.env.PATH ?? "/usr/bin:/bin", LC_ALL: "C", TZ: "UTC" };
+}
+
+/** Make the database cluster where there is none. It is built aside and moved, so an interrupted start leaves none. */
+export async function ensureCluster(
+  dataDir: DataDir,
+  binaries: PostgresBinaries,
+  major: PostgresMajor,
+  user: OsUser,
+  password: string,
+  signal: AbortSignal,
+): Promise<string> {
+  const cluster = join(dataDir.clusterHome, "postgres");
+  await removeDrafts(dataDir.clusterHome);
+  const version = await readFile(join(cluster, "PG_VERSION"), "utf8").catch(() => undefined);
+  if (version !== undefined) {
+    if (version.trim() === String(major)) return cluster;
+    throw new Error(
+      `${dataDir.path} was made by Postgres ${version.trim()} and this is ${major}; name another folder with --data, or remove it to start empty`,
+    );
+  }
+  const draft = `${cluster}.new-${process.pid}`;
+  const passwordFile = `${draft}.password`;
+  try {
+    await writeFile(passwordFile, `${password}\n`, { mode: 0o600 });
+    await mkdir(draft, { mode: 0o700 });
+    if (user) {
+      await chown(passwordFile, user.uid, user.gid);
+      await chown(draft, user.uid, user.gid);
+    }
+    const locale = process.platform === "linux" ? "C.UTF-8" : "C";
+    await runProgram(
+      binaries.initdb,
+      [
+        `--pgdata=${draft}`,
+        `--username=${superuser}`,
+        `--pwfile=${passwordFile}`,
+        "--auth=scram-sha-256",
+        "--encoding=UTF8",
+        `--locale=${locale}`,
+        ...(dataDir.ephemeral ? ["--no-sync"] : []),
+      ],
+      user,
+      signal,
+    );
+    await rename(draft, cluster);
+  } finally {
+    await rm(passwordFile, { force: true });
+    await rm(draft, { recursive: true, force: true });
+  }
+  return cluster;
+}
+
+async function removeDrafts(home: string): Promise<void> {
+  for (const name of await readdir(home)) {
+    if (name.startsWith("postgres.new-")) await rm(join(home, name), { recursive: true, force: true });
+  }
+}
+
+/**
+ * A killed predecessor may have left a server on this cluster, or only its lock file, whose number somebody else may wear now.
+ * Afterwards nothing runs on the cluster and Postgres starts without a question.
+ */
+export async function clearPredecessor(cluster: string): Promise<"nothing" | "a stale lock" | "a running server"> {
+  const file = join(cluster, "postmaster.pid");
+  const text = await readFile(file, "utf8").catch(() => undefined);
+  if (text === undefined) return "nothing";
+  const server = await serverOn(cluster, Number.parseInt(text, 10));
+  if (!server) {
+    await rm(file, { force: true });
+    return "a stale lock";
+  }
+  // SIGINT is Postgres' fast shutdown: it ends the sessions and writes everything down.
+  await end(server, "SIGINT", 15_000);
+  await hasLeft(server, 5_000);
+  await rm(file, { force: true });
+  return "a running server";
+}
+
+/** The process of that number, if it is a Postgres on this cluster. */
+async function serverOn(cluster: string, pid: number): Promise<ProcessIdentity | undefined> {
+  const found = Number.isInteger(pid) && pid > 0 ? identify(pid) : undefined;
+  if (!found) return undefined;
+  if (process.platform !== "linux") return found;
+  const commandLine = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+  const isPostgres = (commandLine.split("\0")[0] ?? "").endsWith("postgres") && commandLine.includes(cluster);
+  return isPostgres ? found : undefined;
+}
+
+/** Whether the server says, in its lock file, that it takes connections. */
+export async function isReady(cluster: string, pid: number): Promise<boolean> {
+  const lines = (await readFile(join(cluster, "postmaster.pid"), "utf8").catch(() => "")).split("\n");
+  return Number(lines[0]) === pid && lines[7]?.trim() === "ready";
+}
+
+/** The last lines of a log, for a message. */
+export async function lastLines(file: string, count: number): Promise<string> {
+  const size = await stat(file).then(
+    (facts) => facts.size,
+    () => 0,
+  );
+  if (size === 0) return "(it wrote nothing)";
+  return (await readFile(file, "utf8")).trimEnd().split("\n").slice(-count).join("\n");
+}
+
+function runProgram(file: string, args: string[], user: OsUser, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(file, args, {
+      ...user,
+      cwd: "/",
+      env: postgresEnvironment(),
+      detached: true,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    let output = "";
+    const keep = (chunk: Buffer): void => {
+      output += chunk.toString();
+    };
+    child.stdout.on("data", keep);
+    child.stderr.on("data", keep);
+    // It leads its own process group, so its own children (a Postgres in bootstrap mode) go with it.
+    const stop = (): void => {
+      if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, "SIGKILL");
+    };
+    signal.addEventListener("abort", stop, { once: true });
+    child.once("error", reject);
+    child.once("close", (code) => {
+      signal.removeEventListener("abort", stop);
+      if (signal.aborted) reject(signal.reason);
+      else if (code === 0) resolve();
+      else reject(new Error(`${file} ended with ${code}:\n${output.trimEnd().split("\n").slice(-8).join("\n")}`));
+    });
+  });
+}

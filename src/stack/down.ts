@@ -1,0 +1,35 @@
+import { join } from "node:path";
+import { clearPredecessor } from "./cluster.ts";
+import { clusterHome, holderOf, lock, removeNote } from "./data-dir.ts";
+import { serverUser } from "./os-user.ts";
+import { hasLeft, isAlive } from "./process-identity.ts";
+import { endPredecessors } from "./stack.ts";
+
+export type Stopped = "running" | "left over" | "nothing";
+
+/** A stack that is still working on its last requests and its last checkpoint gets this long. */
+const patienceMs = 30_000;
+
+/** Stop the stack on a data folder from another process, and end what a killed one left behind. */
+export async function stopStack(path: string, log: (line: string) => void): Promise<Stopped> {
+  const holder = await holderOf(path);
+  const wasRunning = holder !== undefined && isAlive(holder);
+  if (wasRunning) {
+    process.kill(holder.pid, "SIGTERM");
+    if (!(await hasLeft(holder, patienceMs))) {
+      log(`Process ${holder.pid} did not leave within ${patienceMs / 1000} seconds; it is killed`);
+      process.kill(holder.pid, "SIGKILL");
+      await hasLeft(holder, 5_000);
+    }
+  }
+  const unlock = await lock(path);
+  try {
+    const ended = await endPredecessors(path, log);
+    const left = await clearPredecessor(join(await clusterHome(path, serverUser()), "postgres"));
+    await removeNote(path);
+    if (wasRunning) return "running";
+    return ended > 0 || left === "a running server" ? "left over" : "nothing";
+  } finally {
+    await unlock();
+  }
+}

@@ -1,0 +1,174 @@
+import { createDoorkeeper } from "./api-key.ts";
+import { clearPredecessor, ensureCluster, superuser } from "./cluster.ts";
+import { lock, openDataDir, readNote, readOrCreateKeys, removeNote, writeNote } from "./data-dir.ts";
+import { runGateway } from "./gateway.ts";
+import { serverUser } from "./os-user.ts";
+import { findPostgres, type PostgresMajor } from "./postgres-binaries.ts";
+import { type PostgresServer, runPostgres } from "./postgres-server.ts";
+import { findPostgrest } from "./postgrest-binary.ts";
+import { type PostgrestServer, runPostgrest } from "./postgrest-server.ts";
+import { end, identify, type ProcessIdentity } from "./process-identity.ts";
+import { pushMigrations } from "./push.ts";
+import { type Grants, prepareDatabase } from "./roles.ts";
+
+export type StackOptions = {
+  /** Where keys and data are kept; `.work-claims` without one. An ephemeral stack takes an empty one, or a temporary one. */
+  dataDir?: string | undefined;
+  /** The port of the address; Supabase's 54321 or a free one without. */
+  port?: number | undefined;
+  /** The port of Postgres; Supabase's 54322 or a free one without. */
+  dbPort?: number | undefined;
+  ephemeral?: boolean | undefined;
+  grants?: Grants | undefined;
+  postgres?: PostgresMajor | undefined;
+  /** A project whose migrations are pushed before PostgREST reads the schema; where it is, may depend on the data folder. */
+  migrations?: string | ((dataDir: string) => Promise<string>) | undefined;
+  log?: ((line: string) => void) | undefined;
+  /** Ends a start that is under way. */
+  signal?: AbortSignal | undefined;
+};
+
+export type Stack = {
+  /** The address, without /rest/v1. */
+  url: string;
+  serviceKey: string;
+  secretKey: string;
+  anonKey: string;
+  publishableKey: string;
+  /** The database as `postgres`, who owns what migrations make. */
+  dbUrl: string;
+  /** The database as its superuser. */
+  adminUrl: string;
+  dataDir: string;
+  /** Names of the migrations that this start applied. */
+  applied: string[];
+  postgres: PostgresServer;
+  postgrest: PostgrestServer;
+  stop: () => Promise<void>;
+};
+
+/** A Supabase project on this machine: Postgres, PostgREST and the gateway in front of it. Nothing of it outlives this process. */
+export async function startStack(options: StackOptions = {}): Promise<Stack> {
+  const log = options.log ?? ((): void => {});
+  const signal = options.signal ?? new AbortController().signal;
+  const major = options.postgres ?? 17;
+  const user = serverUser();
+  const closing: (() => Promise<void>)[] = [];
+  const stop = once(async () => {
+    for (const close of closing.reverse()) await close();
+  });
+
+  try {
+    const dataDir = await openDataDir(options.dataDir, options.ephemeral ?? false, user);
+    closing.push(dataDir.remove);
+    closing.push(await lock(dataDir.path));
+    await endPredecessors(dataDir.path, log);
+    const keys = await readOrCreateKeys(dataDir.path);
+
+    let rest: PostgrestServer | undefined;
+    const gateway = await runGateway({
+      port: options.port,
+      admit: createDoorkeeper(keys, Date.now),
+      upstream: () => rest?.port(),
+    });
+    closing.push(gateway.stop);
+
+    signal.throwIfAborted();
+    const [binaries, postgrestFile] = await Promise.all([findPostgres(major, user), findPostgrest(user)]);
+    const cluster = await ensureCluster(dataDir, binaries, major, user, keys.adminPassword, signal);
+    const left = await clearPredecessor(cluster);
+    if (left !== "nothing") log(`A killed stack had left ${left} here; that is cleared`);
+    let isReady = false;
+    const note = (): Promise<void> =>
+      writeNote(dataDir.path, { owner: self(), children: children(), isReady, url: gateway.url, dbUrl });
+    const children = (): ProcessIdentity[] =>
+      [database.pid(), rest?.pid()].flatMap((pid) => (pid === undefined ? [] : (identify(pid) ?? [])));
+    const database = await runPostgres({
+      dataDir,
+      cluster,
+      binaries,
+      user,
+      port: options.dbPort,
+      signal,
+      log,
+      onRestart: () => {
+        rest?.reconnect();
+        void note();
+      },
+    });
+    closing.push(() => database.stop("fast"));
+    const address = (role: string, password: string): string =>
+      `postgresql://${role}:${password}@127.0.0.1:${database.port}/postgres`;
+    const dbUrl = address("postgres", "postgres");
+    const adminUrl = address(superuser, keys.adminPassword);
+    closing.push(() => removeNote(dataDir.path));
+    await note();
+
+    signal.throwIfAborted();
+    await prepareDatabase(adminUrl, options.grants ?? "old");
+    const { migrations } = options;
+    const project = typeof migrations === "function" ? await migrations(dataDir.path) : migrations;
+    const applied = project === undefined ? [] : await pushMigrations(dbUrl, project, signal);
+
+    signal.throwIfAborted();
+    rest = await runPostgrest({
+      file: postgrestFile,
+      logs: `${dataDir.path}/logs`,
+      dbUrl: address("authenticator", "postgres"),
+      jwtSecret: keys.jwtSecret,
+      user,
+      signal,
+      log,
+      onRestart: () => void note(),
+    });
+    closing.push(rest.stop);
+    signal.throwIfAborted();
+    isReady = true;
+    await note();
+
+    const { serviceKey, secretKey, anonKey, publishableKey } = keys;
+    return {
+      url: gateway.url,
+      serviceKey,
+      secretKey,
+      anonKey,
+      publishableKey,
+      dbUrl,
+      adminUrl,
+      dataDir: dataDir.path,
+      applied,
+      postgres: database,
+      postgrest: rest,
+      stop,
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** Servers of a killed stack end with it; where even their guards were killed, the note says who they were. */
+export async function endPredecessors(path: string, log: (line: string) => void): Promise<number> {
+  const note = await readNote(path);
+  let ended = 0;
+  for (const child of note?.children ?? []) {
+    if (identify(child.pid)?.started !== child.started) continue;
+    log(`Process ${child.pid} of a killed stack still ran; it is ended`);
+    await end(child, "SIGINT", 15_000);
+    ended += 1;
+  }
+  await removeNote(path);
+  return ended;
+}
+
+function self(): ProcessIdentity {
+  return identify(process.pid) ?? { pid: process.pid, started: "" };
+}
+
+function once(action: () => Promise<void>): () => Promise<void> {
+  let running: Promise<void> | undefined;
+  return () => {
+    running ??= action();
+    return running;
+  };
+}

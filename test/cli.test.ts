@@ -1,0 +1,248 @@
+import { execFile } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import postgres, { type Sql } from "postgres";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createWorkClient, type WorkClient } from "../src/client.ts";
+import { packageRoot } from "../src/stack/package-root.ts";
+import { type Stack, startStack } from "../src/stack/stack.ts";
+
+type Ran = { code: number; out: string; err: string };
+
+let stack: Stack;
+let sql: Sql;
+let client: WorkClient;
+let emptyFolder: string;
+
+/** The command as it is installed, in a folder and an environment that know of no project. */
+function run(args: string[]): Promise<Ran> {
+  const program = join(packageRoot(), "dist", "src", "cli", "main.js");
+  return new Promise((resolve) => {
+    const options = { cwd: emptyFolder, env: { PATH: process.env.PATH ?? "" } };
+    execFile(process.execPath, [program, ...args], options, (error, out, err) => {
+      resolve({ code: error ? Number(error.code) : 0, out, err });
+    });
+  });
+}
+
+/** The command, told of the test's project. */
+function work(...args: string[]): Promise<Ran> {
+  return run([...args, "--url", stack.url, "--key", stack.secretKey]);
+}
+
+function attach(...args: string[]): Promise<Ran> {
+  return run(["attach", ...args, "--db-url", stack.dbUrl]);
+}
+
+beforeAll(async () => {
+  emptyFolder = await mkdtemp(join(tmpdir(), "work-claims-test-"));
+  stack = await startStack({ ephemeral: true, migrations: packageRoot() });
+  sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
+  client = createWorkClient({ url: stack.url, key: stack.secretKey });
+}, 60_000);
+
+afterAll(async () => {
+  await sql?.end({ timeout: 1 });
+  await stack?.stop();
+  await rm(emptyFolder, { recursive: true, force: true });
+});
+
+describe("without a project", () => {
+  test("--help shows each command with an example", async () => {
+    const { code, out } = await run(["--help"]);
+    expect(code).toBe(0);
+    for (const name of ["up", "down", "init", "attach", "types", "status", "watch", "retry", "cancel", "demo"]) {
+      expect(out).toMatch(new RegExp(`^  ${name} +\\S.*\\n +\\$ work-claims ${name}`, "m"));
+    }
+  });
+
+  test("COMMAND --help shows what it takes and an example", async () => {
+    const { code, out } = await run(["attach", "--help"]);
+    expect(code).toBe(0);
+    expect(out).toContain("--run-after COLUMN");
+    expect(out).toContain("$ work-claims attach texts --columns body --type embed");
+  });
+
+  test.each([
+    { args: ["atach"], says: "atach is no command" },
+    { args: ["status", "--jsno"], says: "--jsno" },
+    { args: ["attach"], says: "one table was expected" },
+    { args: ["retry"], says: "a work type was expected" },
+    { args: ["watch", "--interval", "never"], says: "--interval is never" },
+  ])("$args is typed wrongly: exit code 2", async ({ args, says }) => {
+    const { code, err } = await run(args);
+    expect(err).toContain(says);
+    expect(code).toBe(2);
+  });
+
+  test("a command that needs a project says how to name one: exit code 3", async () => {
+    const { code, err } = await run(["status"]);
+    expect(err).toContain("SUPABASE_URL");
+    expect(code).toBe(3);
+  });
+
+  test("a project that does not answer: exit code 3", async () => {
+    const nobody = await run(["status", "--url", "http://127.0.0.1:65432", "--key", "sb_secret_x"]);
+    expect(nobody.err).toContain("ECONNREFUSED");
+    expect(nobody.code).toBe(3);
+    const noDatabase = await run(["attach", "texts", "--db-url", "postgresql://postgres@127.0.0.1:65432/postgres"]);
+    expect(noDatabase.err).toContain("ECONNREFUSED");
+    expect(noDatabase.code).toBe(3);
+  }, 20_000);
+
+  test("a key that is refused: exit code 3, and the key is not repeated", async () => {
+    const { code, err } = await run(["status", "--url", stack.url, "--key", "sb_secret_wrong"]);
+    expect(err).not.toContain("sb_secret_wrong");
+    expect(code).toBe(3);
+  });
+});
+
+describe("attach", () => {
+  test("takes in the rows that are there, and those that come later", async () => {
+    await sql`create table public.letters (id bigint primary key, body text, rank int, secret text)`;
+    await sql`insert into public.letters select n, 'letter ' || n, n, 'x' from generate_series(1, 25) n`;
+    const { code, out } = await attach("letters", "--columns", "id, body", "--priority", "rank", "--type", "read");
+    expect(out).toContain("letters is the pool letters, with work for read");
+    expect(code).toBe(0);
+    await sql`insert into public.letters values (26, 'letter 26', 26, 'x')`;
+    const [first] = await client.claimNext(["read"], "a worker");
+    expect(first).toMatchObject({ source_key: "26", payload: { id: 26, body: "letter 26" } });
+    await client.releaseClaimsForWorker("a worker");
+  });
+
+  test("again changes the columns, and says so as JSON", async () => {
+    await sql`create table public.photos (id uuid primary key default gen_random_uuid(), path text, at timestamptz)`;
+    await sql`insert into public.photos (path) values ('a'), ('b')`;
+    expect((await attach("photos", "--pool", "pictures")).code).toBe(0);
+    const { code, out } = await attach(
+      "photos",
+      "--pool",
+      "pictures",
+      "--run-after",
+      "at",
+      "--type",
+      "scale",
+      "--json",
+    );
+    expect(code).toBe(0);
+    expect(JSON.parse(out)).toMatchObject({ pool: "pictures", enrolled: 2 });
+  });
+
+  test("a table without a key is refused with its sentence: exit code 1", async () => {
+    await sql`create table public.keyless (body text)`;
+    const { code, err } = await attach("keyless");
+    expect(err).toMatch(/^work-claims attach: .*keyless.*primary key/);
+    expect(code).toBe(1);
+  });
+
+  test("a table that is not there fails: exit code 1", async () => {
+    const { code, err } = await attach("nowhere");
+    expect(err).toContain("nowhere");
+    expect(code).toBe(1);
+  });
+});
+
+describe("types", () => {
+  test("declares one, changes it, and lists it", async () => {
+    expect((await work("types", "score", "--pool", "default", "--lease", "90")).code).toBe(0);
+    const paused = await work("types", "score", "--paused", "--max-failures", "7", "--json");
+    expect(JSON.parse(paused.out)).toMatchObject({ name: "score", lease_seconds: 90, max_failures: 7, paused: true });
+    expect((await work("types", "score", "--no-paused")).code).toBe(0);
+    const listed = JSON.parse((await work("types", "--json")).out);
+    expect(listed).toContainEqual(expect.objectContaining({ name: "score", pool: "default", paused: false }));
+    expect((await work("types")).out).toMatch(/^score +default +90 +7 /m);
+  });
+
+  test("enrols what is in the pool already", async () => {
+    await client.enqueueItems([{ payload: 1 }, { payload: 2 }]);
+    await work("types", "translate", "--pool", "default");
+    const row = (await client.overview()).find(({ work_type }) => work_type === "translate");
+    expect(row?.ready).toBe(2);
+  });
+
+  test("a rule out of range is refused by the database: exit code 1", async () => {
+    const { code, err } = await work("types", "score", "--lease", "0");
+    expect(err).toContain("a lease needs 1 to 86400 seconds");
+    expect(code).toBe(1);
+  });
+});
+
+test("status shows each work type and who works", async () => {
+  await client.defineWorkType("weigh");
+  await client.registerWorker("scales-1", crypto.randomUUID(), { workTypes: ["weigh"] });
+  const { code, out } = await work("status", "--json");
+  expect(code).toBe(0);
+  const { overview, workers } = JSON.parse(out);
+  expect(overview).toContainEqual(expect.objectContaining({ work_type: "weigh", ready: 0 }));
+  expect(workers).toContainEqual(expect.objectContaining({ id: "scales-1" }));
+  expect((await work("status")).out).toMatch(/^scales-1 +weigh/m);
+});
+
+/** A work type with so many items of its own, all failed. */
+async function failed(workType: string, count: number): Promise<string[]> {
+  await client.defineWorkType(workType, { maxFailures: 1 });
+  const ids = await client.enqueueItems(Array.from({ length: count }, () => ({})));
+  const claims = await client.claimItems(ids, workType, "a worker");
+  await client.releaseItems(
+    "a worker",
+    claims.map(({ item_id, fence }) => ({ item_id, work_type: workType, fence, outcome: "failed", error: "no" })),
+  );
+  return ids;
+}
+
+describe("watch", () => {
+  test("prints plain lines where the output is no terminal, and ends when nothing is open", async () => {
+    await failed("polish", 3);
+    const { code, out } = await work("watch", "polish", "--until-done");
+    expect(out).toBe("polish: 3/3 (100 %), done, 0 workers, 3 failed\n");
+    expect(code).toBe(0);
+  });
+
+  test("goes on until the last claim has ended", async () => {
+    await client.defineWorkType("rinse");
+    const [id = ""] = await client.enqueueItems([{}]);
+    const [claim] = await client.claimItems([id], "rinse", "a worker");
+    const watching = work("watch", "rinse", "--until-done", "--interval", "0.1");
+    await client.releaseItem({ item_id: id, work_type: "rinse", fence: claim?.fence ?? 0 }, "a worker", "succeeded");
+    const { code, out } = await watching;
+    expect(out.trimEnd().split("\n").at(-1)).toContain("rinse: 1/1 (100 %), done");
+    expect(code).toBe(0);
+  });
+
+  test("a work type that is not there fails: exit code 1", async () => {
+    expect((await work("watch", "wrong")).code).toBe(1);
+  });
+});
+
+describe("retry and cancel", () => {
+  test("retry reopens all that failed", async () => {
+    await failed("sand", 4);
+    const { code, out } = await work("retry", "sand");
+    expect(out).toBe("4 claims of sand retried\n");
+    expect(code).toBe(0);
+  });
+
+  test("retry reopens the named items only", async () => {
+    const [first = ""] = await failed("paint", 3);
+    expect(JSON.parse((await work("retry", "paint", first, "--json")).out)).toEqual({ retried: 1 });
+  });
+
+  test("cancel wants items or --all: exit code 2", async () => {
+    const { code, err } = await work("cancel", "sand");
+    expect(err).toContain("--all");
+    expect(code).toBe(2);
+  });
+
+  test("cancel --all goes through more than one call takes", async () => {
+    await sql`insert into public.work_pools (name) values ('many') on conflict do nothing`;
+    await client.defineWorkType("sweep", { pool: "many" });
+    await sql`insert into public.work_items (pool) select 'many' from generate_series(1, 2500)`;
+    const { out } = await work("cancel", "sweep", "--all");
+    expect(out).toBe("2500 claims of sweep cancelled\n");
+  });
+
+  test("an id that is no uuid fails: exit code 1", async () => {
+    expect((await work("retry", "sand", "17")).code).toBe(1);
+  });
+});

@@ -1,0 +1,147 @@
+import { afterAll, expect, test } from "vitest";
+import { call, next } from "./calls.ts";
+import { openDatabase, type Sql } from "./database.ts";
+import { expectInvariants } from "./invariants.ts";
+
+const { sql, owner, as } = await openDatabase();
+afterAll(() => expectInvariants(sql));
+
+interface Step {
+  mirrored: number;
+  enrolled: number;
+  done: boolean;
+}
+
+async function enrollAll(connection: Sql, pool: string, max_items: number): Promise<Step[]> {
+  const steps: Step[] = [];
+  for (;;) {
+    const step = await call<Step>(connection, "enroll_pool", { pool, max_items });
+    steps.push(step);
+    if (step.done) {
+      return steps;
+    }
+  }
+}
+
+/** What is wrong between a table and its items and claims. */
+async function missing(table: string, type: string): Promise<unknown[]> {
+  const rows = await sql.unsafe(`
+    select t.id as row, i.source_key as item, c.status as claim
+      from (select id::text from ${table}) t
+      full join (select * from work_items where pool = '${table}') i on i.source_key = t.id
+      left join work_claims c on c.item_id = i.id and c.work_type = '${type}'
+     where t.id is null or i.id is null or c.item_id is null`);
+  return [...rows];
+}
+
+test("past rows are taken in by steps of the size asked", async () => {
+  await owner`create table past (id bigint primary key, body text)`;
+  await owner`insert into past select g, 'x' from generate_series(-500, 501) g`;
+  await owner`grant select on past to service_role`;
+  await call(owner, "define_work_type", { work_type: "catch up" });
+  await call(owner, "attach_pool", { source: "past" });
+  await call(owner, "define_work_type", { work_type: "catch up", pool: "past" });
+  const steps = await enrollAll(owner, "past", 100);
+  expect(steps.every((step) => step.mirrored <= 100 && step.enrolled <= 100)).toBe(true);
+  expect(steps.reduce((sum, step) => sum + step.mirrored, 0)).toBe(1002);
+  expect(await missing("past", "catch up")).toEqual([]);
+  expect(await enrollAll(owner, "past", 100)).toEqual([{ mirrored: 0, enrolled: 0, done: true }]);
+});
+
+test("rows that come, change and go between the steps are there once, or gone", async () => {
+  await owner`create table moving (id integer primary key, n integer default 0)`;
+  await owner`insert into moving select g from generate_series(1, 300) g`;
+  await owner`grant select on moving to service_role`;
+  await call(owner, "attach_pool", { source: "moving" });
+  await call(owner, "define_work_type", { work_type: "move", pool: "moving" });
+  for (let id = 1; ; id += 1) {
+    const step = await call<Step>(owner, "enroll_pool", { pool: "moving", max_items: 7 });
+    await owner`insert into moving values (${-id}), (${1000 + id})`;
+    await owner`update moving set n = n + 1 where id % 5 = 0`;
+    await owner`delete from moving where id in (${id * 6}, ${300 - id})`;
+    await owner`update moving set id = id + 5000 where id = ${id * 9 + 1}`;
+    if (step.done) {
+      break;
+    }
+  }
+  expect(await missing("moving", "move")).toEqual([]);
+  const wrong = await owner`
+    select m.id from moving m join work_items i on i.pool = 'moving' and i.source_key = m.id::text
+     where i.payload <> to_jsonb(m)`;
+  expect(wrong).toEqual([]);
+});
+
+test("rows are taken in while others write, and none is missed, doubled or left behind", async () => {
+  await owner`create table busy (id integer primary key, n integer default 0)`;
+  await owner`insert into busy select g from generate_series(1, 3000) g`;
+  await owner`grant select on busy to service_role`;
+  await call(owner, "attach_pool", { source: "busy" });
+  await call(owner, "define_work_type", { work_type: "buzz", pool: "busy" });
+  let isDone = false;
+  const writers = [1, 2, 3].map(async (writer) => {
+    const connection = as("postgres");
+    for (let turn = 0; !isDone; turn += 1) {
+      const id = (turn * 37 * writer) % 3000;
+      await connection`delete from busy where id = ${id}`;
+      await connection`insert into busy values (${10000 + turn * 3 + writer})`;
+      await connection`update busy set n = n + 1 where id between ${id + 1} and ${id + 20}`.catch(
+        refuseAllBut("40P01"),
+      );
+    }
+  });
+  const steps = await enrollAll(as("postgres"), "busy", 50);
+  isDone = true;
+  await Promise.all(writers);
+  expect(steps.length).toBeGreaterThan(50);
+  expect(await missing("busy", "buzz")).toEqual([]);
+});
+
+test("a work type declared while an insert is under way misses none of its items", async () => {
+  await owner`create table slow (id integer primary key)`;
+  await owner`grant select on slow to service_role`;
+  await call(owner, "attach_pool", { source: "slow" });
+  const writer = as("postgres");
+  await writer`begin`;
+  await writer`insert into slow select g from generate_series(1, 100) g`;
+  const declared = call(sql, "define_work_type", { work_type: "wait", pool: "slow" });
+  const another = owner`insert into slow select g from generate_series(201, 205) g`;
+  await writer`insert into slow values (101)`;
+  await writer`commit`;
+  await Promise.all([declared, another]);
+  await enrollAll(owner, "slow", 1000);
+  expect(await missing("slow", "wait")).toEqual([]);
+});
+
+test("items in line are in the order of their rows, past ones by key", async () => {
+  await owner`create table queue (id integer primary key)`;
+  await owner`insert into queue values (3), (1), (2)`;
+  await owner`grant select on queue to service_role`;
+  await call(owner, "attach_pool", { source: "queue" });
+  await call(owner, "define_work_type", { work_type: "serve", pool: "queue" });
+  await enrollAll(owner, "queue", 2);
+  await owner`insert into queue values (0)`;
+  const claims = await next(sql, "serve", "a", 9);
+  expect(claims.map((claim) => claim.source_key)).toEqual(["1", "2", "3", "0"]);
+});
+
+test("a second work type for a pool gets the items that are there and those that come", async () => {
+  await owner`create table shared (id integer primary key)`;
+  await owner`grant select on shared to service_role`;
+  await call(owner, "attach_pool", { source: "shared" });
+  await owner`insert into shared select g from generate_series(1, 25) g`;
+  await call(owner, "define_work_type", { work_type: "first", pool: "shared" });
+  await enrollAll(owner, "shared", 10);
+  await call(owner, "define_work_type", { work_type: "second", pool: "shared" });
+  await owner`insert into shared values (26)`;
+  await enrollAll(owner, "shared", 10);
+  expect(await missing("shared", "first")).toEqual([]);
+  expect(await missing("shared", "second")).toEqual([]);
+});
+
+function refuseAllBut(code: string): (error: unknown) => void {
+  return (error) => {
+    if ((error as { code?: string }).code !== code) {
+      throw error;
+    }
+  };
+}

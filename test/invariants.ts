@@ -1,0 +1,48 @@
+import { expect } from "vitest";
+import type { Sql } from "./database.ts";
+
+/** What must hold of the tables at any moment; each row of the answer is one thing that does not. */
+const violations = `
+  select 'two claims have one fence' as rule, c.fence::text as what
+    from public.work_claims c where c.fence is not null group by c.fence having count(*) > 1
+  union all
+  select 'a fence was not drawn from the sequence', c.item_id::text
+    from public.work_claims c where c.fence > (select last_value from work.fence)
+  union all
+  select 'a fence is behind one that the claim has had', c.item_id::text
+    from public.work_claims c
+   where c.fence < (
+     select max(e.fence) from public.work_events e
+      where e.item_id = c.item_id and e.work_type = c.work_type and e.event in ('expired', 'failed', 'handed_back'))
+  union all
+  select 'a claim is held by nobody', c.item_id::text
+    from public.work_claims c
+   where c.status = 'claimed' and (c.worker_id is null or c.fence is null or c.expires_at is null)
+  union all
+  select 'an ended claim has no end, or an open one has', c.item_id::text
+    from public.work_claims c
+   where (c.finished_at is null) <> (c.status in ('blocked', 'waiting', 'ready', 'claimed'))
+  union all
+  select 'a claim has no work type, so nothing takes it back', c.item_id::text
+    from public.work_claims c where not exists (select from public.work_types t where t.name = c.work_type)
+  union all
+  select 'a claim has more tries than its type allows', c.item_id::text
+    from public.work_claims c join public.work_types t on t.name = c.work_type
+   where c.failures > t.max_failures or c.crashes > t.max_crashes
+      or (c.status in ('ready', 'waiting', 'claimed') and (c.failures >= t.max_failures or c.crashes >= t.max_crashes))
+  union all
+  select 'an item is not enrolled for a work type of its pool', i.id::text
+    from public.work_items i join public.work_types t on t.pool = i.pool
+   where i.seq > t.enrolled_through
+     and not exists (select from public.work_claims c where c.item_id = i.id and c.work_type = t.name)
+     and i.created_at > t.created_at
+  union all
+  select 'an open claim is not in its place in line', i.id::text
+    from public.work_claims c join public.work_items i on i.id = c.item_id
+   where c.finished_at is null and (c.position <> i.seq or c.priority <> i.priority)
+`;
+
+/** Ends every test programme. */
+export async function expectInvariants(sql: Sql): Promise<void> {
+  expect(await sql.unsafe(violations)).toEqual([]);
+}

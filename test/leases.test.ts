@@ -1,0 +1,268 @@
+import { afterAll, describe, expect, test } from "vitest";
+import { call, endLeases, endWaits, events, extend, line, next, release, stored } from "./calls.ts";
+import { openDatabase } from "./database.ts";
+import { expectInvariants } from "./invariants.ts";
+
+const { sql } = await openDatabase();
+afterAll(() => expectInvariants(sql));
+
+describe("a dead worker", () => {
+  test("its items come back at the first claim call after the lease", async () => {
+    const { type, ids } = await line(sql, 1);
+    const [held] = await next(sql, type, "dead");
+    expect(await next(sql, type, "b")).toEqual([]);
+    await endLeases(sql, type);
+    const [taken] = await next(sql, type, "b");
+    expect(taken).toMatchObject({ item_id: ids[0], crashes: 1, failures: 0 });
+    expect(taken?.fence).toBeGreaterThan(held?.fence ?? 0);
+    expect(await events(sql, ids[0], type)).toEqual(["expired"]);
+  });
+
+  test("its items are taken over by id", async () => {
+    const { type, ids } = await line(sql, 1);
+    await next(sql, type, "dead");
+    await endLeases(sql, type);
+    const args = { item_ids: ids, work_type: type, worker_id: "b" };
+    expect(await call(sql, "claim_items", args)).toMatchObject([{ item_id: ids[0], crashes: 1 }]);
+  });
+
+  test("a claim call with an empty list takes its items back", async () => {
+    const { type, ids } = await line(sql, 1);
+    await next(sql, type, "dead");
+    await endLeases(sql, type);
+    expect(await call(sql, "claim_items", { item_ids: [], work_type: type, worker_id: "b" })).toEqual([]);
+    expect(await stored(sql, ids[0], type)).toMatchObject({ status: "ready", worker_id: null, crashes: 1 });
+  });
+
+  test("reap_expired_claims says how many it took back, and takes no live one", async () => {
+    const { type } = await line(sql, 3);
+    await next(sql, type, "dead", 2);
+    await endLeases(sql, type);
+    const live = await next(sql, (await line(sql, 1)).type, "alive");
+    expect(live).toHaveLength(1);
+    await sql`
+      update work_claims set expires_at = clock_timestamp() - interval '1 second', status = 'claimed', worker_id = 'dead'
+       where work_type = ${type} and fence is not null`;
+    expect(await call(sql, "reap_expired_claims", { max_items: 1 })).toBe(1);
+    expect(await call(sql, "reap_expired_claims")).toBe(1);
+    expect(await call(sql, "reap_expired_claims")).toBe(0);
+    expect(await extend(sql, "alive", live[0])).toBe("held");
+  });
+
+  test("an item that kills its workers ends failed, and holds up nothing behind it", async () => {
+    const { type, ids } = await line(sql, 2, { max_crashes: 2 });
+    for (const worker of ["first", "second"]) {
+      expect(await next(sql, type, worker)).toMatchObject([{ item_id: ids[0] }]);
+      await endLeases(sql, type);
+    }
+    expect(await next(sql, type, "third")).toMatchObject([{ item_id: ids[1] }]);
+    expect(await stored(sql, ids[0], type)).toMatchObject({
+      status: "failed",
+      crashes: 2,
+      error: "the lease of worker second ended without a release (crash 2 of 2)",
+    });
+  });
+
+  test("its items come back in a work type that nobody declared", async () => {
+    const { ids } = await line(sql, 1);
+    const args = { item_ids: ids, work_type: "never declared", worker_id: "dead" };
+    expect(await call(sql, "claim_items", args)).toHaveLength(1);
+    await endLeases(sql, "never declared");
+    expect(await call(sql, "claim_items", { ...args, worker_id: "b" })).toMatchObject([
+      { crashes: 1, ttl_seconds: 60 },
+    ]);
+  });
+});
+
+describe("a late worker", () => {
+  test("its release still counts while nobody has taken the claim back", async () => {
+    const { type, ids } = await line(sql, 1);
+    const [claim] = await next(sql, type, "late");
+    await endLeases(sql, type);
+    expect(await release(sql, "late", claim, "succeeded", { result: "in time" })).toBe("succeeded");
+    expect(await stored(sql, ids[0], type)).toMatchObject({ status: "succeeded", result: "in time", crashes: 0 });
+  });
+
+  test("its release is lost and recorded once the claim was taken back", async () => {
+    const { type, ids } = await line(sql, 1);
+    const [claim] = await next(sql, type, "late");
+    await endLeases(sql, type);
+    await call(sql, "reap_expired_claims");
+    const before = await stored(sql, ids[0], type);
+    expect(await release(sql, "late", claim, "succeeded", { result: "too late" })).toBe("lost");
+    expect(await stored(sql, ids[0], type)).toEqual(before);
+    expect(await events(sql, ids[0], type)).toEqual(["expired", "stale_release"]);
+  });
+
+  test("its release is lost once another worker holds the claim, who loses nothing", async () => {
+    const { type, ids } = await line(sql, 1);
+    const [late] = await next(sql, type, "late");
+    await endLeases(sql, type);
+    const [current] = await next(sql, type, "b");
+    for (const outcome of ["succeeded", "failed", "released"]) {
+      expect(await release(sql, "late", late, outcome)).toBe("lost");
+    }
+    expect(await release(sql, "b", current, "succeeded", { result: "b" })).toBe("succeeded");
+    expect(await stored(sql, ids[0], type)).toMatchObject({ result: "b", failures: 0 });
+  });
+
+  test("its heartbeat is lost and recorded", async () => {
+    const { type, ids } = await line(sql, 1);
+    const [late] = await next(sql, type, "late");
+    await endLeases(sql, type);
+    await next(sql, type, "b");
+    const before = await stored(sql, ids[0], type);
+    expect(await extend(sql, "late", late)).toBe("lost");
+    expect(await stored(sql, ids[0], type)).toEqual(before);
+    expect(await events(sql, ids[0], type)).toEqual(["expired", "stale_extend"]);
+  });
+
+  test("a worker with the right fence and another name is refused", async () => {
+    const { type } = await line(sql, 1);
+    const [claim] = await next(sql, type, "a");
+    expect(await extend(sql, "thief", claim)).toBe("lost");
+    expect(await release(sql, "thief", claim, "succeeded")).toBe("lost");
+    expect(await extend(sql, "a", claim)).toBe("held");
+  });
+
+  test("only the newest twenty events of a claim are kept", async () => {
+    const { type, ids } = await line(sql, 1);
+    const [claim] = await next(sql, type, "a");
+    await extend(sql, "first", claim);
+    for (let time = 0; time < 20; time += 1) {
+      await extend(sql, "thief", claim);
+    }
+    const rows =
+      await sql`select distinct worker_id, count(*)::integer from work_events where item_id = ${ids[0] ?? ""} group by 1`;
+    expect(rows).toEqual([{ worker_id: "thief", count: 20 }]);
+  });
+});
+
+describe("a heartbeat", () => {
+  test("extends all that a worker holds and answers each in its place", async () => {
+    const { type } = await line(sql, 2);
+    const claims = await next(sql, type, "a", 2);
+    await endLeases(sql, type);
+    const held = claims.map((claim, index) => ({ ...claim, progress: index / 2 })).reverse();
+    const args = { worker_id: "a", held, ttl_seconds: 500 };
+    expect(await call(sql, "extend_claims", args)).toMatchObject([
+      { item_id: claims[1]?.item_id, state: "held", ttl_seconds: 500 },
+      { item_id: claims[0]?.item_id, state: "held", ttl_seconds: 500 },
+    ]);
+    const rows = await sql`
+      select progress, extract(epoch from expires_at - clock_timestamp())::integer as left
+        from work_claims where work_type = ${type} order by position`;
+    expect(rows.map((row) => row.progress)).toEqual([0, 0.5]);
+    expect(rows.every((row) => row.left >= 498)).toBe(true);
+  });
+
+  test("names the same claim twice and holds it", async () => {
+    const { type } = await line(sql, 1);
+    const [claim] = await next(sql, type, "a");
+    const states = await call<{ state: string }[]>(sql, "extend_claims", { worker_id: "a", held: [claim, claim] });
+    expect(states.map(({ state }) => state)).toEqual(["held", "held"]);
+  });
+
+  test("an empty one says that the worker is alive", async () => {
+    await call(sql, "register_worker", { worker_id: "idle", instance: crypto.randomUUID() });
+    await sql`update work_workers set last_seen_at = clock_timestamp() - interval '1 hour' where id = 'idle'`;
+    expect(await call(sql, "extend_claims", { worker_id: "idle", held: [] })).toEqual([]);
+    const [row] =
+      await sql`select last_seen_at > clock_timestamp() - interval '1 minute' as alive from work_workers where id = 'idle'`;
+    expect(row?.alive).toBe(true);
+  });
+});
+
+describe("by hand", () => {
+  test("a cancelled claim tells its worker with the next heartbeat, and its release is lost", async () => {
+    const { type, ids } = await line(sql, 1);
+    const [claim] = await next(sql, type, "a");
+    expect(await call(sql, "cancel_items", { work_type: type, item_ids: ids })).toBe(1);
+    expect(await extend(sql, "a", claim)).toBe("cancelled");
+    expect(await release(sql, "a", claim, "succeeded")).toBe("lost");
+    expect(await stored(sql, ids[0], type)).toMatchObject({ status: "cancelled" });
+  });
+
+  test("all that is open is cancelled, what has ended stays", async () => {
+    const { type, ids } = await line(sql, 4);
+    const [done, waiting, held] = await next(sql, type, "a", 3);
+    await release(sql, "a", done, "succeeded");
+    await release(sql, "a", waiting, "failed");
+    expect(held).toBeDefined();
+    expect(await call(sql, "cancel_items", { work_type: type })).toBe(3);
+    expect(await stored(sql, ids[0], type)).toMatchObject({ status: "succeeded" });
+    expect(await next(sql, type, "a")).toEqual([]);
+  });
+
+  test("an item is cancelled before anybody has claimed it, in a step of the size asked", async () => {
+    const { type } = await line(sql, 3);
+    expect(await call(sql, "cancel_items", { work_type: type, max_items: 2 })).toBe(2);
+    expect(await next(sql, type, "a", 3)).toHaveLength(1);
+  });
+
+  test("failed claims are retried with their tries reset, succeeded ones are not", async () => {
+    const { type, ids } = await line(sql, 2, { max_failures: 1, max_crashes: 1 });
+    const [one, two] = await next(sql, type, "a", 2);
+    await release(sql, "a", one, "failed");
+    await release(sql, "a", two, "succeeded");
+    expect(await call(sql, "retry_items", { work_type: type })).toBe(1);
+    expect(await next(sql, type, "a", 2)).toMatchObject([{ item_id: ids[0], failures: 0, crashes: 0 }]);
+    expect(await call(sql, "retry_items", { work_type: type, item_ids: ids })).toBe(0);
+    expect(await events(sql, ids[0], type)).toEqual(["failed", "retried"]);
+  });
+
+  test("a cancelled claim is retried where it is named, and not else", async () => {
+    const { type, ids } = await line(sql, 1);
+    await call(sql, "cancel_items", { work_type: type });
+    expect(await call(sql, "retry_items", { work_type: type })).toBe(0);
+    expect(await call(sql, "retry_items", { work_type: type, item_ids: ids })).toBe(1);
+    expect(await next(sql, type, "a")).toHaveLength(1);
+  });
+});
+
+describe("leaving", () => {
+  test("a worker that leaves hands back all it holds at once, and no try is counted", async () => {
+    const { type, ids } = await line(sql, 3);
+    const other = await next(sql, type, "stays");
+    await next(sql, type, "leaves", 2);
+    expect(await call(sql, "release_claims_for_worker", { worker_id: "leaves" })).toBe(2);
+    expect(await call(sql, "release_claims_for_worker", { worker_id: "leaves" })).toBe(0);
+    expect(await next(sql, type, "b", 3)).toMatchObject([
+      { item_id: ids[1], failures: 0, crashes: 0 },
+      { item_id: ids[2] },
+    ]);
+    expect(await extend(sql, "stays", other[0])).toBe("held");
+  });
+
+  test("an id that is alive in another process is refused, a dead or retired one is not", async () => {
+    const first = { worker_id: "gpu-1", instance: crypto.randomUUID(), work_types: ["embed"] };
+    const second = { ...first, instance: crypto.randomUUID() };
+    await call(sql, "register_worker", first);
+    await call(sql, "register_worker", first);
+    await expect(call(sql, "register_worker", second)).rejects.toMatchObject({
+      code: "PT409",
+      message: expect.stringContaining("worker_id is gpu-1; a living worker has that id"),
+    });
+    await sql`update work_workers set last_seen_at = clock_timestamp() - interval '61 seconds' where id = 'gpu-1'`;
+    expect(await call(sql, "register_worker", second)).toEqual({ worker_id: "gpu-1" });
+    expect(await call(sql, "retire_worker", { worker_id: "gpu-1" })).toBe(true);
+    expect(await call(sql, "retire_worker", { worker_id: "gpu-1" })).toBe(false);
+    await call(sql, "register_worker", first);
+  });
+
+  test("a retired worker's claims are ready at once", async () => {
+    const { type } = await line(sql, 1);
+    await call(sql, "register_worker", { worker_id: "retires", instance: crypto.randomUUID() });
+    await next(sql, type, "retires");
+    await call(sql, "retire_worker", { worker_id: "retires" });
+    expect(await next(sql, type, "b")).toHaveLength(1);
+  });
+});
+
+test("a wait that is over is over for a claim by id too", async () => {
+  const { type, ids } = await line(sql, 1);
+  const [claim] = await next(sql, type, "a");
+  await release(sql, "a", claim, "failed");
+  await endWaits(sql, type);
+  expect(await call(sql, "claim_items", { item_ids: ids, work_type: type, worker_id: "a" })).toHaveLength(1);
+});

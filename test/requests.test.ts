@@ -1,0 +1,121 @@
+import { afterAll, expect, test } from "vitest";
+import { type Claim, call, events, line, next, stored } from "./calls.ts";
+import { openDatabase } from "./database.ts";
+import { expectInvariants } from "./invariants.ts";
+
+const { sql, as } = await openDatabase();
+afterAll(() => expectInvariants(sql));
+
+test("claim_next sent twice claims once and answers the same", async () => {
+  const { type } = await line(sql, 5);
+  const args = { work_types: [type], worker_id: "a", max_items: 2, request_id: crypto.randomUUID() };
+  const first = await call<Claim[]>(sql, "claim_next", args);
+  expect(first).toHaveLength(2);
+  expect(await call(sql, "claim_next", args)).toEqual(first);
+  expect(await next(sql, type, "b", 9)).toHaveLength(3);
+});
+
+test("claim_items sent twice claims once and answers the same", async () => {
+  const { type, ids } = await line(sql, 3);
+  const args = { item_ids: ids, work_type: type, worker_id: "a", ttl_seconds: 77, request_id: crypto.randomUUID() };
+  const first = await call<Claim[]>(sql, "claim_items", args);
+  expect(first).toHaveLength(3);
+  expect(await call(sql, "claim_items", args)).toEqual(first);
+});
+
+test("a call that won nothing wins nothing when it comes again", async () => {
+  const { type } = await line(sql, 0);
+  const args = { work_types: [type], worker_id: "a", request_id: crypto.randomUUID() };
+  expect(await call(sql, "claim_next", args)).toEqual([]);
+  await call(sql, "enqueue_items", { items: [{}] });
+  expect(await call(sql, "claim_next", args)).toEqual([]);
+});
+
+test("two copies of a call at once claim once, and both hear the same", async () => {
+  const { type } = await line(sql, 50);
+  const connections = Array.from({ length: 4 }, () => as("service_role"));
+  for (let round = 0; round < 10; round += 1) {
+    const args = { work_types: [type], worker_id: "a", max_items: 3, request_id: crypto.randomUUID() };
+    const answers = await Promise.all(connections.map((each) => call<Claim[]>(each, "claim_next", args)));
+    expect(answers[0]).toHaveLength(3);
+    expect(answers).toEqual(connections.map(() => answers[0]));
+  }
+  expect(await sql`select from work_claims where work_type = ${type} and status = 'claimed'`).toHaveLength(30);
+});
+
+test("a copy that comes before the first has ended waits for it", async () => {
+  const { type } = await line(sql, 4);
+  const first = as("service_role");
+  const second = as("service_role");
+  const args = { work_types: [type], worker_id: "a", max_items: 2, request_id: crypto.randomUUID() };
+  await first`begin`;
+  const answer = await call<Claim[]>(first, "claim_next", args);
+  const copy = call<Claim[]>(second, "claim_next", args);
+  await waitUntil(async () => (await sql`select from pg_locks where not granted`).length > 0);
+  await first`commit`;
+  expect(await copy).toEqual(answer);
+});
+
+test("another worker's request id answers nothing of the first one's", async () => {
+  const { type } = await line(sql, 2);
+  const args = { work_types: [type], request_id: crypto.randomUUID() };
+  await call(sql, "claim_next", { ...args, worker_id: "a" });
+  expect(await call(sql, "claim_next", { ...args, worker_id: "b" })).toEqual([]);
+});
+
+test.each(["succeeded", "released", "failed"])(
+  "finish_and_claim as %s sent twice answers the same",
+  async (outcome) => {
+    const { type, ids } = await line(sql, 2);
+    const [claim] = await next(sql, type, "a");
+    const args = {
+      worker_id: "a",
+      outcomes: [{ ...claim, outcome, result: 1, retry_after_seconds: 0 }],
+      work_types: [type],
+      max_items: 2,
+      request_id: crypto.randomUUID(),
+    };
+    const first = await call(sql, "finish_and_claim", args);
+    const before = [await stored(sql, ids[0], type), await stored(sql, ids[1], type), await events(sql, ids[0], type)];
+    expect(await call(sql, "finish_and_claim", args)).toEqual(first);
+    const after = [await stored(sql, ids[0], type), await stored(sql, ids[1], type), await events(sql, ids[0], type)];
+    expect(after).toEqual(before);
+  },
+);
+
+test.each(["succeeded", "released", "failed"])("release_items as %s sent twice answers the same", async (outcome) => {
+  const { type, ids } = await line(sql, 1);
+  const [claim] = await next(sql, type, "a");
+  const args = { worker_id: "a", outcomes: [{ ...claim, outcome, result: 1, error: "e" }] };
+  const first = await call(sql, "release_items", args);
+  const before = [await stored(sql, ids[0], type), await events(sql, ids[0], type)];
+  expect(await call(sql, "release_items", args)).toEqual(first);
+  expect([await stored(sql, ids[0], type), await events(sql, ids[0], type)]).toEqual(before);
+});
+
+test("enqueue_items sent twice adds once and answers the same ids", async () => {
+  const args = { items: [{ payload: 1 }, { dedupe_key: "once" }, {}], request_id: crypto.randomUUID() };
+  const first = await call<string[]>(sql, "enqueue_items", args);
+  const [before] = await sql`select count(*) from work_items`;
+  expect(await call(sql, "enqueue_items", args)).toEqual(first);
+  expect(await sql`select count(*) from work_items`).toEqual([before]);
+});
+
+test("request ids are forgotten after an hour, those of the last hour are not", async () => {
+  await sql`insert into work.requests (request_id, made_at) select gen_random_uuid(), now() - interval '2 hours' from generate_series(1, 200)`;
+  const recent =
+    await sql`select count(*)::integer as count from work.requests where made_at > now() - interval '1 hour'`;
+  await waitUntil(async () => {
+    await call(sql, "claim_next", { work_types: ["none"], worker_id: "a", request_id: crypto.randomUUID() });
+    return (await sql`select from work.requests where made_at < now() - interval '1 hour'`).length === 0;
+  });
+  const [kept] = await sql`select count(*)::integer as count from work.requests`;
+  expect(kept?.count).toBeGreaterThan(recent[0]?.count);
+});
+
+async function waitUntil(isTrue: () => Promise<boolean>): Promise<void> {
+  const limit = Date.now() + 20_000;
+  while (!(await isTrue())) {
+    expect(Date.now()).toBeLessThan(limit);
+  }
+}

@@ -1,0 +1,482 @@
+// The worker's decisions about time: a fake clock, and a scripted transport in place of the network.
+import { expect, test } from "vitest";
+import { FinalError, RetryAfter, type Summary, type WorkOptions, work } from "../workers/runtime/work.ts";
+import { createFakeClock, type FakeClock } from "./fake-clock.ts";
+import { createServer, problem, type Reply, type Server, uuid } from "./scripted-transport.ts";
+
+const key = "sb_secret_canary0123456789";
+
+interface World {
+  clock: FakeClock;
+  server: Server;
+  lines: string[];
+  options: WorkOptions;
+}
+
+function world(items: number, more: WorkOptions = {}, ttlSeconds = 60): World {
+  const clock = createFakeClock();
+  const server = createServer(clock, items, ttlSeconds);
+  const lines: string[] = [];
+  const options: WorkOptions = {
+    url: "http://stack.test",
+    key,
+    workerId: "w1",
+    untilEmpty: true,
+    handleSignals: false,
+    clock,
+    random: () => 0.5,
+    fetch: server.fetch,
+    log: (line) => lines.push(line),
+    ...more,
+  };
+  return { clock, server, lines, options };
+}
+
+const statuses = (server: Server): string => [...new Set(server.rows.map((row) => row.status))].join(" ");
+
+/** The first so many calls of this name are answered with this. */
+function failFirst(server: Server, name: string, times: number, reply: Reply): void {
+  server.script = (call, nth) => (call.name === name && nth <= times ? reply : undefined);
+}
+
+const done = (summary: Summary): Omit<Summary, "workerId"> => {
+  const { workerId: _, ...counts } = summary;
+  return counts;
+};
+
+test("every item is done once, its result is stored, and the worker signs off", async () => {
+  const { clock, server, options } = world(25, { concurrency: 4 });
+  const summary = await clock.drive(work("embed", async (claim) => ({ got: claim.payload.n }), options));
+  expect(done(summary)).toEqual({ succeeded: 25, failed: 0, released: 0, lost: 0 });
+  expect(server.rows.map((row) => row.result)).toEqual(server.rows.map((_, n) => ({ got: n + 1 })));
+  expect(server.of("register_worker")).toHaveLength(1);
+  expect(server.of("retire_worker")).toHaveLength(1);
+});
+
+test("results and the next claim travel in one call, and results do not wait for the rest of the batch", async () => {
+  const { clock, server, options } = world(8, { concurrency: 4 });
+  await clock.drive(work("embed", async (claim) => clock.sleep(claim.payload.n * 1000), options));
+  const first = server.of("finish_and_claim")[0];
+  expect(first?.args.outcomes).toHaveLength(1);
+  expect(first?.args.max_items).toBe(1);
+  expect(first?.at).toBeLessThan(1000 + 1000 + 100);
+});
+
+test("what ends in the same moment goes in the same call", async () => {
+  const { clock, server, options } = world(8, { concurrency: 4 });
+  await clock.drive(work("embed", async () => clock.sleep(1000), options));
+  expect(server.of("finish_and_claim").map((call) => call.args.outcomes.length)).toEqual([4, 4]);
+});
+
+test("no more handlers run at once than the concurrency, and no more is claimed than there is room for", async () => {
+  const { clock, server, options } = world(60, { concurrency: 3, batch: 7 });
+  let running = 0;
+  let most = 0;
+  let heldMost = 0;
+  const handler = async (claim: { payload: { n: number } }): Promise<void> => {
+    most = Math.max(most, ++running);
+    heldMost = Math.max(heldMost, server.rows.filter((row) => row.status === "claimed").length);
+    await clock.sleep((claim.payload.n * 37) % 200);
+    running--;
+  };
+  await clock.drive(work("embed", handler, options));
+  expect(most).toBe(3);
+  expect(heldMost).toBeLessThanOrEqual(7);
+  expect(statuses(server)).toBe("succeeded");
+});
+
+test("at most one claim request is in flight", async () => {
+  const { clock, server, options } = world(40, { concurrency: 10 });
+  let inFlight = 0;
+  let most = 0;
+  const fetch: typeof globalThis.fetch = async (input, init) => {
+    const isClaim = /claim_next|finish_and_claim/.test(String(input));
+    most = Math.max(most, isClaim ? ++inFlight : 0);
+    try {
+      return await server.fetch(input, init);
+    } finally {
+      inFlight -= isClaim ? 1 : 0;
+    }
+  };
+  await clock.drive(work("embed", async (claim) => clock.sleep(claim.payload.n), { ...options, fetch }));
+  expect(most).toBe(1);
+});
+
+test("one heartbeat a third of a lease carries all that is held, waiting ones and progress too", async () => {
+  const { clock, server, options } = world(5, { concurrency: 2, batch: 5 });
+  await clock.drive(
+    work(
+      "embed",
+      async (claim, { progress }) => {
+        progress(claim.payload.n / 10);
+        await clock.sleep(50_000);
+      },
+      { ...options, maxClaims: 5 },
+    ),
+  );
+  const [first, second] = server.of("extend_claims");
+  expect(first?.at).toBeGreaterThan(1000 + 18_000);
+  expect(first?.at).toBeLessThan(1000 + 22_100);
+  expect(first?.args.held.map((held: { item_id: string }) => held.item_id)).toEqual([1, 2, 3, 4, 5].map(uuid));
+  expect(first?.args.held[1].progress).toBe(0.2);
+  expect(first?.args.held[4].progress).toBeUndefined();
+  expect(second?.args.held).toHaveLength(5);
+  expect(statuses(server)).toBe("succeeded");
+});
+
+test("a claim that is lost aborts its handler, and its result is not sent", async () => {
+  const { clock, server, lines, options } = world(2, { concurrency: 2, maxClaims: 2 });
+  clock.at(5000, () => Object.assign(server.rows[0] as object, { fence: 99, worker_id: "w2" }));
+  const reasons: string[] = [];
+  const summary = await clock.drive(
+    work(
+      "embed",
+      async (_, { signal }) => {
+        await clock.sleep(30_000, signal);
+        if (signal.aborted) {
+          reasons.push(String(signal.reason));
+        }
+      },
+      options,
+    ),
+  );
+  expect(reasons).toEqual([expect.stringContaining("its lease was lost")]);
+  expect(done(summary)).toEqual({ succeeded: 1, failed: 0, released: 0, lost: 1 });
+  expect(server.rows[0]?.status).toBe("claimed");
+  expect(lines.some((line) => line.startsWith(`lost embed ${uuid(1)}`))).toBe(true);
+});
+
+test("a claim that a person cancelled aborts its handler", async () => {
+  const { clock, server, options } = world(1, { maxClaims: 1 });
+  clock.at(5000, () => Object.assign(server.rows[0] as object, { status: "cancelled", worker_id: null }));
+  let reason = "";
+  await clock.drive(
+    work(
+      "embed",
+      async (_, { signal }) => {
+        await clock.sleep(300_000, signal);
+        reason = String(signal.reason);
+      },
+      options,
+    ),
+  );
+  expect(reason).toContain("cancelled");
+});
+
+test("heartbeats that fail until the deadline abort the handler before the lease ends, and nothing is written", async () => {
+  const { clock, server, options } = world(1, { maxClaims: 1 });
+  server.script = (call) => (call.name === "extend_claims" ? problem(503, "") : undefined);
+  let abortedAt = 0;
+  const summary = await clock.drive(
+    work(
+      "embed",
+      async (_, { signal }) => {
+        await clock.sleep(300_000, signal);
+        abortedAt = clock.now();
+        return "too late";
+      },
+      options,
+    ),
+  );
+  const claimedAt = server.of("claim_next")[0]?.at ?? 0;
+  expect(abortedAt - claimedAt).toBe(55_000);
+  expect(abortedAt).toBeLessThan(server.rows[0]?.expiresAt ?? 0);
+  expect(server.of("finish_and_claim").concat(server.of("release_items"))).toEqual([]);
+  expect(done(summary)).toEqual({ succeeded: 0, failed: 0, released: 0, lost: 1 });
+});
+
+test("a handler that takes no notice of its signal keeps its place, and its late result is dropped", async () => {
+  const { clock, server, options } = world(2, { concurrency: 1 });
+  server.script = (call) => (call.name === "extend_claims" && call.at < 100_000 ? problem(503, "") : undefined);
+  let running = 0;
+  let most = 0;
+  await clock.drive(
+    work(
+      "embed",
+      async () => {
+        most = Math.max(most, ++running);
+        await clock.sleep(100_000);
+        running--;
+        return clock.now();
+      },
+      options,
+    ),
+  );
+  expect(most).toBe(1);
+  const outcomes = server.of("finish_and_claim").flatMap((call) => call.args.outcomes);
+  expect(outcomes.map((outcome: { fence: number }) => outcome.fence)).not.toContain(1);
+  expect(statuses(server)).toBe("succeeded");
+});
+
+test("a heartbeat that fails once is tried again in time", async () => {
+  const { clock, server, options } = world(1, { maxClaims: 1 });
+  failFirst(server, "extend_claims", 3, { stalls: true });
+  const summary = await clock.drive(work("embed", async () => clock.sleep(100_000), options));
+  expect(summary.succeeded).toBe(1);
+});
+
+test("results survive five 503s: every attempt is the same request", async () => {
+  const { clock, server, options } = world(6, { concurrency: 3 });
+  failFirst(server, "finish_and_claim", 5, problem(503, "53300", "too many connections"));
+  const summary = await clock.drive(work("embed", async () => clock.sleep(100), options));
+  const attempts = server.of("finish_and_claim").slice(0, 6);
+  expect(new Set(attempts.map((call) => JSON.stringify(call.args))).size).toBe(1);
+  expect(attempts[0]?.args.request_id).toMatch(/^[0-9a-f-]{36}$/);
+  expect(done(summary)).toEqual({ succeeded: 6, failed: 0, released: 0, lost: 0 });
+});
+
+test.each<[string, Reply]>([
+  ["the reply is lost after the commit", { breaks: true }],
+  ["the answer is cut off", { body: '{"released":["succ' }],
+  ["the answer is a gateway's page", { body: "<html>please wait</html>" }],
+  ["the request is lost", { breaks: true, commits: false }],
+  ["no answer comes", { stalls: true }],
+  ["502", problem(502, "")],
+  ["504 from the connection pool", problem(504, "PGRST003")],
+  ["520", { status: 520, body: "error code: 520", commits: false }],
+  ["429", { ...problem(429, ""), headers: { "retry-after": "2" } }],
+  ["a deadlock", problem(500, "40P01")],
+  ["a lock that took too long", problem(500, "55P03")],
+  ["a statement that took too long", problem(500, "57014")],
+  ["a database that shuts down", problem(500, "57P01")],
+])("nothing is lost or done twice when %s", async (_, reply) => {
+  const { clock, server, options } = world(6, { concurrency: 2 });
+  let runs = 0;
+  failFirst(server, "finish_and_claim", 2, reply);
+  const summary = await clock.drive(
+    work(
+      "embed",
+      async () => {
+        runs++;
+        await clock.sleep(100);
+      },
+      options,
+    ),
+  );
+  expect(runs).toBe(6);
+  expect(done(summary)).toEqual({ succeeded: 6, failed: 0, released: 0, lost: 0 });
+  expect(statuses(server)).toBe("succeeded");
+});
+
+test("a claim whose reply is lost is answered again, and begun only when a heartbeat has renewed it", async () => {
+  const { clock, server, options } = world(1, { maxClaims: 1 });
+  server.script = (call) => (call.name === "claim_next" && call.at < 40_000 ? { breaks: true } : undefined);
+  let startedAt = 0;
+  const summary = await clock.drive(
+    work(
+      "embed",
+      async () => {
+        startedAt = clock.now();
+      },
+      options,
+    ),
+  );
+  expect(summary.succeeded).toBe(1);
+  expect(startedAt).toBeGreaterThan(server.of("extend_claims")[0]?.at ?? Number.POSITIVE_INFINITY);
+});
+
+test("Retry-After is respected", async () => {
+  const { clock, server, options } = world(1);
+  failFirst(server, "claim_next", 1, { ...problem(429, ""), headers: { "retry-after": "7" } });
+  await clock.drive(work("embed", () => null, options));
+  const [first, second] = server.of("claim_next");
+  expect((second?.at ?? 0) - (first?.at ?? 0)).toBeGreaterThanOrEqual(7000);
+});
+
+test("the database gone for a minute: the worker says so once, waits, resumes and loses nothing", async () => {
+  const { clock, server, lines, options } = world(200, { concurrency: 5 }, 120);
+  server.script = (call) => (call.at > 5000 && call.at < 65_000 ? { breaks: true, commits: false } : undefined);
+  const summary = await clock.drive(work("embed", async () => clock.sleep(200), options));
+  expect(done(summary)).toEqual({ succeeded: 200, failed: 0, released: 0, lost: 0 });
+  expect(lines.filter((line) => line.startsWith("no answer"))).toHaveLength(1);
+  expect(lines.filter((line) => line.includes("answers again"))).toHaveLength(1);
+});
+
+test("a stop lets what runs finish, hands back what waits, and claims no more", async () => {
+  const stop = new AbortController();
+  const { clock, server, options } = world(20, { concurrency: 2, batch: 6, signal: stop.signal, untilEmpty: false });
+  clock.at(6000, () => stop.abort());
+  const summary = await clock.drive(work("embed", async () => clock.sleep(10_000), options));
+  expect(done(summary)).toEqual({ succeeded: 2, failed: 0, released: 4, lost: 0 });
+  const handedBack = server.of("release_items")[0];
+  expect(handedBack?.at).toBeLessThan(6100);
+  expect(handedBack?.args.outcomes.map((each: { outcome: string }) => each.outcome)).toEqual(Array(4).fill("released"));
+  expect(server.rows.filter((row) => row.status === "ready")).toHaveLength(18);
+  expect(server.calls.at(-1)?.name).toBe("retire_worker");
+});
+
+test("after the grace time the handlers are aborted and their claims handed back", async () => {
+  const stop = new AbortController();
+  const { clock, server, options } = world(3, { concurrency: 3, signal: stop.signal, graceSeconds: 4 });
+  clock.at(2000, () => stop.abort());
+  const work1 = work("embed", async (_, { signal }) => clock.sleep(1_000_000, signal), options);
+  const summary = await clock.drive(work1);
+  expect(done(summary)).toEqual({ succeeded: 0, failed: 0, released: 3, lost: 0 });
+  expect(clock.now()).toBeLessThan(6200);
+  expect(statuses(server)).toBe("ready");
+});
+
+test("a stop while the database is gone ends soon after the grace time", async () => {
+  const stop = new AbortController();
+  const { clock, server, options } = world(9, { concurrency: 3, signal: stop.signal, graceSeconds: 3 });
+  server.script = (call) => (call.at > 1500 ? { breaks: true, commits: false } : undefined);
+  clock.at(20_000, () => stop.abort());
+  await clock.drive(work("embed", async () => clock.sleep(1000), options));
+  expect(clock.now()).toBeLessThan(20_000 + 3000 + 5000 + 5000);
+});
+
+test("claims that arrive after the stop are handed back", async () => {
+  const stop = new AbortController();
+  const { clock, server, options } = world(3, { concurrency: 3, signal: stop.signal });
+  server.script = (call) => (call.name === "claim_next" ? { delayMs: 2000 } : undefined);
+  clock.at(2000, () => stop.abort());
+  let runs = 0;
+  const summary = await clock.drive(work("embed", () => runs++, options));
+  expect(runs).toBe(0);
+  expect(summary.released).toBe(3);
+  expect(statuses(server)).toBe("ready");
+});
+
+test("a handler that throws fails its item with the message only", async () => {
+  const { clock, server, options } = world(4);
+  const handler = async (claim: { payload: { n: number } }): Promise<unknown> => {
+    switch (claim.payload.n) {
+      case 1:
+        throw new Error(`cannot reach the model with ${key}\0`);
+      case 2:
+        throw new FinalError("this text is empty");
+      case 3:
+        throw new RetryAfter(90);
+      default:
+        throw "x".repeat(20_000);
+    }
+  };
+  const summary = await clock.drive(work("embed", handler, options));
+  const outcomes = server.of("finish_and_claim").flatMap((call) => call.args.outcomes);
+  expect(summary.failed).toBe(4);
+  expect(outcomes[0]).toMatchObject({ outcome: "failed", error: "cannot reach the model with [key]" });
+  expect(outcomes[1]).toMatchObject({ final: true, error: "this text is empty" });
+  expect(outcomes[2]).toMatchObject({ retry_after_seconds: 90 });
+  expect(outcomes[3].error).toHaveLength(8000);
+  expect(JSON.stringify(outcomes)).not.toContain("worker.test.ts");
+});
+
+test("a result that cannot be stored is a failure that says why", async () => {
+  const { clock, server, options } = world(4);
+  const circle: Record<string, unknown> = {};
+  circle.self = circle;
+  const results = [undefined, "x".repeat(1_100_000), 5n, circle];
+  await clock.drive(work("embed", async (claim) => results[claim.payload.n - 1], options));
+  expect(server.rows.map((row) => row.status)).toEqual(["succeeded", "failed", "failed", "failed"]);
+  expect(server.rows[0]?.result).toBeNull();
+  expect(server.rows[1]?.error).toContain("1100002 bytes; a claim keeps at most 1048576");
+  expect(server.rows[2]?.error).toContain("no JSON");
+  expect(server.rows[3]?.error).toContain("no JSON");
+});
+
+test("one outcome that the database refuses does not lose the others", async () => {
+  const { clock, server, lines, options } = world(4, { concurrency: 4 });
+  server.script = (call) =>
+    JSON.stringify(call.args?.outcomes ?? "").includes("poison\\u0000")
+      ? problem(400, "22P05", "unsupported Unicode escape sequence")
+      : undefined;
+  const summary = await clock.drive(
+    work("embed", async (claim) => (claim.payload.n === 2 ? "poison\0" : "fine"), options),
+  );
+  expect(done(summary)).toEqual({ succeeded: 3, failed: 1, released: 0, lost: 0 });
+  expect(server.rows[1]).toMatchObject({ status: "failed", error: expect.stringContaining("unsupported Unicode") });
+  expect(lines.filter((line) => line.startsWith("refused"))).toHaveLength(1);
+});
+
+test("large results are spread over requests of a megabyte", async () => {
+  const { clock, server, options } = world(10, { concurrency: 10 });
+  await clock.drive(work("embed", async () => "x".repeat(400_000), options));
+  const sizes = server.of("finish_and_claim").map((call) => call.args.outcomes.length);
+  expect(Math.max(...sizes)).toBe(2);
+  expect(statuses(server)).toBe("succeeded");
+});
+
+test.each([
+  [401, "PGRST301", "the key was refused"],
+  [404, "PGRST202", "work-claims is not installed in this project; run work-claims init and supabase db push"],
+  [400, "PT400", "work_types is empty"],
+])("%i ends the work at once with what to do", async (status, code, message) => {
+  const { clock, server, options } = world(1);
+  failFirst(server, "claim_next", 1, problem(status, code, "work_types is empty"));
+  await expect(clock.drive(work("embed", () => null, options))).rejects.toThrow(message);
+  expect(server.of("claim_next")).toHaveLength(1);
+});
+
+test("a heartbeat that is refused for good ends the work and aborts its handlers", async () => {
+  const { clock, server, options } = world(1);
+  server.script = (call) => (call.name === "extend_claims" ? problem(401, "PGRST301") : undefined);
+  let isAborted = false;
+  const handler = async (_: unknown, { signal }: { signal: AbortSignal }): Promise<void> => {
+    await clock.sleep(1_000_000, signal);
+    isAborted = signal.aborted;
+  };
+  await expect(clock.drive(work("embed", handler, options))).rejects.toThrow("the key was refused");
+  expect(isAborted).toBe(true);
+});
+
+test("an id that is alive elsewhere is refused", async () => {
+  const { clock, server, options } = world(1);
+  failFirst(server, "register_worker", 1, problem(409, "PT409", "worker_id is w1; a living worker has that id"));
+  await expect(clock.drive(work("embed", () => null, options))).rejects.toThrow("a living worker has that id");
+});
+
+test("without work the looks become rarer, and a new item is found", async () => {
+  const stop = new AbortController();
+  const { clock, server, options } = world(1, { untilEmpty: false, signal: stop.signal });
+  (server.rows[0] as { status: string }).status = "blocked";
+  clock.at(120_000, () => Object.assign(server.rows[0] as object, { status: "ready" }));
+  clock.at(180_000, () => stop.abort());
+  const summary = await clock.drive(work("embed", () => null, options));
+  const looks = server.of("claim_next").filter((call) => call.at < 120_000);
+  expect(looks.length).toBeGreaterThan(20);
+  expect(looks.length).toBeLessThan(50);
+  expect(summary.succeeded).toBe(1);
+});
+
+test("until empty waits for what others hold, and takes over what they leave", async () => {
+  const { clock, server, options } = world(2);
+  Object.assign(server.rows[1] as object, { status: "claimed", worker_id: "dead", expiresAt: 31_000, fence: 0 });
+  const summary = await clock.drive(work("embed", () => null, options));
+  expect(summary.succeeded).toBe(2);
+  expect(clock.now()).toBeGreaterThan(31_000);
+});
+
+test("a wall clock that jumps changes nothing", async () => {
+  const real = Date.now;
+  const { clock, server, options } = world(6, { concurrency: 2 });
+  let calls = 0;
+  Date.now = () => {
+    calls++;
+    return real() + calls * (calls % 2 ? 3_600_000 : -3_600_000);
+  };
+  const summary = await clock.drive(work("embed", async () => clock.sleep(30_000), options)).finally(() => {
+    Date.now = real;
+  });
+  expect(done(summary)).toEqual({ succeeded: 6, failed: 0, released: 0, lost: 0 });
+  expect(statuses(server)).toBe("succeeded");
+});
+
+test("no payload and no key reaches the log", async () => {
+  const { clock, lines, options } = world(3, { concurrency: 3 });
+  await clock.drive(work("embed", async (claim) => Promise.reject(new Error(`${key} at ${claim.item_id}`)), options));
+  expect(lines.length).toBeGreaterThan(3);
+  expect(lines.join("\n")).not.toContain("canary");
+  expect(lines.every((line) => !line.includes("\n"))).toBe(true);
+});
+
+test("missing and wrong settings are named", async () => {
+  const { options } = world(0);
+  const { url: _, ...noUrl } = options;
+  const { key: __, ...noKey } = options;
+  await expect(work("embed", () => null, noUrl)).rejects.toThrow("SUPABASE_URL is not set");
+  await expect(work("embed", () => null, noKey)).rejects.toThrow("SUPABASE_SERVICE_ROLE_KEY is not set");
+  await expect(work("embed", () => null, { ...options, concurrency: 0 })).rejects.toThrow(
+    "concurrency is 0; a whole number from 1 to 1000 was expected",
+  );
+  await expect(work([], () => null, options)).rejects.toThrow("no work type");
+});

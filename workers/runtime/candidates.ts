@@ -1,0 +1,149 @@
+import { type Claim, quoted, type Source, type SourceOptions, type Won } from "./claim.ts";
+import type { CallOptions, Client, Json } from "./client.ts";
+import type { Clock } from "./clock.ts";
+import { randomUuid } from "./host.ts";
+import { releaseItems } from "./release.ts";
+
+/** An item that nobody seems to hold: a page may be old, only claim_items() decides. */
+interface Candidate {
+  id: string;
+  seq: number;
+  pool: string;
+  source_key: string | null;
+  payload: Json;
+}
+
+/** How far a work type's walk through the pool has come. */
+interface Walk {
+  readonly workType: string;
+  /** The seq of the last item of the last page; 0 is the beginning. */
+  after: number;
+  page: Candidate[];
+  readAt: number;
+}
+
+/** Which claims make an item no candidate: done, not to run yet, or held on a lease that has not ended. */
+const taken =
+  "(status.in.(succeeded,failed,cancelled,blocked)," +
+  "and(status.eq.claimed,expires_at.gt.now),and(status.eq.waiting,due_at.gt.now))";
+
+/** A page kept longer than this shows items that others have had, and payloads that may have changed. */
+const pageLifeMs = 10_000;
+
+/** One page of candidates: an anti-join on the embed itself, which runs once an item, so the walk never starts over. */
+export function candidatesPath(pool: string, workType: string, after: number, limit: number): string {
+  return `work_items?${[
+    "select=id,seq,pool,source_key,payload,work_claims()",
+    `pool=eq.${encodeURIComponent(pool)}`,
+    "or=(run_after.is.null,run_after.lte.now)",
+    `work_claims.work_type=eq.${encodeURIComponent(workType)}`,
+    `work_claims.or=${taken}`,
+    "work_claims=is.null",
+    `seq=gt.${after}`,
+    "order=seq",
+    `limit=${limit}`,
+  ].join("&")}`;
+}
+
+/** A page in an order of this worker's own, so that workers on the same page claim different items of it. */
+export function shuffled<T>(page: readonly T[], random: () => number): T[] {
+  const order = [...page];
+  for (let n = order.length - 1; n > 0; n--) {
+    const other = Math.floor(random() * (n + 1));
+    [order[n], order[other]] = [order[other] as T, order[n] as T];
+  }
+  return order;
+}
+
+/** The worker looks for items that nobody has, then claims them by id. The work type need not be declared. */
+export function createCandidates(
+  client: Client,
+  clock: Clock,
+  random: () => number,
+  pool: string,
+  options: SourceOptions,
+): Source {
+  const walks = options.workTypes.map((workType): Walk => ({ workType, after: 0, page: [], readAt: 0 }));
+  let turn = 0;
+
+  async function claim(itemIds: string[], walk: Walk, call: CallOptions): Promise<Claim[]> {
+    return client.rpc(
+      "claim_items",
+      {
+        item_ids: itemIds,
+        work_type: walk.workType,
+        worker_id: options.workerId,
+        ttl_seconds: options.leaseSeconds,
+        request_id: randomUuid(),
+      },
+      call,
+    );
+  }
+
+  const read = (walk: Walk, limit: number, call: CallOptions): Promise<Candidate[]> =>
+    client.get(candidatesPath(pool, walk.workType, walk.after, limit), call);
+
+  async function turnPage(walk: Walk, wanted: number, call: CallOptions): Promise<void> {
+    // Four times what is wanted leaves room to spread; PostgREST cuts an answer at 1,000 rows.
+    const limit = Math.min(1000, Math.max(50, wanted * 4));
+    let page = walk.after > 0 ? await read(walk, limit, call) : [];
+    if (page.length === 0) {
+      // The walk wraps around. What dead workers held is taken back first: it may be all that is left.
+      walk.after = 0;
+      await claim([], walk, call);
+      page = await read(walk, limit, call);
+    }
+    walk.after = page.at(-1)?.seq ?? 0;
+    walk.page = shuffled(page, random);
+    walk.readAt = clock.now();
+  }
+
+  /** Adds to what was won until there is as much as wanted, or the pool has no more. */
+  async function claimAlong(walk: Walk, wanted: number, won: Won[], call: CallOptions): Promise<void> {
+    if (clock.now() - walk.readAt > pageLifeMs) {
+      walk.page = [];
+    }
+    // Ten tries at most: a page of which others win everything is no reason to hurry.
+    for (let tries = 0; tries < 10 && won.length < wanted; tries++) {
+      if (walk.page.length === 0) {
+        await turnPage(walk, wanted - won.length, call);
+      }
+      if (walk.page.length === 0) {
+        break;
+      }
+      const picked = new Map(walk.page.splice(0, wanted - won.length).map((item) => [item.id, item]));
+      const sentAt = clock.now();
+      const claims = await claim([...picked.keys()], walk, call);
+      for (const each of claims) {
+        const { pool, source_key, payload } = picked.get(each.item_id) as Candidate;
+        won.push({ claim: { ...each, pool, source_key, payload }, sentAt });
+      }
+      if (claims.length < picked.size / 2) {
+        walk.page = []; // Others are on this page: go on to the next.
+      }
+    }
+  }
+
+  return {
+    async exchange(outcomes, room, call) {
+      const states = outcomes.length > 0 ? await releaseItems(client, options.workerId, outcomes, call) : [];
+      const won: Won[] = [];
+      const first = turn++;
+      try {
+        for (let n = 0; n < walks.length && won.length < room; n++) {
+          await claimAlong(walks[(first + n) % walks.length] as Walk, room, won, call);
+        }
+      } catch (error) {
+        // What was reached must not be forgotten; an error that stays comes again with the next look.
+        if (states.length === 0 && won.length === 0) {
+          throw error;
+        }
+      }
+      return { states, won };
+    },
+    async whyNothing(call) {
+      const pools: Json[] = await client.get(`work_pools?select=name&name=in.(${quoted(pool)})`, call);
+      return pools.length > 0 ? null : `there is no pool ${pool} (attach_pool)`;
+    },
+  };
+}

@@ -1,0 +1,175 @@
+import { fullJitter } from "./backoff.ts";
+import { type Clock, systemClock } from "./clock.ts";
+import { errorOf, RequestError } from "./errors.ts";
+import { isBrowser } from "./host.ts";
+
+/** What JSON.parse answers: JSON of no known shape. */
+export type Json = ReturnType<typeof JSON.parse>;
+
+export interface ClientOptions {
+  /** The project's address, as SUPABASE_URL has it. */
+  url: string;
+  /** A service_role or secret key. */
+  key: string;
+  fetch?: typeof globalThis.fetch;
+  random?: () => number;
+  clock?: Clock;
+  /** Told of every failed attempt that is tried again. */
+  onRetry?: (error: RequestError, attempt: number) => void;
+}
+
+export interface CallOptions {
+  /** Gives up at once. */
+  signal?: AbortSignal;
+  /** Makes no further attempt; the one under way may end. */
+  until?: AbortSignal;
+  /** For one attempt. */
+  timeoutMs?: number;
+  /** For all attempts together, from the first; 0 makes one attempt. */
+  retryForMs?: number;
+}
+
+/** Every call may be made more than once: one that must not count twice carries a request_id in its arguments. */
+export interface Client {
+  rpc(name: string, args: Record<string, unknown>, options?: CallOptions): Promise<Json>;
+  get(pathAndQuery: string, options?: CallOptions): Promise<Json>;
+  /** The text without the key, wherever the key may have got into it. */
+  redact(text: string): string;
+}
+
+export function createClient(options: ClientOptions): Client {
+  if (isBrowser()) {
+    throw new Error("this key has all rights in the project and must not be used in a browser");
+  }
+  const base = baseOf(options.url);
+  const key = options.key.trim();
+  if (!/^[\x21-\x7e]+$/.test(key)) {
+    throw new Error("the key is empty or has characters that no key has");
+  }
+  const fetch = options.fetch ?? globalThis.fetch;
+  const random = options.random ?? Math.random;
+  const clock = options.clock ?? systemClock;
+  const redact = (text: string): string => text.replaceAll(key, "[key]");
+  const headers: Record<string, string> = { apikey: key, accept: "application/json", "x-client-info": "work-claims" };
+  // A secret key (sb_secret_…) is no JWT, and is refused as one.
+  if (key.split(".").length === 3) {
+    headers.authorization = `Bearer ${key}`;
+  }
+
+  async function attempt(path: string, body: string | undefined, what: string, call: CallOptions): Promise<Json> {
+    const timeoutMs = call.timeoutMs ?? 10_000;
+    const stop = new AbortController();
+    const over = new AbortController();
+    const abandon = (): void => stop.abort();
+    let isLate = false;
+    void clock.sleep(timeoutMs, over.signal).then(() => {
+      isLate = !over.signal.aborted;
+      stop.abort();
+    });
+    call.signal?.addEventListener("abort", abandon);
+    let status = 0;
+    let text = "";
+    let wait: string | null = null;
+    try {
+      const response = await fetch(`${base}/rest/v1/${path}`, {
+        method: body === undefined ? "GET" : "POST",
+        headers: body === undefined ? headers : { ...headers, "content-type": "application/json" },
+        // To another host the key would go along.
+        redirect: "manual",
+        signal: stop.signal,
+        ...(body === undefined ? {} : { body }),
+      });
+      status = response.status;
+      wait = response.headers.get("retry-after");
+      text = await response.text();
+    } catch (error) {
+      throw new RequestError(
+        isLate ? `${what}: no answer within ${timeoutMs / 1000} s` : redact(`${what}: ${reasonOf(error)}`),
+        { code: isLate ? "timeout" : "network", isRetryable: !call.signal?.aborted },
+      );
+    } finally {
+      over.abort();
+      call.signal?.removeEventListener("abort", abandon);
+    }
+    if (status < 200 || status > 299) {
+      throw errorOf(status, redact(text), wait, what);
+    }
+    if (text === "") {
+      return null;
+    }
+    try {
+      return JSON.parse(text);
+    } catch {
+      throw new RequestError(`${what}: the answer was cut off or is no JSON`, {
+        status,
+        code: "network",
+        isRetryable: true,
+      });
+    }
+  }
+
+  async function send(path: string, body: string | undefined, what: string, call: CallOptions = {}): Promise<Json> {
+    const startedAt = clock.now();
+    for (let attempts = 0; ; attempts++) {
+      try {
+        return await attempt(path, body, what, call);
+      } catch (error) {
+        if (!(error instanceof RequestError) || !error.isRetryable) {
+          throw error;
+        }
+        const delay = error.retryAfterMs + fullJitter(attempts, random);
+        if (clock.now() + delay - startedAt > (call.retryForMs ?? 30_000)) {
+          throw error;
+        }
+        options.onRetry?.(error, attempts + 1);
+        await sleepUnless(clock, delay, [call.signal, call.until]);
+        if (call.signal?.aborted || call.until?.aborted) {
+          throw error;
+        }
+      }
+    }
+  }
+
+  return {
+    rpc: (name, args, call) => send(`rpc/${name}`, JSON.stringify(args), name, call),
+    get: (path, call) => send(path, undefined, path.split("?", 1)[0] as string, call),
+    redact,
+  };
+}
+
+/** The address up to /rest/v1. No message shows what was given: it may be the key, in the wrong place. */
+function baseOf(given: string): string {
+  let url: URL;
+  try {
+    url = new URL(given.trim());
+  } catch {
+    throw new Error("the project's address is no URL; expected was one like https://abcdefgh.supabase.co");
+  }
+  if ((url.protocol !== "https:" && url.protocol !== "http:") || url.username || url.password) {
+    throw new Error("the project's address must begin with https:// or http:// and name no user");
+  }
+  return url.origin + url.pathname.replace(/\/+$/, "").replace(/\/rest\/v1$/, "");
+}
+
+/** What went wrong on the network: fetch says "fetch failed" and hides the reason in its cause. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) {
+    return String(error);
+  }
+  const cause = error.cause as { code?: string; message?: string } | undefined;
+  return cause ? `${error.message} (${cause.message || cause.code || "no reason given"})` : error.message;
+}
+
+async function sleepUnless(clock: Clock, ms: number, signals: (AbortSignal | undefined)[]): Promise<void> {
+  const wake = new AbortController();
+  const end = (): void => wake.abort();
+  for (const signal of signals) {
+    signal?.addEventListener("abort", end);
+  }
+  if (!signals.some((signal) => signal?.aborted)) {
+    await clock.sleep(ms, wake.signal);
+  }
+  for (const signal of signals) {
+    signal?.removeEventListener("abort", end);
+  }
+}

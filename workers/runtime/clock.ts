@@ -1,0 +1,53 @@
+/** Time as the worker knows it. It is monotonic: no change of the wall clock moves a deadline. */
+export interface Clock {
+  /** Milliseconds since some moment. */
+  now(): number;
+  /** Resolves after so many milliseconds, or as soon as the signal aborts. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+}
+
+/** The longest wait that setTimeout can do; a longer one ends early, and every caller looks at the time again. */
+const longestTimer = 2 ** 31 - 1;
+
+export const systemClock: Clock = {
+  now: () => performance.now(),
+  sleep: (ms, signal) =>
+    new Promise((resolve) => {
+      if (signal?.aborted) {
+        resolve();
+        return;
+      }
+      const end = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", end);
+        resolve();
+      };
+      const timer = setTimeout(end, Math.min(Math.max(ms, 0), longestTimer));
+      signal?.addEventListener("abort", end);
+    }),
+};
+
+/** What a loop sleeps on: it wakes after a time, or when something rings. A ring while it is awake is not missed. */
+export interface Bell {
+  ring(): void;
+  wait(ms: number): Promise<void>;
+}
+
+export function createBell(clock: Clock): Bell {
+  let isRung = false;
+  let asleep: AbortController | null = null;
+  return {
+    ring() {
+      isRung = true;
+      asleep?.abort();
+    },
+    async wait(ms) {
+      if (!isRung) {
+        asleep = new AbortController();
+        await clock.sleep(ms, asleep.signal);
+        asleep = null;
+      }
+      isRung = false;
+    },
+  };
+}

@@ -1,0 +1,88 @@
+/** A request that failed: what the server said, and whether the same request may succeed later. */
+export class RequestError extends Error {
+  override readonly name = "RequestError";
+  /** The HTTP status; 0 where there was no answer. */
+  readonly status: number;
+  /** The SQLSTATE or PostgREST's own code; "network" or "timeout" where there was no answer. */
+  readonly code: string;
+  readonly hint: string | null;
+  readonly isRetryable: boolean;
+  /** How long the server asked to wait. */
+  readonly retryAfterMs: number;
+
+  constructor(
+    message: string,
+    is: { status?: number; code?: string; hint?: string | null; isRetryable: boolean; retryAfterMs?: number },
+  ) {
+    super(message);
+    this.status = is.status ?? 0;
+    this.code = is.code ?? "";
+    this.hint = is.hint ?? null;
+    this.isRetryable = is.isRetryable;
+    this.retryAfterMs = is.retryAfterMs ?? 0;
+  }
+}
+
+/** No request of this worker can succeed: a wrong key, a wrong address, or a project without work-claims. */
+export function isHopeless(error: unknown): boolean {
+  return error instanceof RequestError && (error.status === 401 || error.status === 403 || error.status === 404);
+}
+
+/** The same request will be refused again: something must be set right first. A conflict or a server's fault passes. */
+export function isFatal(error: unknown): boolean {
+  if (!(error instanceof RequestError)) {
+    return true;
+  }
+  return !error.isRetryable && error.status >= 300 && error.status < 500 && error.status !== 409;
+}
+
+export function isRetryable(error: unknown): boolean {
+  return error instanceof RequestError && error.isRetryable;
+}
+
+// A deadlock, a lock or statement that took too long, a server that stops, starts, is full or is read-only for a while.
+const passingStates = /^(40P01|40001|55P03|57014|57P0.|53...|08...|25006)$/;
+// Cloudflare and the gateway, when what is behind them does not answer.
+const passingStatuses = [408, 429, 502, 503, 504, 520, 521, 522, 523, 524];
+
+export function isPassing(status: number, code: string): boolean {
+  return passingStatuses.includes(status) || passingStates.test(code) || (status >= 500 && code === "");
+}
+
+/** Milliseconds, at most a minute. A date is not read: it would bring in the wall clock. */
+export function retryAfter(header: string | null): number {
+  const seconds = Number(header ?? 0);
+  return Number.isFinite(seconds) && seconds > 0 ? Math.min(seconds, 60) * 1000 : 0;
+}
+
+/** The error of an answer that is not a success. */
+export function errorOf(status: number, body: string, retryAfterHeader: string | null, what: string): RequestError {
+  const told = bodyOf(body);
+  const code = told.code ?? "";
+  const is = { status, code, isRetryable: isPassing(status, code), retryAfterMs: retryAfter(retryAfterHeader) };
+  if (status === 404 && ["PGRST202", "PGRST205", "42883", "42P01"].includes(code)) {
+    return new RequestError(
+      `${what} is not there: work-claims is not installed in this project; run work-claims init and supabase db push`,
+      { ...is, hint: told.hint ?? null },
+    );
+  }
+  if (status === 401 || status === 403) {
+    return new RequestError(
+      `${what}: the key was refused (${status}${told.message ? `, ${told.message}` : ""}); a service_role or secret key is needed`,
+      { ...is, hint: told.hint ?? null },
+    );
+  }
+  if (status >= 300 && status < 400 && !code) {
+    return new RequestError(`${what}: answered with a redirect (${status}); is the address right?`, is);
+  }
+  return new RequestError(`${what}: ${told.message ?? `status ${status}`}`, { ...is, hint: told.hint ?? null });
+}
+
+function bodyOf(body: string): { code?: string; message?: string; hint?: string | null } {
+  try {
+    const parsed: unknown = JSON.parse(body);
+    return parsed !== null && typeof parsed === "object" ? parsed : {};
+  } catch {
+    return {};
+  }
+}

@@ -1,0 +1,50 @@
+import { type Claim, quoted, type Source, type SourceOptions, type Won } from "./claim.ts";
+import type { CallOptions, Client } from "./client.ts";
+import type { Clock } from "./clock.ts";
+import { randomUuid } from "./host.ts";
+import { releaseItems, statesOf } from "./release.ts";
+
+/** The database picks what is next in line, and takes the outcomes of what is done in the same round trip. */
+export function createPull(client: Client, clock: Clock, options: SourceOptions): Source {
+  const { workTypes, workerId } = options;
+  return {
+    async exchange(outcomes, room, call) {
+      if (room === 0) {
+        return { states: await releaseItems(client, workerId, outcomes, call), won: [] };
+      }
+      const wanted = {
+        work_types: workTypes,
+        worker_id: workerId,
+        max_items: room,
+        ttl_seconds: options.leaseSeconds,
+        request_id: randomUuid(),
+      };
+      const sentAt = clock.now();
+      const won = (claims: Claim[]): Won[] => claims.map((claim) => ({ claim, sentAt }));
+      if (outcomes.length === 0) {
+        return { states: [], won: won(await client.rpc("claim_next", wanted, call)) };
+      }
+      const { released, claimed } = await client.rpc("finish_and_claim", { ...wanted, outcomes }, call);
+      return { states: statesOf(released), won: won(claimed) };
+    },
+    whyNothing: (call) => whyNothing(client, workTypes, call),
+  };
+}
+
+async function whyNothing(client: Client, workTypes: string[], call: CallOptions): Promise<string | null> {
+  const declared: { name: string; pool: string | null; paused: boolean }[] = await client.get(
+    `work_types?select=name,pool,paused&name=in.(${workTypes.map(quoted).join(",")})`,
+    call,
+  );
+  const reasons = workTypes.flatMap((name) => {
+    const type = declared.find((row) => row.name === name);
+    if (!type) {
+      return [`${name} is not declared (define_work_type)`];
+    }
+    if (type.paused) {
+      return [`${name} is paused`];
+    }
+    return type.pool === null ? [`${name} has no pool`] : [];
+  });
+  return reasons.length > 0 ? reasons.join(", ") : null;
+}

@@ -1,0 +1,60 @@
+import type { CallOptions, Client, Json } from "./client.ts";
+import { isHopeless, RequestError } from "./errors.ts";
+import { failed, messageOf, type Outcome } from "./outcome.ts";
+
+export async function releaseItems(
+  client: Client,
+  workerId: string,
+  outcomes: Outcome[],
+  call: CallOptions,
+): Promise<string[]> {
+  return statesOf(await client.rpc("release_items", { worker_id: workerId, outcomes }, call));
+}
+
+/** The new state of each claim, in the order of the outcomes: as the word itself or in a row. */
+export function statesOf(released: Json): string[] {
+  return (released as (string | { state: string })[]).map((each) => (typeof each === "string" ? each : each.state));
+}
+
+/**
+ * Hands outcomes in one by one, after the database refused them together: one that it refuses must not hold up the
+ * others. Such a one becomes a failure that says why.
+ */
+export async function releaseEach(
+  client: Client,
+  workerId: string,
+  outcomes: Outcome[],
+  call: CallOptions,
+  log: (line: string) => void,
+): Promise<string[]> {
+  const states: string[] = [];
+  for (const outcome of outcomes) {
+    const asFailure = (why: unknown): Outcome =>
+      failed(outcome, new Error(`the outcome was refused: ${messageOf(why)}`));
+    states.push(
+      await releaseOne(outcome).catch((why: unknown) => {
+        if (!isRefusal(why)) {
+          throw why;
+        }
+        log(`refused ${outcome.work_type} ${outcome.item_id}: ${messageOf(why)}`);
+        return releaseOne(asFailure(why)).catch((again: unknown) => {
+          if (!isRefusal(again)) {
+            throw again;
+          }
+          return "lost";
+        });
+      }),
+    );
+  }
+  return states;
+
+  async function releaseOne(outcome: Outcome): Promise<string> {
+    const [state] = await releaseItems(client, workerId, [outcome], call);
+    return state ?? "lost";
+  }
+}
+
+/** The database looked at these outcomes and will not take them, however often they come. */
+export function isRefusal(error: unknown): boolean {
+  return error instanceof RequestError && !error.isRetryable && !isHopeless(error);
+}

@@ -1,0 +1,33 @@
+import type { Claim } from "./claim.ts";
+import type { Json } from "./client.ts";
+import type { Held } from "./held.ts";
+import { failed, type Outcome, succeeded } from "./outcome.ts";
+
+export interface Context {
+  /** Aborts when the claim is lost or cancelled, when its lease cannot be renewed, or when the worker has to go. */
+  readonly signal: AbortSignal;
+  /** How far it is, from 0 to 1: sent with the next heartbeat. */
+  progress(fraction: number): void;
+}
+
+/**
+ * Does the work. What it returns is the claim's result, what it throws its failure. It shares its thread with the
+ * heartbeat: a computation of seconds belongs in a worker thread or another process.
+ */
+export type Handler<Payload = Json> = (claim: Claim<Payload>, context: Context) => unknown;
+
+export async function run<Payload>(handler: Handler<Payload>, held: Held): Promise<Outcome> {
+  const context: Context = {
+    signal: held.abort.signal,
+    progress(fraction) {
+      if (Number.isFinite(fraction)) {
+        held.progress = Math.min(1, Math.max(0, fraction));
+      }
+    },
+  };
+  try {
+    return succeeded(held.claim, await handler(held.claim, context));
+  } catch (thrown) {
+    return failed(held.claim, thrown);
+  }
+}

@@ -1,0 +1,60 @@
+import type { Clock } from "./clock.ts";
+
+/** What a worker did, for its summary and its log. */
+export interface Counts {
+  succeeded: number;
+  failed: number;
+  /** Handed back, with no try counted. */
+  released: number;
+  /** Taken away: another worker does them, or a person cancelled them. */
+  lost: number;
+}
+
+export interface Tally {
+  readonly counts: Counts;
+  readonly claimed: number;
+  addClaims(workTypes: string[]): void;
+  addOutcome(outcome: "succeeded" | "failed" | "released", state: string): void;
+  addLost(): void;
+  /** Logs what was added since the last line; at most once a second, unless it must. */
+  tell(must?: boolean): void;
+}
+
+export function createTally(clock: Clock, log: (line: string) => void): Tally {
+  const counts: Counts = { succeeded: 0, failed: 0, released: 0, lost: 0 };
+  const fresh = new Map<string, number>();
+  const add = (what: string): void => {
+    fresh.set(what, (fresh.get(what) ?? 0) + 1);
+  };
+  let claimed = 0;
+  let toldAt = Number.NEGATIVE_INFINITY;
+  return {
+    counts,
+    get claimed() {
+      return claimed;
+    },
+    addClaims(workTypes) {
+      claimed += workTypes.length;
+      for (const workType of workTypes) {
+        add(`claimed ${workType}`);
+      }
+    },
+    addOutcome(outcome, state) {
+      // An outcome that was refused counts as the failure that it became.
+      const kind = state === "lost" ? "lost" : state === "failed" || state === "waiting" ? "failed" : outcome;
+      counts[kind]++;
+      add(kind);
+    },
+    addLost() {
+      counts.lost++;
+      add("lost");
+    },
+    tell(must = false) {
+      if (fresh.size > 0 && (must || clock.now() - toldAt >= 1000)) {
+        toldAt = clock.now();
+        log([...fresh].map(([what, times]) => what.replace(/^\w+/, (verb) => `${verb} ${times}`)).join(", "));
+        fresh.clear();
+      }
+    },
+  };
+}
