@@ -67,7 +67,7 @@ export const attach: Command = {
         },
         (mirrored, enrolled) => {
           Object.assign(counts, { mirrored, enrolled });
-          line.show(`${pool}: ${mirrored} rows taken in, ${enrolled} claims made`);
+          line.show(`${pool}: ${mirrored} rows taken in, ${enrolled} claims made for rows that were in already`);
         },
       );
       line.end();

@@ -10,6 +10,7 @@ create table if not exists public.work_types (
   backoff_limit_seconds integer not null default 3600 check (backoff_limit_seconds between 0 and 604800),
   paused boolean not null default false,
   enrolled_through bigint not null default 0,
+  enroll_until bigint not null default 0,
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_types is
@@ -19,6 +20,8 @@ comment on column public.work_types.max_failures is 'A claim ends failed when it
 comment on column public.work_types.max_crashes is 'A claim ends failed when its lease has ended so often without a release.';
 comment on column public.work_types.backoff_seconds is 'The wait after the first failure; it doubles with each further one, up to backoff_limit_seconds.';
 comment on column public.work_types.enrolled_through is 'The seq of the last past item that enroll_pool() has enrolled.';
+comment on column public.work_types.enroll_until is
+  'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
 
 alter table public.work_types enable row level security;
 drop policy if exists service_role_works on public.work_types;
@@ -92,6 +95,11 @@ begin
 
   update public.work_types t
      set pool = coalesce(define_work_type.pool, t.pool),
+         enroll_until = case
+           when t.pool is null and define_work_type.pool is not null
+             then coalesce((select max(i.seq) from public.work_items i where i.pool = define_work_type.pool), 0)
+           else t.enroll_until
+         end,
          lease_seconds = coalesce(define_work_type.lease_seconds, t.lease_seconds),
          max_failures = coalesce(define_work_type.max_failures, t.max_failures),
          max_crashes = coalesce(define_work_type.max_crashes, t.max_crashes),

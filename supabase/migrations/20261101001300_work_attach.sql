@@ -103,12 +103,14 @@ revoke execute on function work.mirror_rows from public, anon, authenticated;
 grant execute on function work.mirror_rows to service_role;
 
 -- The triggers run as their owner: who may write to the attached table need not know of work-claims.
--- They go through the rows in pages, since a statement may touch millions.
+-- They go through the rows in pages, since a statement may touch millions. A row is written r.*, since the table may
+-- have a column called r. Times are written in UTC, since a key is one text for everyone.
 create or replace function work.mirror_inserted()
 returns trigger
 language plpgsql
 security definer
 set search_path = ''
+set timezone = 'UTC'
 as $$
 declare
   attached public.work_pools;
@@ -119,10 +121,10 @@ begin
     return null;
   end if;
   for page in
-    select array_agg(to_jsonb(n.source_row) order by n.row_number)
-      from (select r as source_row, row_number() over () as row_number from new_rows r) as n
-     group by n.row_number / 1000
-     order by n.row_number / 1000
+    select array_agg(numbered.source_row order by numbered.row_number)
+      from (select to_jsonb(r.*) as source_row, row_number() over () as row_number from new_rows r) as numbered
+     group by numbered.row_number / 1000
+     order by numbered.row_number / 1000
   loop
     perform work.mirror_rows(attached, page);
   end loop;
@@ -138,6 +140,7 @@ returns trigger
 language plpgsql
 security definer
 set search_path = ''
+set timezone = 'UTC'
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_mergejoin = off
@@ -164,6 +167,7 @@ returns trigger
 language plpgsql
 security definer
 set search_path = ''
+set timezone = 'UTC'
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_mergejoin = off
@@ -184,10 +188,10 @@ begin
      select attached.name, work.source_key(attached, to_jsonb(n)) from new_rows n) as gone
    where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key]);
   for page in
-    select array_agg(to_jsonb(n.source_row) order by n.row_number)
-      from (select r as source_row, row_number() over () as row_number from new_rows r) as n
-     group by n.row_number / 1000
-     order by n.row_number / 1000
+    select array_agg(numbered.source_row order by numbered.row_number)
+      from (select to_jsonb(r.*) as source_row, row_number() over () as row_number from new_rows r) as numbered
+     group by numbered.row_number / 1000
+     order by numbered.row_number / 1000
   loop
     perform work.mirror_rows(attached, page);
   end loop;
@@ -383,6 +387,7 @@ create or replace function public.enroll_pool(pool text, max_items integer defau
 returns jsonb
 language plpgsql
 set search_path = ''
+set timezone = 'UTC'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -417,7 +422,7 @@ begin
     -- The rows are locked against deletion, so that none is mirrored after its delete trigger has run. Names and types
     -- come from the catalog, quoted by it.
     execute format(
-      'select array(select to_jsonb(page) from (select * from %s s %s order by %s limit $2 for key share) as page)',
+      'select array(select to_jsonb(page.*) from (select * from %s s %s order by %s limit $2 for key share) as page)',
       entered.source,
       case when entered.mirrored_through is null then '' else format('where (%s) > (%s)', keys, cursor_values) end,
       keys)
@@ -438,13 +443,14 @@ begin
   end if;
 
   for declared in
-    select t.name, t.enrolled_through from public.work_types t
-     where t.pool = enroll_pool.pool order by t.name for no key update
+    select t.name, t.enrolled_through, t.enroll_until from public.work_types t
+     where t.pool = enroll_pool.pool and t.enrolled_through < t.enroll_until
+     order by t.name for no key update
   loop
     with next_page as materialized (
       select i.id, i.seq, i.priority, i.run_after
         from public.work_items i
-       where i.pool = enroll_pool.pool and i.seq > declared.enrolled_through
+       where i.pool = enroll_pool.pool and i.seq > declared.enrolled_through and i.seq <= declared.enroll_until
        order by i.seq
        limit enroll_pool.max_items
          for key share
@@ -461,10 +467,10 @@ begin
     select (select count(*) from new_claims), (select max(n.seq) from next_page n), (select count(*) from next_page)
       into step, through, page_size;
     enrolled := enrolled + step;
-    if through is not null then
-      update public.work_types t set enrolled_through = through where t.name = declared.name;
-    end if;
     is_done := is_done and page_size < enroll_pool.max_items;
+    update public.work_types t
+       set enrolled_through = case when page_size < enroll_pool.max_items then declared.enroll_until else through end
+     where t.name = declared.name;
   end loop;
   return jsonb_build_object('mirrored', mirrored, 'enrolled', enrolled, 'done', is_done);
 end

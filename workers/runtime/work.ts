@@ -178,10 +178,10 @@ export async function work<Payload = Json>(
       await client
         .rpc("retire_worker", { worker_id: workerId }, { timeoutMs: 5000, retryForMs: 3000 })
         .catch((error: unknown) => log(`could not sign off, the leases will end by themselves: ${messageOf(error)}`));
+      tally.tell(true);
+      const { succeeded, failed, released, lost } = tally.counts;
+      log(`worker ${workerId} ends: ${succeeded} succeeded, ${failed} failed, ${released} handed back, ${lost} lost`);
     }
-    tally.tell(true);
-    const { succeeded, failed, released, lost } = tally.counts;
-    log(`worker ${workerId} ends: ${succeeded} succeeded, ${failed} failed, ${released} handed back, ${lost} lost`);
   }
   return { workerId, ...tally.counts };
 }
