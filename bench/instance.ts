@@ -22,6 +22,7 @@ const project = fileURLToPath(new URL("..", import.meta.url));
 /** A stack of the bench's own, or the one that the options name. */
 export async function openInstance(options: Options, tell: (line: string) => void): Promise<Instance> {
   if (options.dbUrl) {
+    await refuseWorkInProgress(options.dbUrl);
     const api = options.url && options.key ? { api: { url: options.url, key: options.key } } : {};
     const rivalsUrl = await createRivals(options.dbUrl);
     const adminUrl = options.adminUrl ?? options.dbUrl;
@@ -44,6 +45,18 @@ export async function openInstance(options: Options, tell: (line: string) => voi
     api: { url: stack.url, key: stack.serviceKey },
     stop,
   };
+}
+
+/** The bench empties the tables: never those of somebody who works with them. */
+async function refuseWorkInProgress(dbUrl: string): Promise<void> {
+  const [row] = await once(
+    dbUrl,
+    (database) => database<{ has_items: boolean }[]>`
+    select exists (select from public.work_items) as has_items`,
+  );
+  if (row?.has_items) {
+    throw new Error("--db-url has a database with work items in it; the bench empties the tables: give it another one");
+  }
 }
 
 const rivals = "work_claims_bench_rivals";

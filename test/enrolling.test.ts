@@ -89,8 +89,9 @@ test("rows are taken in while others write, and none is missed, doubled or left 
       );
     }
   });
-  const steps = await enrollAll(as("postgres"), "busy", 50);
-  isDone = true;
+  const steps = await enrollAll(as("postgres"), "busy", 50).finally(() => {
+    isDone = true;
+  });
   await Promise.all(writers);
   expect(steps.length).toBeGreaterThan(50);
   expect(await missing("busy", "buzz")).toEqual([]);

@@ -119,6 +119,30 @@ describe("a table becomes a pool", () => {
     expect((await next(sql, "send", "a", 9)).map((claim) => claim.source_key)).toEqual(["3"]);
   });
 
+  test("with columns that are called what they like", async () => {
+    const columns = ["n", "o", "r", "i", "m", "page", "source_row", "row_number", "attached", "pool", "order"];
+    await owner.unsafe(
+      `create table words (id integer primary key, ${columns.map((name) => `"${name}" text`).join(", ")})`,
+    );
+    await owner`insert into words (id, n) values (0, 'past')`;
+    await call(owner, "attach_pool", { source: "words" });
+    await enroll("words", 10);
+    await owner`insert into words (id, n, r) values (1, 'a', 'b'), (2, 'a', 'b')`;
+    const before = await sql`select id, source_key from work_items where pool = 'words' order by seq`;
+    await owner`update words set n = id::text, o = 'x', r = 'y', page = 'z'`;
+    expect(await sql`select id, source_key from work_items where pool = 'words' order by seq`).toEqual(before);
+    expect((await itemsOf("words"))[2]?.payload).toMatchObject({
+      id: 2,
+      n: "2",
+      o: "x",
+      r: "y",
+      page: "z",
+      order: null,
+    });
+    await owner`delete from words where id < 2`;
+    expect(await keysOf("words")).toEqual(["2"]);
+  });
+
   test("a table without a key is refused", async () => {
     await owner`create table keyless (id integer)`;
     await owner`create unique index on keyless (id)`;

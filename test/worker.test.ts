@@ -185,6 +185,20 @@ test("heartbeats that fail until the deadline abort the handler before the lease
   expect(done(summary)).toEqual({ succeeded: 0, failed: 0, released: 0, lost: 1 });
 });
 
+test("a claim that its deadline and a heartbeat both find lost counts once", async () => {
+  const { clock, server, lines, options } = world(1, { maxClaims: 1 });
+  server.script = (call, nth) => {
+    if (call.name !== "extend_claims") {
+      return undefined;
+    }
+    // The one under way at the deadline is answered after it, that the claim is lost.
+    return nth < 40 && call.at < 52_000 ? problem(503, "") : { delayMs: 9000, body: '[{"state":"lost"}]' };
+  };
+  const summary = await clock.drive(work("embed", async (_, { signal }) => clock.sleep(300_000, signal), options));
+  expect(summary.lost).toBe(1);
+  expect(lines.filter((line) => line.startsWith("lost embed"))).toHaveLength(1);
+});
+
 test("a handler that takes no notice of its signal keeps its place, and its late result is dropped", async () => {
   const { clock, server, options } = world(2, { concurrency: 1 });
   server.script = (call) => (call.name === "extend_claims" && call.at < 100_000 ? problem(503, "") : undefined);

@@ -88,10 +88,12 @@ create or replace function work.move_open_claims()
 returns trigger
 language plpgsql
 set search_path = ''
+set enable_hashjoin = on
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
+  -- Old and new rows of a bulk update are matched by hashing, also inside a function that forbids it for its own.
   moved uuid[];
   rescheduled boolean[];
 begin

@@ -34,7 +34,7 @@ as $$
 begin
   delete from public.work_events e
    using (select distinct n.item_id, n.work_type from new_events n) as touched
-   where e.item_id = touched.item_id and e.work_type = touched.work_type
+   where e.item_id = any (array[touched.item_id]) and e.work_type = touched.work_type
      and e.id <= (
        select k.id from public.work_events k
         where k.item_id = touched.item_id and k.work_type = touched.work_type

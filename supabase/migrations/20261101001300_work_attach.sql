@@ -112,6 +112,7 @@ security definer
 set search_path = ''
 set timezone = 'UTC'
 as $$
+#variable_conflict use_variable
 declare
   attached public.work_pools;
   page jsonb[];
@@ -145,6 +146,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_mergejoin = off
 as $$
+#variable_conflict use_variable
 declare
   attached public.work_pools;
 begin
@@ -153,7 +155,7 @@ begin
     return null;
   end if;
   delete from public.work_items i
-   using (select attached.name as pool, work.source_key(attached, to_jsonb(r)) as source_key from old_rows r) as gone
+   using (select attached.name as pool, work.source_key(attached, to_jsonb(r.*)) as source_key from old_rows r) as gone
    where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key]);
   return null;
 end
@@ -172,6 +174,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_mergejoin = off
 as $$
+#variable_conflict use_variable
 declare
   attached public.work_pools;
   page jsonb[];
@@ -183,9 +186,9 @@ begin
   -- A row whose key changed is another item.
   delete from public.work_items i
    using (
-     select attached.name as pool, work.source_key(attached, to_jsonb(o)) as source_key from old_rows o
+     select attached.name as pool, work.source_key(attached, to_jsonb(o.*)) as source_key from old_rows o
      except
-     select attached.name, work.source_key(attached, to_jsonb(n)) from new_rows n) as gone
+     select attached.name, work.source_key(attached, to_jsonb(n.*)) from new_rows n) as gone
    where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key]);
   for page in
     select array_agg(numbered.source_row order by numbered.row_number)

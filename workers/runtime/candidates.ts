@@ -98,13 +98,13 @@ export function createCandidates(
     walk.readAt = clock.now();
   }
 
-  /** Adds to what was won until there is as much as wanted, or the pool has no more. */
+  /** Adds to what was won until there is half of what is wanted, or the pool has no more; the next call asks for the rest. */
   async function claimAlong(walk: Walk, wanted: number, won: Won[], call: CallOptions): Promise<void> {
     if (clock.now() - walk.readAt > pageLifeMs) {
       walk.page = [];
     }
     // Ten tries at most: a page of which others win everything is no reason to hurry.
-    for (let tries = 0; tries < 10 && won.length < wanted; tries++) {
+    for (let tries = 0; tries < 10 && won.length < wanted / 2; tries++) {
       if (walk.page.length === 0) {
         await turnPage(walk, wanted - won.length, call);
       }
@@ -130,7 +130,7 @@ export function createCandidates(
       const won: Won[] = [];
       const first = turn++;
       try {
-        for (let n = 0; n < walks.length && won.length < room; n++) {
+        for (let n = 0; n < walks.length && won.length < room / 2; n++) {
           await claimAlong(walks[(first + n) % walks.length] as Walk, room, won, call);
         }
       } catch (error) {

@@ -72,7 +72,9 @@ export async function work<Payload = Json>(
     }
   }
   function lose(held: Held, why: string): void {
-    holding.delete(held.claim.fence);
+    if (!holding.delete(held.claim.fence)) {
+      return; // A heartbeat and a deadline may both find it.
+    }
     held.abort.abort(abortError(`the claim is gone: ${why}`));
     tally.addLost();
     log(`lost ${held.claim.work_type} ${held.claim.item_id}: ${why}`);
