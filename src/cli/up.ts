@@ -4,9 +4,11 @@ import { mkdir } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { AlreadyRunning, readKeys, readNote } from "../stack/data-dir.ts";
-import { addMigrations, holdsMigrations } from "../stack/migrations.ts";
+import { AlreadyRunning, holderOf, readKeys, readNote } from "../stack/data-dir.ts";
+import { addMigrations, holdsMigrations, removeUnapplied } from "../stack/migrations.ts";
 import { parsePort } from "../stack/ports.ts";
+import { isAlive } from "../stack/process-identity.ts";
+import { appliedVersions } from "../stack/push.ts";
 import type { Grants } from "../stack/roles.ts";
 import { startStack } from "../stack/stack.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
@@ -62,8 +64,12 @@ export const up: Command = {
 };
 
 async function runUntilStopped(wanted: Wanted): Promise<number> {
+  const dataDir = resolve(wanted.dataDir ?? ".work-claims");
+  const holder = wanted.ephemeral ? undefined : await holderOf(dataDir);
+  if (holder && isAlive(holder)) return showRunning(dataDir);
   const stopping = new AbortController();
   let asked = 0;
+  let isUpdating = false;
   const onSignal = (): void => {
     asked += 1;
     // Asked twice, leave at once: the guards beside the servers stop those.
@@ -73,7 +79,15 @@ async function runUntilStopped(wanted: Wanted): Promise<number> {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, onSignal);
   try {
     console.log("starting Postgres and PostgREST …");
-    const stack = await startStack({ ...wanted, migrations: projectFor, signal: stopping.signal, log: console.error });
+    const stack = await startStack({
+      ...wanted,
+      migrations: (folder, dbUrl) =>
+        projectFor(folder, dbUrl, () => {
+          isUpdating = true;
+        }),
+      signal: stopping.signal,
+      log: console.error,
+    });
     const variables = variablesOf(stack);
     const file = writeEnvFile(process.cwd(), variables);
     if (stack.applied.length > 0) console.log(`applied ${stack.applied.length} migrations with supabase db push`);
@@ -94,6 +108,11 @@ async function runUntilStopped(wanted: Wanted): Promise<number> {
       return interruptedCode;
     }
     if (error instanceof AlreadyRunning) return showRunning(error.path);
+    if (isUpdating && (error as Error).message.startsWith("supabase db push failed")) {
+      throw new Error(
+        `${(error as Error).message}\n${dataDir} was made by another work-claims; remove it, or name another with --data`,
+      );
+    }
     throw error;
   } finally {
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.off(signal, onSignal);
@@ -101,10 +120,12 @@ async function runUntilStopped(wanted: Wanted): Promise<number> {
 }
 
 /** Migrations come from the project here where work-claims was put into it, else from a copy beside the data. */
-async function projectFor(dataDir: string): Promise<string> {
+async function projectFor(dataDir: string, dbUrl: string, onUpdate: () => void): Promise<string> {
   if (await holdsMigrations(process.cwd())) return process.cwd();
   const project = join(dataDir, "project");
-  await addMigrations(project, { force: false });
+  await removeUnapplied(project, await appliedVersions(dbUrl));
+  const { updated } = await addMigrations(project, { force: false });
+  if (updated.length > 0) onUpdate();
   return project;
 }
 

@@ -66,8 +66,10 @@ async function openEphemeral(path: string | undefined, user: OsUser): Promise<Da
       `${wanted} is not empty; an ephemeral stack removes its folder at the end, so it takes an empty one or none`,
     );
   }
+  // TMPDIR may lie in somebody's home, where Postgres' user cannot go.
+  const home = [tmpdir(), "/tmp"].find((folder) => !user || canEnter(folder, user)) ?? tmpdir();
   if (wanted) await mkdir(wanted, { recursive: true });
-  const folder = wanted ?? (await mkdtemp(join(tmpdir(), "work-claims-")));
+  const folder = wanted ?? (await mkdtemp(join(home, "work-claims-")));
   await mkdir(join(folder, "logs"), { recursive: true });
   // Whoever outlives this process removes it all, and that is Postgres' guard.
   if (user) for (const part of [folder, join(folder, "logs")]) await chown(part, user.uid, user.gid);
@@ -75,9 +77,7 @@ async function openEphemeral(path: string | undefined, user: OsUser): Promise<Da
   const remove = (): Promise<void> => rm(folder, { recursive: true, force: true, maxRetries: 5 });
   if (user && !canEnter(folder, user)) {
     await remove();
-    throw new Error(
-      `${folder} is out of reach for the user ${user.uid} that Postgres runs as; set TMPDIR to a folder like /tmp`,
-    );
+    throw new Error(`${folder} is out of reach for the user ${user.uid} that Postgres runs as; name another folder`);
   }
   return { path: folder, clusterHome: folder, ephemeral: true, remove };
 }

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { packageRoot } from "./package-root.ts";
 
@@ -63,6 +63,14 @@ export async function addMigrations(projectDir: string, options: AddOptions): Pr
 export async function holdsMigrations(projectDir: string): Promise<boolean> {
   const present = await migrationsIn(join(projectDir, "supabase", "migrations"));
   return present.some((migration) => asWritten(migration).length > 0);
+}
+
+/** Drop files that a database has not taken, so that one which failed is made again from the package's text of today. */
+export async function removeUnapplied(projectDir: string, applied: readonly string[]): Promise<void> {
+  const folder = join(projectDir, "supabase", "migrations");
+  for (const { name, version } of await migrationsIn(folder)) {
+    if (!applied.includes(version)) await rm(join(folder, name));
+  }
 }
 
 /** What push applies, in its order; a folder that is not there holds none. */

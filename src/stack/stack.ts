@@ -21,8 +21,8 @@ export type StackOptions = {
   ephemeral?: boolean | undefined;
   grants?: Grants | undefined;
   postgres?: PostgresMajor | undefined;
-  /** A project whose migrations are pushed before PostgREST reads the schema; where it is, may depend on the data folder. */
-  migrations?: string | ((dataDir: string) => Promise<string>) | undefined;
+  /** A project whose migrations are pushed before PostgREST reads the schema, or who finds it once the database is there. */
+  migrations?: string | ((dataDir: string, dbUrl: string) => Promise<string>) | undefined;
   log?: ((line: string) => void) | undefined;
   /** Ends a start that is under way. */
   signal?: AbortSignal | undefined;
@@ -107,7 +107,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     signal.throwIfAborted();
     await prepareDatabase(adminUrl, options.grants ?? "old");
     const { migrations } = options;
-    const project = typeof migrations === "function" ? await migrations(dataDir.path) : migrations;
+    const project = typeof migrations === "function" ? await migrations(dataDir.path, dbUrl) : migrations;
     const applied = project === undefined ? [] : await pushMigrations(dbUrl, project, signal);
 
     signal.throwIfAborted();

@@ -1,7 +1,7 @@
 -- Claims: who works on what, until when, and how it ended.
 create table if not exists public.work_claims (
   item_id uuid not null references public.work_items (id) on delete cascade,
-  work_type text collate "C" not null check (length(work_type) between 1 and 200),
+  work_type text collate "C" not null,
   status text not null default 'ready'
     check (status in ('blocked', 'waiting', 'ready', 'claimed', 'succeeded', 'failed', 'cancelled')),
   priority integer not null default 0,
@@ -15,9 +15,9 @@ create table if not exists public.work_claims (
   claimed_at timestamptz,
   expires_at timestamptz,
   finished_at timestamptz,
-  progress real check (progress between 0 and 1),
-  result jsonb check (pg_column_size(result) <= 1048576),
-  error text check (length(error) <= 8000),
+  progress real,
+  result jsonb,
+  error text,
   primary key (item_id, work_type),
   constraint a_claimed_row_has_a_holder_and_a_lease check (
     status <> 'claimed' or (worker_id is not null and fence is not null and expires_at is not null)),
@@ -39,9 +39,9 @@ create index if not exists work_claims_leases on public.work_claims (expires_at)
 comment on index public.work_claims_leases is 'Whose lease has ended? What is held at all?';
 create index if not exists work_claims_due on public.work_claims (due_at) where status = 'waiting';
 comment on index public.work_claims_due is 'What is due again?';
-create index if not exists work_claims_finished on public.work_claims (work_type, status, finished_at)
-  where finished_at is not null;
-comment on index public.work_claims_finished is 'How much is done, how fast, and what failed last?';
+-- What succeeded is in no index but the primary key: an entry more a claim costs a tenth of the throughput.
+create index if not exists work_claims_failed on public.work_claims (work_type, finished_at) where status = 'failed';
+comment on index public.work_claims_failed is 'What failed for good, and in which order?';
 
 -- Vacuum keeps up with a table in which every row is rewritten twice.
 alter table public.work_claims set (

@@ -21,6 +21,8 @@ drop policy if exists service_role_works on public.work_events;
 create policy service_role_works on public.work_events to service_role using (true) with check (true);
 revoke all on public.work_events from public, anon, authenticated, service_role;
 grant select, insert, update, delete on public.work_events to service_role;
+-- The sequence behind the identity gets default privileges of its own.
+revoke all on sequence public.work_events_id_seq from public, anon, authenticated, service_role;
 
 -- Keep the newest 20 events of each claim that has new ones.
 create or replace function work.prune_events()

@@ -48,7 +48,7 @@ begin
   if chosen is null then
     chosen := array(
       select c.item_id from public.work_claims c
-       where c.work_type = retry_items.work_type and c.status = 'failed' and c.finished_at is not null
+       where c.work_type = retry_items.work_type and c.status = 'failed'
        order by c.finished_at
        limit retry_items.max_items);
   end if;

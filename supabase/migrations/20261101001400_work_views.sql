@@ -4,42 +4,33 @@ create or replace view public.work_overview with (security_invoker = true) as
 select t.name as work_type,
        t.pool,
        t.paused,
-       coalesce(open.ready, 0) as ready,
-       coalesce(open.waiting, 0) as waiting,
-       coalesce(open.blocked, 0) as blocked,
-       coalesce(open.claimed, 0) as claimed,
-       coalesce(ended.succeeded, 0) as succeeded,
-       coalesce(ended.failed, 0) as failed,
-       coalesce(ended.cancelled, 0) as cancelled,
-       case when open.longest_ready < clock_timestamp() then clock_timestamp() - open.longest_ready end as oldest_wait,
-       coalesce(recent.finished, 0) as finished_last_minute,
-       case when recent.finished > 0 and open.total > 0
-         then make_interval(secs => 60.0 * open.total / recent.finished) end as time_left
+       coalesce(c.ready, 0) as ready,
+       coalesce(c.waiting, 0) as waiting,
+       coalesce(c.blocked, 0) as blocked,
+       coalesce(c.claimed, 0) as claimed,
+       coalesce(c.succeeded, 0) as succeeded,
+       coalesce(c.failed, 0) as failed,
+       coalesce(c.cancelled, 0) as cancelled,
+       case when c.longest_ready < clock_timestamp() then clock_timestamp() - c.longest_ready end as oldest_wait,
+       coalesce(c.finished_last_minute, 0) as finished_last_minute,
+       case when c.finished_last_minute > 0 and c.ready + c.waiting + c.blocked + c.claimed > 0
+         then make_interval(secs => 60.0 * (c.ready + c.waiting + c.blocked + c.claimed) / c.finished_last_minute)
+       end as time_left
   from public.work_types t
   left join (
-    select c.work_type,
-           count(*) as total,
-           count(*) filter (where c.status = 'ready') as ready,
-           count(*) filter (where c.status = 'waiting') as waiting,
-           count(*) filter (where c.status = 'blocked') as blocked,
-           count(*) filter (where c.status = 'claimed') as claimed,
-           min(c.due_at) filter (where c.status = 'ready') as longest_ready
-      from public.work_claims c
-     where c.finished_at is null
-     group by c.work_type) as open on open.work_type = t.name
-  left join (
-    select c.work_type,
-           count(*) filter (where c.status = 'succeeded') as succeeded,
-           count(*) filter (where c.status = 'failed') as failed,
-           count(*) filter (where c.status = 'cancelled') as cancelled
-      from public.work_claims c
-     where c.finished_at is not null
-     group by c.work_type) as ended on ended.work_type = t.name
-  left join lateral (
-    select count(*) as finished
-      from public.work_claims c
-     where c.work_type = t.name and c.status in ('succeeded', 'failed')
-       and c.finished_at > now() - interval '1 minute') as recent on true
+    select k.work_type,
+           count(*) filter (where k.status = 'ready') as ready,
+           count(*) filter (where k.status = 'waiting') as waiting,
+           count(*) filter (where k.status = 'blocked') as blocked,
+           count(*) filter (where k.status = 'claimed') as claimed,
+           count(*) filter (where k.status = 'succeeded') as succeeded,
+           count(*) filter (where k.status = 'failed') as failed,
+           count(*) filter (where k.status = 'cancelled') as cancelled,
+           min(k.due_at) filter (where k.status = 'ready') as longest_ready,
+           count(*) filter (where k.status in ('succeeded', 'failed') and k.finished_at > now() - interval '1 minute')
+             as finished_last_minute
+      from public.work_claims k
+     group by k.work_type) as c on c.work_type = t.name
  order by t.name;
 comment on view public.work_overview is
   'work-claims: how far each work type is: open claims by state, done, failed, the longest wait, the last minute''s rate and the time left at it.';
@@ -73,7 +64,7 @@ select c.work_type,
        c.worker_id
   from public.work_claims c
   join public.work_items i on i.id = c.item_id
- where c.status = 'failed' and c.finished_at is not null
+ where c.status = 'failed'
  order by c.finished_at desc;
 comment on view public.work_failures is
   'work-claims: what has failed for good, the newest first, and why. retry_items() reopens it.';

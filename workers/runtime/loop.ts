@@ -151,7 +151,8 @@ export async function runLoop(loop: Loop): Promise<void> {
     }
     if (won.length > 0) {
       emptyLooks = 0;
-      lookAt = clock.now();
+      // Fewer than there was room for: others took some, or there are no more; what ends meanwhile brings the next look.
+      lookAt = clock.now() + (won.length < room ? idleDelay(0, random, settings.idleMinMs, settings.idleMaxMs) : 0);
       return;
     }
     isEmpty = isLast;

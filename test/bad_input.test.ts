@@ -1,0 +1,49 @@
+import { afterAll, describe, expect, test } from "vitest";
+import { badCalls, contents } from "./bad-calls.ts";
+import { call, line, next } from "./calls.ts";
+import { openDatabase } from "./database.ts";
+import { expectInvariants } from "./invariants.ts";
+
+const { sql, owner } = await openDatabase();
+await owner`create table keyless (id integer)`;
+await owner`create table keyed (id integer primary key, body text)`;
+await owner`grant all on keyless, keyed to service_role`;
+const calls = await badCalls(sql);
+afterAll(() => expectInvariants(sql));
+
+describe("is refused with a sentence, and changes nothing:", () => {
+  test.each(calls)("$what ($name)", async ({ name, args, code, says }) => {
+    const before = await contents(sql);
+    const error = await call(sql, name, args).catch((reason) => reason);
+    expect({ code: error.code, message: error.message }).toEqual({ code, message: expect.stringContaining(says) });
+    expect(error.message.length).toBeLessThan(300);
+    expect(await contents(sql)).toEqual(before);
+  });
+});
+
+test("a claim named twice in a list of outcomes is closed once", async () => {
+  const { type } = await line(sql, 1);
+  const [claim] = await next(sql, type, "a");
+  const outcome = { ...claim, outcome: "succeeded" };
+  expect(await call(sql, "release_items", { worker_id: "a", outcomes: [outcome, outcome] })).toEqual([
+    "succeeded",
+    "succeeded",
+  ]);
+});
+
+test("a thousand is not too many", async () => {
+  const { type } = await line(sql, 0);
+  const items = Array.from({ length: 1000 }, () => ({}));
+  const ids = await call<string[]>(sql, "enqueue_items", { items });
+  const claims = await call<object[]>(sql, "claim_items", { item_ids: ids, work_type: type, worker_id: "a" });
+  expect(claims).toHaveLength(1000);
+  const outcomes = claims.map((claim) => ({ ...claim, outcome: "succeeded" }));
+  expect(await call(sql, "release_items", { worker_id: "a", outcomes })).toEqual(Array(1000).fill("succeeded"));
+});
+
+test("a row too big for an item is refused where it is written", async () => {
+  await call(owner, "attach_pool", { source: "keyed" });
+  await expect(
+    owner`insert into keyed select 1, string_agg(md5(g::text), '') from generate_series(1, 40000) g`,
+  ).rejects.toMatchObject({ code: "PT400", message: expect.stringContaining("attach fewer columns") });
+});
