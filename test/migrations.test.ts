@@ -89,7 +89,7 @@ test("Supabase's advisors find nothing but indexes that a new database has not u
   const { url, owner } = await openDatabase({ grants: "old" });
   await owner`create table documents (id uuid primary key)`;
   await owner`alter table documents enable row level security`;
-  await owner`create policy everybody on documents using (true)`;
+  await owner`create policy everybody_reads on documents for select using (true)`;
   await owner`select public.attach_pool('documents')`;
   const output = await supabase(["db", "advisors", `--remote=${url}`, "--yes", "--level", "info", "--output", "json"]);
   const findings = JSON.parse(output.slice(output.indexOf("["), output.lastIndexOf("]") + 1));

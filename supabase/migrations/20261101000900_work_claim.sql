@@ -83,32 +83,40 @@ begin
 
   -- In the order of ids, so that no two calls wait for each other in a circle. The primary key decides who wins; the
   -- fence is drawn after the wait for a row, so that it grows with every claim of it.
-  with won as (
-    insert into public.work_claims as c
-      (item_id, work_type, status, priority, position, worker_id, fence, request_id, claimed_at, expires_at)
-    select i.id, claim_items.work_type, 'claimed', i.priority, i.seq, claim_items.worker_id, nextval('work.fence'),
-           claim_items.request_id, clock_timestamp(),
-           clock_timestamp() + make_interval(secs => coalesce(claim_items.ttl_seconds, rules.lease_seconds))
-      from (select distinct u.id from unnest(claim_items.item_ids) as u(id) order by u.id) as wanted
-      join public.work_items i on i.id = any (array[wanted.id])
-     where i.run_after is null or i.run_after <= moment
-    on conflict (item_id, work_type) do update
-       set status = 'claimed',
-           worker_id = excluded.worker_id,
-           fence = nextval('work.fence'),
-           request_id = excluded.request_id,
-           claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + make_interval(secs => coalesce(claim_items.ttl_seconds, rules.lease_seconds)),
-           progress = null
-     where c.status = 'ready' or (c.status = 'waiting' and c.due_at <= clock_timestamp())
-    returning c.*
-  )
-  select json_agg(told order by w.priority desc, w.position)
-    into answer
-    from won w
-   cross join lateral (
-     select w.item_id, w.work_type, w.fence, coalesce(claim_items.ttl_seconds, rules.lease_seconds) as ttl_seconds,
-            w.expires_at, w.failures, w.crashes) as told;
+  -- An item that is deleted meanwhile fails the insert, and is not there the next time.
+  loop
+    begin
+      with won as (
+        insert into public.work_claims as c
+          (item_id, work_type, status, priority, position, worker_id, fence, request_id, claimed_at, expires_at)
+        select i.id, claim_items.work_type, 'claimed', i.priority, i.seq, claim_items.worker_id, nextval('work.fence'),
+               claim_items.request_id, clock_timestamp(),
+               clock_timestamp() + make_interval(secs => coalesce(claim_items.ttl_seconds, rules.lease_seconds))
+          from (select distinct u.id from unnest(claim_items.item_ids) as u(id) order by u.id) as wanted
+          join public.work_items i on i.id = any (array[wanted.id])
+         where i.run_after is null or i.run_after <= moment
+        on conflict (item_id, work_type) do update
+           set status = 'claimed',
+               worker_id = excluded.worker_id,
+               fence = nextval('work.fence'),
+               request_id = excluded.request_id,
+               claimed_at = clock_timestamp(),
+               expires_at = clock_timestamp() + make_interval(secs => coalesce(claim_items.ttl_seconds, rules.lease_seconds)),
+               progress = null
+         where c.status = 'ready' or (c.status = 'waiting' and c.due_at <= clock_timestamp())
+        returning c.*
+      )
+      select json_agg(told order by w.priority desc, w.position)
+        into answer
+        from won w
+       cross join lateral (
+         select w.item_id, w.work_type, w.fence, coalesce(claim_items.ttl_seconds, rules.lease_seconds) as ttl_seconds,
+                w.expires_at, w.failures, w.crashes) as told;
+      exit;
+    exception when foreign_key_violation then
+      null;
+    end;
+  end loop;
   return coalesce(answer, '[]');
 end
 $$;
@@ -136,10 +144,11 @@ begin
            fence = nextval('work.fence'),
            request_id = take_next.request_id,
            claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + make_interval(secs => coalesce(take_next.ttl_seconds, (
-             select t.lease_seconds from public.work_types t where t.name = c.work_type))),
+           expires_at = clock_timestamp() + make_interval(secs => coalesce(take_next.ttl_seconds, t.lease_seconds)),
            progress = null
-     where c.ctid = any (array(
+      from public.work_types t
+     where t.name = c.work_type
+       and c.ctid = any (array(
              select line.ctid
                from unnest(take_next.work_types) as open(name)
               cross join lateral (
@@ -151,14 +160,14 @@ begin
                    for no key update skip locked) as line
               order by line.priority desc, line.position
               limit take_next.max_items))
-    returning c.item_id, c.work_type, c.fence, c.claimed_at, c.expires_at, c.failures, c.crashes, c.priority, c.position
+    returning c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes, c.priority, c.position,
+              coalesce(take_next.ttl_seconds, t.lease_seconds) as ttl_seconds
   )
   select json_agg(told order by w.priority desc, w.position) into answer
     from won w
     join public.work_items i on i.id = w.item_id
    cross join lateral (
-     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - w.claimed_at)) as ttl_seconds,
-            w.expires_at, w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
+     select w.item_id, w.work_type, w.fence, w.ttl_seconds, w.expires_at, w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
   return coalesce(answer, '[]');
 end
 $$;

@@ -121,6 +121,7 @@ begin
     select i.id, cancel_items.work_type, 'cancelled', i.priority, i.seq, clock_timestamp()
       from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as wanted
       join public.work_items i on i.id = any (array[wanted.id])
+       for key share of i
     on conflict (item_id, work_type) do update
        set status = 'cancelled', finished_at = clock_timestamp(), worker_id = null, progress = null
      where c.status in ('blocked', 'waiting', 'ready', 'claimed')

