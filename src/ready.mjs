@@ -2,7 +2,7 @@
 // Plain JavaScript without an import from npm, since on a fresh clone there is nothing else yet.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -43,7 +43,17 @@ function build() {
   const compiler = join(root, "node_modules", "typescript", "bin", "tsc");
   const { status } = spawnSync(process.execPath, [compiler, "-p", "tsconfig.json"], { cwd: root, stdio: "inherit" });
   if (status !== 0) stop("The build failed; the compiler's words are above.");
+  linkCommand();
   writeFileSync(stamp, sources);
+}
+
+/** npm links a package's command where the package is installed, not in its own clone: there `npx work-claims` needs this. */
+function linkCommand() {
+  if (process.platform === "win32") return;
+  const command = join(root, "node_modules", ".bin", "work-claims");
+  chmodSync(join(root, "dist", "src", "cli", "main.js"), 0o755);
+  rmSync(command, { force: true });
+  symlinkSync(join("..", "..", "dist", "src", "cli", "main.js"), command);
 }
 
 /** Names, sizes and times of all that the build is made of. */

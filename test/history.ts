@@ -1,6 +1,6 @@
 /** What one call of a worker did to one claim, in the database's time where the answer tells it and in ours around it. */
 export interface Step {
-  kind: "claimed" | "held" | "released" | "succeeded";
+  kind: "claimed" | "held" | "released" | "succeeded" | "left";
   item: string;
   fence: number;
   worker: string;
@@ -56,7 +56,9 @@ function overlaps(steps: Step[]): string[] {
       found.push(`${claim.item} has fence ${following.fence} from before fence ${claim.fence}`);
     }
     const own = steps.filter((step) => step.fence === claim.fence);
-    const isGivenBack = own.some((step) => step.kind === "released" && step.sent <= following.answered);
+    const isGivenBack = own.some(
+      (step) => (step.kind === "released" || step.kind === "left") && step.sent <= following.answered,
+    );
     const lastLease = Math.max(...own.map((step) => step.leaseTo ?? 0));
     // Leases are told in microseconds and kept here in milliseconds.
     if (!isGivenBack && (following.leaseFrom ?? 0) < lastLease - 1) {
@@ -70,7 +72,9 @@ function overlaps(steps: Step[]): string[] {
 function lateWrites(steps: Step[]): string[] {
   return claims(steps).flatMap((claim) =>
     steps
-      .filter((step) => step.kind !== "claimed" && step.fence < claim.fence && step.sent > claim.answered)
+      .filter(
+        (step) => !["claimed", "left"].includes(step.kind) && step.fence < claim.fence && step.sent > claim.answered,
+      )
       .map((step) => `${step.item} was ${step.kind} under fence ${step.fence} after fence ${claim.fence} was claimed`),
   );
 }

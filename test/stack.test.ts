@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import postgres from "postgres";
@@ -71,7 +71,7 @@ describe("a stack with the old default privileges", () => {
     ];
     for (const [headers, message] of refused) {
       const response = await ask(headers);
-      expect([response.status, (await response.json()).message]).toEqual([401, message]);
+      expect([response.status, ((await response.json()) as { message: string }).message]).toEqual([401, message]);
     }
   });
 
@@ -144,15 +144,17 @@ describe("a stack with the old default privileges", () => {
 
   test("a Postgres that is taken down stays down until it is started", async () => {
     await stack.postgres.stop("immediate");
-    expect((await ask({ apikey: stack.secretKey })).status).toBe(503);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status).toBe(503);
     await stack.postgres.start();
     await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, { timeout: 20_000 }).toBe(200);
   });
 
   test("a migration that fails is told with the database's own sentence", async () => {
-    const broken = await tinyProject("create table public.other (id nosuch);");
-    await expect(pushMigrations(stack.dbUrl, broken)).rejects.toThrow(/Remote migration|type "nosuch" does not exist/);
-    await rm(broken, { recursive: true });
+    await writeFile(
+      join(project, "supabase", "migrations", "20260102000000_broken.sql"),
+      "create table o (id nosuch);",
+    );
+    await expect(pushMigrations(stack.dbUrl, project)).rejects.toThrow('ERROR: type "nosuch" does not exist');
   });
 });
 
@@ -161,7 +163,7 @@ test("with the new default privileges, and on Postgres 15, nobody but the owner 
   const stack = await startStack({ ephemeral: true, migrations: project, grants: "new", postgres: 15 });
   try {
     const response = await fetch(`${stack.url}/rest/v1/notes`, { headers: { apikey: stack.secretKey } });
-    expect((await response.json()).code).toBe("42501");
+    expect(await response.json()).toMatchObject({ code: "42501" });
     const sql = postgres(stack.dbUrl, { max: 1 });
     const [row] = await sql`show server_version_num`;
     await sql.end();
@@ -183,7 +185,6 @@ test("keys and the superuser's password are for the owner's eyes", async () => {
   const dataDir = await mkdtemp(join(tmpdir(), "work-claims-test-"));
   const stack = await startStack({ dataDir });
   try {
-    const { stat } = await import("node:fs/promises");
     for (const name of ["keys.json", "stack.json", "stack.lock"]) {
       expect([name, ((await stat(join(dataDir, name))).mode & 0o077).toString(8)]).toEqual([name, "0"]);
     }

@@ -145,13 +145,13 @@ test("a lease is reckoned from before its request was sent, with a margin", () =
 });
 
 test("candidates are an anti-join on the embed itself, and names are escaped", () => {
-  expect(decodeURIComponent(candidatesPath("a&b,c", "em bed", 17, 50))).toBe(
+  expect(decodeURIComponent(candidatesPath("a&b,c", "em bed", 17, 99, 50))).toBe(
     "work_items?select=id,seq,pool,source_key,payload,work_claims()&pool=eq.a&b,c" +
       "&or=(run_after.is.null,run_after.lte.now)&work_claims.work_type=eq.em bed" +
       "&work_claims.or=(status.in.(succeeded,failed,cancelled,blocked),and(status.eq.claimed,expires_at.gt.now)," +
-      "and(status.eq.waiting,due_at.gt.now))&work_claims=is.null&seq=gt.17&order=seq&limit=50",
+      "and(status.eq.waiting,due_at.gt.now))&work_claims=is.null&seq=gt.17&seq=lte.99&order=seq&limit=50",
   );
-  expect(candidatesPath("a&b,c", "em bed", 0, 1)).toContain("pool=eq.a%26b%2Cc&");
+  expect(candidatesPath("a&b,c", "em bed", 0, Number.POSITIVE_INFINITY, 1)).toContain("pool=eq.a%26b%2Cc&");
 });
 
 test("a page is spread by chance and stays whole", () => {
@@ -175,9 +175,12 @@ test("the walk through candidates goes on, wraps around, and takes back before i
       );
     }
     const query = new URL(String(input)).searchParams;
-    const after = Number(query.get("seq")?.slice(3));
+    const [after = 0, until = Number.POSITIVE_INFINITY] = query.getAll("seq").map((bound) => Number(bound.split(".")[1]));
+    if (query.has("offset")) {
+      return Response.json(after < 100 ? [{ seq: 100 }] : []);
+    }
     asked.push(`page after ${after}`);
-    const rows = [...free].filter((seq) => seq > after).slice(0, 2);
+    const rows = [...free].filter((seq) => seq > after && seq <= until).slice(0, 50);
     return Response.json(
       rows.map((seq) => ({ id: String(seq), seq, pool: "p", source_key: `k${seq}`, payload: { seq } })),
     );
@@ -189,15 +192,16 @@ test("the walk through candidates goes on, wraps around, and takes back before i
     leaseSeconds: null,
   });
   const first = await clock.drive(source.exchange([], 4, {}));
-  expect(first.won.map(({ claim }) => claim.payload.seq).sort()).toEqual([1, 2]);
+  expect(first.won.map(({ claim }) => claim.payload.seq).sort()).toEqual([1, 2, 3]);
   expect(first.won[0]?.claim).toMatchObject({ pool: "p", source_key: expect.stringMatching(/^k/) });
   const rest = await clock.drive(source.exchange([], 4, {}));
-  expect(rest.won.map(({ claim }) => claim.payload.seq).sort()).toEqual([120, 3]);
+  expect(rest.won.map(({ claim }) => claim.payload.seq)).toEqual([120]);
+  expect(asked.slice(0, 5)).toEqual(["claim 0", "page after 0", "claim 3", "page after 100", "claim 1"]);
   free.add(1);
   asked.length = 0;
   expect((await clock.drive(source.exchange([], 1, {}))).won).toHaveLength(1);
-  expect(asked.slice(-3)).toEqual(["claim 0", "page after 0", "claim 1"]);
+  expect(asked).toEqual(["page after 100", "claim 0", "page after 0", "claim 1"]);
   asked.length = 0;
   expect((await clock.drive(source.exchange([], 1, {}))).won).toEqual([]);
-  expect(asked.slice(-2)).toEqual(["claim 0", "page after 0"]);
+  expect(asked).toEqual(["page after 100", "claim 0", "page after 0", "page after 100"]);
 });

@@ -65,6 +65,18 @@ begin
     end if;
   end if;
 
+  -- Failures are closed by a statement of their own. Rows of both are locked before, so that they are in one order.
+  if jsonb_path_exists(close_claims.outcomes, '$[*] ? (@.outcome == "failed")') then
+    perform
+       from (select o.item_id, o.work_type
+               from jsonb_to_recordset(close_claims.outcomes) as o(item_id uuid, work_type text)
+              order by o.item_id, o.work_type) as g
+      cross join lateral (
+        select from public.work_claims c
+         where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
+           for no key update) as locked;
+  end if;
+
   -- In the order of keys, as in every call that waits for rows. "= any (array[…])" and "is not distinct from" hold the
   -- planner to one look-up by key for each outcome: with plain equalities it could as well walk all that is held, or
   -- the whole table, once for each outcome, in a plan it made when the table was small.

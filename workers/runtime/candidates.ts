@@ -16,8 +16,12 @@ interface Candidate {
 /** How far a work type's walk through the pool has come. */
 interface Walk {
   readonly workType: string;
-  /** The seq of the last item of the last page; 0 is the beginning. */
+  /** The seq of the last item that was looked at; 0 is the beginning. */
   after: number;
+  /** The seq at which the present window ends; infinite in the last one, null before it is known. */
+  until: number | null;
+  /** Before this there is no new beginning: the last one found nothing. */
+  wrapAt: number;
   page: Candidate[];
   readAt: number;
 }
@@ -30,8 +34,22 @@ const taken =
 /** A page kept longer than this shows items that others have had, and payloads that may have changed. */
 const pageLifeMs = 10_000;
 
+/**
+ * So many items are looked at by one request. Each costs the database some ten microseconds, done or not: a pool of a
+ * million done ones would run into the API's time-out, and hold up the worker.
+ */
+const windowSize = 10_000;
+
+/** A walk that found nothing is begun anew only after so many times as long as it took. */
+const restFactor = 9;
+
+/** The item that ends the window after this one. */
+export function windowPath(pool: string, after: number): string {
+  return `work_items?select=seq&pool=eq.${encodeURIComponent(pool)}&seq=gt.${after}&order=seq&offset=${windowSize - 1}&limit=1`;
+}
+
 /** One page of candidates: an anti-join on the embed itself, which runs once an item, so the walk never starts over. */
-export function candidatesPath(pool: string, workType: string, after: number, limit: number): string {
+export function candidatesPath(pool: string, workType: string, after: number, until: number, limit: number): string {
   return `work_items?${[
     "select=id,seq,pool,source_key,payload,work_claims()",
     `pool=eq.${encodeURIComponent(pool)}`,
@@ -40,6 +58,7 @@ export function candidatesPath(pool: string, workType: string, after: number, li
     `work_claims.or=${taken}`,
     "work_claims=is.null",
     `seq=gt.${after}`,
+    ...(Number.isFinite(until) ? [`seq=lte.${until}`] : []),
     "order=seq",
     `limit=${limit}`,
   ].join("&")}`;
@@ -63,7 +82,7 @@ export function createCandidates(
   pool: string,
   options: SourceOptions,
 ): Source {
-  const walks = options.workTypes.map((workType): Walk => ({ workType, after: 0, page: [], readAt: 0 }));
+  const walks = options.workTypes.map((workType): Walk => ({ workType, after: 0, until: null, wrapAt: 0, page: [], readAt: 0 }));
   let turn = 0;
 
   async function claim(itemIds: string[], walk: Walk, call: CallOptions): Promise<Claim[]> {
@@ -80,20 +99,42 @@ export function createCandidates(
     );
   }
 
-  const read = (walk: Walk, limit: number, call: CallOptions): Promise<Candidate[]> =>
-    client.get(candidatesPath(pool, walk.workType, walk.after, limit), call);
+  /** The next page, window by window to the end of the pool. */
+  async function read(walk: Walk, limit: number, call: CallOptions): Promise<Candidate[]> {
+    for (;;) {
+      if (walk.until === null) {
+        const [last]: { seq: number }[] = await client.get(windowPath(pool, walk.after), call);
+        walk.until = last?.seq ?? Number.POSITIVE_INFINITY;
+      }
+      const { workType, after, until } = walk;
+      const page: Candidate[] = await client.get(candidatesPath(pool, workType, after, until, limit), call);
+      if (page.length === limit || !Number.isFinite(until)) {
+        walk.after = page.at(-1)?.seq ?? after;
+      } else {
+        walk.after = until;
+        walk.until = null;
+      }
+      if (page.length > 0 || !Number.isFinite(until)) {
+        return page;
+      }
+    }
+  }
 
   async function turnPage(walk: Walk, wanted: number, call: CallOptions): Promise<void> {
     // Four times what is wanted leaves room to spread; PostgREST cuts an answer at 1,000 rows.
     const limit = Math.min(1000, Math.max(50, wanted * 4));
     let page = walk.after > 0 ? await read(walk, limit, call) : [];
-    if (page.length === 0) {
-      // The walk wraps around. What dead workers held is taken back first: it may be all that is left.
+    if (page.length === 0 && clock.now() >= walk.wrapAt) {
+      // The walk begins anew. What dead workers held is taken back first: it may be all that is left.
+      const begunAt = clock.now();
       walk.after = 0;
+      walk.until = null;
       await claim([], walk, call);
       page = await read(walk, limit, call);
+      if (page.length === 0) {
+        walk.wrapAt = clock.now() + restFactor * (clock.now() - begunAt);
+      }
     }
-    walk.after = page.at(-1)?.seq ?? 0;
     walk.page = shuffled(page, random);
     walk.readAt = clock.now();
   }

@@ -2,7 +2,7 @@ import { type Claim, quoted, type Source, type SourceOptions, type Won } from ".
 import type { CallOptions, Client } from "./client.ts";
 import type { Clock } from "./clock.ts";
 import { randomUuid } from "./host.ts";
-import { releaseItems, statesOf } from "./release.ts";
+import { releaseItems } from "./release.ts";
 
 /** The database picks what is next in line, and takes the outcomes of what is done in the same round trip. */
 export function createPull(client: Client, clock: Clock, options: SourceOptions): Source {
@@ -25,7 +25,7 @@ export function createPull(client: Client, clock: Clock, options: SourceOptions)
         return { states: [], won: won(await client.rpc("claim_next", wanted, call)) };
       }
       const { released, claimed } = await client.rpc("finish_and_claim", { ...wanted, outcomes }, call);
-      return { states: statesOf(released), won: won(claimed) };
+      return { states: released, won: won(claimed) };
     },
     whyNothing: (call) => whyNothing(client, workTypes, call),
   };

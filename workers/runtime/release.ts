@@ -1,4 +1,4 @@
-import type { CallOptions, Client, Json } from "./client.ts";
+import type { CallOptions, Client } from "./client.ts";
 import { isHopeless, RequestError } from "./errors.ts";
 import { failed, messageOf, type Outcome } from "./outcome.ts";
 
@@ -8,12 +8,7 @@ export async function releaseItems(
   outcomes: Outcome[],
   call: CallOptions,
 ): Promise<string[]> {
-  return statesOf(await client.rpc("release_items", { worker_id: workerId, outcomes }, call));
-}
-
-/** The new state of each claim, in the order of the outcomes: as the word itself or in a row. */
-export function statesOf(released: Json): string[] {
-  return (released as (string | { state: string })[]).map((each) => (typeof each === "string" ? each : each.state));
+  return client.rpc("release_items", { worker_id: workerId, outcomes }, call);
 }
 
 /**
