@@ -2,7 +2,7 @@
 // Plain JavaScript without an import from npm, since on a fresh clone there is nothing else yet.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -15,6 +15,7 @@ if (Number.parseInt(process.versions.node, 10) < 20) {
 if (!isInstalled()) install();
 const sources = sourcesDigest();
 if (read(stamp) !== sources) build();
+linkCommand();
 
 /** npm notes in node_modules what it put there; what the lock file asks for has to be among it. */
 function isInstalled() {
@@ -43,16 +44,14 @@ function build() {
   const compiler = join(root, "node_modules", "typescript", "bin", "tsc");
   const { status } = spawnSync(process.execPath, [compiler, "-p", "tsconfig.json"], { cwd: root, stdio: "inherit" });
   if (status !== 0) stop("The build failed; the compiler's words are above.");
-  linkCommand();
   writeFileSync(stamp, sources);
 }
 
 /** npm links a package's command where the package is installed, not in its own clone: there `npx work-claims` needs this. */
 function linkCommand() {
-  if (process.platform === "win32") return;
   const command = join(root, "node_modules", ".bin", "work-claims");
+  if (process.platform === "win32" || existsSync(command)) return;
   chmodSync(join(root, "dist", "src", "cli", "main.js"), 0o755);
-  rmSync(command, { force: true });
   symlinkSync(join("..", "..", "dist", "src", "cli", "main.js"), command);
 }
 

@@ -14,7 +14,7 @@ afterAll(() => expectInvariants(sql));
 describe("is refused with a sentence, and changes nothing:", () => {
   test.each(calls)("$what ($name)", async ({ name, args, code, says }) => {
     const before = await contents(sql);
-    const error = await call(sql, name, args).catch((reason) => reason);
+    const error = await call<never>(sql, name, args).catch((reason: { code: string; message: string }) => reason);
     expect({ code: error.code, message: error.message }).toEqual({ code, message: expect.stringContaining(says) });
     expect(error.message.length).toBeLessThan(300);
     expect(await contents(sql)).toEqual(before);

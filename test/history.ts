@@ -59,7 +59,8 @@ function overlaps(steps: Step[]): string[] {
     const isGivenBack = own.some(
       (step) => (step.kind === "released" || step.kind === "left") && step.sent <= following.answered,
     );
-    const lastLease = Math.max(...own.map((step) => step.leaseTo ?? 0));
+    // A heartbeat may also shorten a lease.
+    const lastLease = own.filter((step) => step.kind === "claimed" || step.kind === "held").at(-1)?.leaseTo ?? 0;
     // Leases are told in microseconds and kept here in milliseconds.
     if (!isGivenBack && (following.leaseFrom ?? 0) < lastLease - 1) {
       found.push(`${claim.item} was claimed with fence ${following.fence} while fence ${claim.fence} was held`);

@@ -175,7 +175,9 @@ test("the walk through candidates goes on, wraps around, and takes back before i
       );
     }
     const query = new URL(String(input)).searchParams;
-    const [after = 0, until = Number.POSITIVE_INFINITY] = query.getAll("seq").map((bound) => Number(bound.split(".")[1]));
+    const [after = 0, until = Number.POSITIVE_INFINITY] = query
+      .getAll("seq")
+      .map((bound) => Number(bound.split(".")[1]));
     if (query.has("offset")) {
       return Response.json(after < 100 ? [{ seq: 100 }] : []);
     }

@@ -4,21 +4,23 @@ import type { OsUser } from "./os-user.ts";
 
 /**
  * A server process that cannot outlive this one. A shell beside it waits on a pipe that we hold; when we are gone, even by
- * SIGKILL, the pipe ends and the shell stops the server, and removes its files where they were to be thrown away.
+ * SIGKILL, the pipe ends and the shell stops the server.
  */
 const guarded = `
-( if ! read -r _ <&3; then
-    kill -s "$1" $$ 2>/dev/null
-    if [ -n "$2" ]; then
-      n=0
-      while [ -e "$2/postgres/postmaster.pid" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-      kill -s KILL $$ 2>/dev/null
-      rm -rf "$2"
-    fi
-  fi ) >/dev/null 2>&1 &
+( read -r _ <&3 || kill -s "$1" $$ ) >/dev/null 2>&1 &
 exec 3<&-
-shift 2
+shift
 exec "$@"
+`;
+
+/** The same for a folder: it waits for Postgres to have left it, and a little for what else was about to write. */
+const removing = `
+read -r _ <&3 && exit
+n=0
+while [ -e "$1/postgres/postmaster.pid" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+rm -rf "$1"
+sleep 1
+rm -rf "$1"
 `;
 
 export type ServerProcess = {
@@ -39,23 +41,17 @@ export type ServerCommand = {
   stopSignal: "INT" | "TERM";
   /** Where its output goes: a file descriptor, or a pipe to be read here. */
   output: number | "pipe";
-  /** A folder that goes when this process and the server are gone. */
-  removeAfter?: string | undefined;
 };
 
 export function startServer(command: ServerCommand): ServerProcess {
-  const child = spawn(
-    "/bin/sh",
-    ["-c", guarded, "sh", command.stopSignal, command.removeAfter ?? "", command.file, ...command.args],
-    {
-      ...command.user,
-      cwd: "/",
-      env: command.env,
-      // A session of its own: Ctrl-C in the terminal reaches us alone, and we stop things in order.
-      detached: true,
-      stdio: ["ignore", command.output, command.output, "pipe"],
-    },
-  );
+  const child = spawn("/bin/sh", ["-c", guarded, "sh", command.stopSignal, command.file, ...command.args], {
+    ...command.user,
+    cwd: "/",
+    env: command.env,
+    // A session of its own: Ctrl-C in the terminal reaches us alone, and we stop things in order.
+    detached: true,
+    stdio: ["ignore", command.output, command.output, "pipe"],
+  });
   let isOver = false;
   const lifeline = child.stdio[3] as Writable;
   // The guard's end of the pipe may close first; that is no fault.
@@ -89,4 +85,20 @@ export async function stopServer(server: ServerProcess, signal: NodeJS.Signals, 
   const timer = setTimeout(() => server.kill("SIGKILL"), patienceMs);
   await server.exited;
   clearTimeout(timer);
+}
+
+/** Have a folder removed when this process is killed; the answer takes that back. */
+export function removeWhenKilled(folder: string): () => void {
+  const child = spawn("/bin/sh", ["-c", removing, "sh", folder], {
+    cwd: "/",
+    detached: true,
+    stdio: ["ignore", "ignore", "ignore", "pipe"],
+  });
+  const lifeline = child.stdio[3] as Writable & { unref?: () => void };
+  lifeline.on("error", () => {});
+  child.on("error", () => {});
+  // Neither keeps this process alive.
+  child.unref();
+  lifeline.unref?.();
+  return () => lifeline.end("left\n");
 }

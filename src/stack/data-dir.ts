@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { chmod, chown, link, mkdir, mkdtemp, readdir, readFile, rename, rm, unlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { removeWhenKilled } from "./child.ts";
 import { createKeys, type Keys } from "./keys.ts";
 import { canEnter, type OsUser } from "./os-user.ts";
 import { identify, isAlive, type ProcessIdentity } from "./process-identity.ts";
@@ -70,11 +71,14 @@ async function openEphemeral(path: string | undefined, user: OsUser): Promise<Da
   const home = [tmpdir(), "/tmp"].find((folder) => !user || canEnter(folder, user)) ?? tmpdir();
   if (wanted) await mkdir(wanted, { recursive: true });
   const folder = wanted ?? (await mkdtemp(join(home, "work-claims-")));
+  const keep = removeWhenKilled(folder);
+  const remove = async (): Promise<void> => {
+    await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+    keep();
+  };
   await mkdir(join(folder, "logs"), { recursive: true });
-  // Whoever outlives this process removes it all, and that is Postgres' guard.
-  if (user) for (const part of [folder, join(folder, "logs")]) await chown(part, user.uid, user.gid);
+  if (user) await chown(folder, user.uid, user.gid);
   await chmod(folder, 0o700);
-  const remove = (): Promise<void> => rm(folder, { recursive: true, force: true, maxRetries: 5 });
   if (user && !canEnter(folder, user)) {
     await remove();
     throw new Error(`${folder} is out of reach for the user ${user.uid} that Postgres runs as; name another folder`);

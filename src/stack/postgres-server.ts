@@ -46,28 +46,37 @@ export async function runPostgres(plan: PostgresPlan): Promise<PostgresServer> {
     }
   }
 
-  function watch(watched: ServerProcess): void {
-    void watched.exited.then(async ({ code, signal }) => {
-      if (!isWanted || watched !== server) return;
-      plan.log(`Postgres ended by itself (${signal ?? `code ${code}`}); it is started again`);
-      for (let pause = 50; isWanted && watched === server; pause = Math.min(pause * 2, 2_000)) {
-        try {
-          await clearPredecessor(plan.cluster);
-          await restart();
-        } catch (error) {
-          plan.log(String(error));
-          await sleep(pause);
-        }
-      }
+  let starting: Promise<void> | undefined;
+
+  /** One start at a time, tried until it succeeds or is unwanted. */
+  function restart(): Promise<void> {
+    starting ??= restartUntilReady().finally(() => {
+      starting = undefined;
     });
+    return starting;
   }
 
-  async function restart(): Promise<void> {
-    const next = await launch(plan, port);
-    if (!isWanted) return stopServer(next, "SIGINT", 10_000);
-    server = next;
-    watch(server);
-    plan.onRestart();
+  async function restartUntilReady(): Promise<void> {
+    for (let pause = 50; isWanted; pause = Math.min(pause * 2, 2_000)) {
+      try {
+        await clearPredecessor(plan.cluster);
+        server = await launch(plan, port);
+        watch(server);
+        plan.onRestart();
+        return;
+      } catch (error) {
+        plan.log(String(error));
+        await sleep(pause);
+      }
+    }
+  }
+
+  function watch(watched: ServerProcess): void {
+    void watched.exited.then(({ code, signal }) => {
+      if (!isWanted) return;
+      plan.log(`Postgres ended by itself (${signal ?? `code ${code}`}); it is started again`);
+      void restart();
+    });
   }
 
   watch(server);
@@ -76,6 +85,7 @@ export async function runPostgres(plan: PostgresPlan): Promise<PostgresServer> {
     pid: () => server.pid,
     stop: async (mode) => {
       isWanted = false;
+      await starting;
       await stopServer(server, mode === "fast" ? "SIGINT" : "SIGQUIT", 15_000);
     },
     start: async () => {
@@ -95,7 +105,6 @@ async function launch(plan: PostgresPlan, port: number): Promise<ServerProcess> 
     user: plan.user,
     stopSignal: "INT",
     output,
-    removeAfter: plan.dataDir.ephemeral ? plan.dataDir.path : undefined,
   });
   closeSync(output);
   // Recovery after a crash may read a lot; a minute is far beyond what a local database needs.

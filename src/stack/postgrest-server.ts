@@ -28,26 +28,30 @@ export type PostgrestPlan = {
 };
 
 export async function runPostgrest(plan: PostgrestPlan): Promise<PostgrestServer> {
-  let { server, port } = await launch(plan);
   let isWanted = true;
+  let { server, port } = await launch(plan, () => isWanted);
+  let starting: Promise<void> | undefined;
 
   function watch(watched: ServerProcess): void {
-    void watched.exited.then(async ({ code, signal }) => {
+    void watched.exited.then(({ code, signal }) => {
       if (!isWanted) return;
       plan.log(`PostgREST ended by itself (${signal ?? `code ${code}`}); it is started again`);
-      for (let pause = 50; isWanted; pause = Math.min(pause * 2, 2_000)) {
-        try {
-          const next = await launch(plan);
-          if (!isWanted) return stopServer(next.server, "SIGTERM", 3_000);
-          ({ server, port } = next);
-          plan.onRestart();
-          return watch(server);
-        } catch (error) {
-          plan.log(String(error));
-          await sleep(pause);
-        }
-      }
+      starting = restartUntilReady();
     });
+  }
+
+  async function restartUntilReady(): Promise<void> {
+    for (let pause = 50; isWanted; pause = Math.min(pause * 2, 2_000)) {
+      try {
+        ({ server, port } = await launch(plan, () => isWanted));
+        watch(server);
+        plan.onRestart();
+        return;
+      } catch (error) {
+        if (isWanted) plan.log(String(error));
+        await sleep(pause);
+      }
+    }
   }
 
   watch(server);
@@ -58,12 +62,13 @@ export async function runPostgrest(plan: PostgrestPlan): Promise<PostgrestServer
     reconnect: () => server.kill("SIGUSR1"),
     stop: async () => {
       isWanted = false;
+      await starting;
       await stopServer(server, "SIGTERM", 3_000);
     },
   };
 }
 
-async function launch(plan: PostgrestPlan): Promise<{ server: ServerProcess; port: number }> {
+async function launch(plan: PostgrestPlan, isWanted: () => boolean): Promise<{ server: ServerProcess; port: number }> {
   const port = await freePort();
   const server = startServer({
     file: plan.file,
@@ -74,6 +79,7 @@ async function launch(plan: PostgrestPlan): Promise<{ server: ServerProcess; por
     output: "pipe",
   });
   const output = createWriteStream(join(plan.logs, "postgrest.log"), { flags: "a", mode: 0o600 });
+  output.on("error", (error) => plan.log(`PostgREST's log is not written: ${error.message}`));
   let lines = "";
   const keep = (chunk: Buffer): void => {
     lines = (lines + chunk.toString()).slice(-2_000);
@@ -81,11 +87,11 @@ async function launch(plan: PostgrestPlan): Promise<{ server: ServerProcess; por
   };
   server.child.stdout?.on("data", keep);
   server.child.stderr?.on("data", keep);
-  void server.exited.then(() => output.end());
+  server.child.once("close", () => output.end());
   const limit = performance.now() + 30_000;
   while (!(await hasSchema(port))) {
     if (server.hasExited()) throw new Error(`PostgREST did not start; it said\n${lines.trimEnd()}`);
-    if (plan.signal.aborted || performance.now() > limit) {
+    if (plan.signal.aborted || !isWanted() || performance.now() > limit) {
       await stopServer(server, "SIGTERM", 3_000);
       plan.signal.throwIfAborted();
       throw new Error(`PostgREST was not ready after 30 seconds; it said\n${lines.trimEnd()}`);

@@ -45,7 +45,7 @@ grant execute on function work.reap to service_role;
 
 -- Every claim call begins with this: lapsed leases are taken back, what is due is readied, at most 1,000 of each, and
 -- the worker was seen. The answer is which of the work types are open: declared and not paused.
-create or replace function work.catch_up(worker_id text, work_types text[])
+create or replace function work.catch_up(worker_id text, work_types text[], item_ids uuid[])
 returns text[]
 language plpgsql
 set search_path = ''
@@ -66,6 +66,15 @@ begin
          exists (select from public.work_workers w where w.id = catch_up.worker_id and w.last_seen_at < recently),
          array(select t.name from public.work_types t where t.name = any (catch_up.work_types) and not t.paused)
     into has_lapsed, has_due, is_unseen, open_types;
+  -- Rows that the caller will wait for are locked first, in the order of keys: it must not wait with others in hand.
+  if (has_lapsed or has_due) and cardinality(catch_up.item_ids) > 0 then
+    perform
+       from (select distinct u.id from unnest(catch_up.item_ids) as u(id) order by u.id) as wanted
+      cross join lateral (
+        select from public.work_claims c
+         where c.item_id = any (array[wanted.id]) and c.work_type = any (catch_up.work_types)
+           for no key update) as locked;
+  end if;
   if has_lapsed then
     perform work.reap(1000);
   end if;

@@ -67,7 +67,7 @@ begin
   if claim_items.request_id is not null and work.is_repeated(claim_items.request_id) then
     return work.claims_of_request(claim_items.worker_id, claim_items.request_id, false);
   end if;
-  open_types := work.catch_up(claim_items.worker_id, array[claim_items.work_type]);
+  open_types := work.catch_up(claim_items.worker_id, array[claim_items.work_type], claim_items.item_ids);
   if cardinality(claim_items.item_ids) = 0 then
     return '[]';
   end if;
@@ -221,7 +221,7 @@ begin
     return work.claims_of_request(worker_id, request_id, true);
   end if;
   return work.take_next(
-    work.catch_up(worker_id, work_types), worker_id, least(max_items, 1000), ttl_seconds, request_id);
+    work.catch_up(worker_id, work_types, '{}'), worker_id, least(max_items, 1000), ttl_seconds, request_id);
 end
 $$;
 comment on function public.claim_next is

@@ -268,7 +268,7 @@ begin
   return json_build_object(
     'released', states,
     'claimed', work.take_next(
-      work.catch_up(worker_id, work_types), worker_id, least(max_items, 1000), ttl_seconds, request_id));
+      work.catch_up(worker_id, work_types, '{}'), worker_id, least(max_items, 1000), ttl_seconds, request_id));
 end
 $$;
 comment on function public.finish_and_claim is

@@ -82,7 +82,9 @@ export function createCandidates(
   pool: string,
   options: SourceOptions,
 ): Source {
-  const walks = options.workTypes.map((workType): Walk => ({ workType, after: 0, until: null, wrapAt: 0, page: [], readAt: 0 }));
+  const walks = options.workTypes.map(
+    (workType): Walk => ({ workType, after: 0, until: null, wrapAt: 0, page: [], readAt: 0 }),
+  );
   let turn = 0;
 
   async function claim(itemIds: string[], walk: Walk, call: CallOptions): Promise<Claim[]> {
