@@ -15,11 +15,18 @@ import { startStack } from "../src/stack/stack.ts";
 let folder: string;
 
 beforeEach(async () => {
-  folder = await mkdtemp(join(tmpdir(), "work-claims-test-"));
+  folder = await openFolder();
 });
 afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
+
+/** A folder that Postgres' user can enter too. */
+async function openFolder(): Promise<string> {
+  const made = await mkdtemp(join(tmpdir(), "work-claims-test-"));
+  await chmod(made, 0o755);
+  return made;
+}
 
 const command = join(packageRoot(), "dist", "src", "cli", "main.js");
 
@@ -79,7 +86,7 @@ test("data and keys are kept between runs", async () => {
 });
 
 test("two stacks run side by side, and a third on the same data is told who holds it", async () => {
-  const other = await mkdtemp(join(tmpdir(), "work-claims-test-"));
+  const other = await openFolder();
   const stacks = await Promise.all([startStack({ dataDir: folder }), startStack({ dataDir: other })]);
   try {
     expect(new Set(stacks.flatMap((stack) => [stack.url, stack.dbUrl])).size).toBe(4);

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import postgres from "postgres";
@@ -183,6 +183,7 @@ test("an ephemeral stack leaves no folder", async () => {
 
 test("keys and the superuser's password are for the owner's eyes", async () => {
   const dataDir = await mkdtemp(join(tmpdir(), "work-claims-test-"));
+  await chmod(dataDir, 0o755);
   const stack = await startStack({ dataDir });
   try {
     for (const name of ["keys.json", "stack.json", "stack.lock"]) {

@@ -87,23 +87,28 @@ async function openEphemeral(path: string | undefined, user: OsUser): Promise<Da
 }
 
 /** Postgres' files lie in the data folder; where its user cannot go there, elsewhere, and a note in the folder says where. */
-export async function clusterHome(folder: string, user: OsUser): Promise<string> {
-  const noteFile = join(folder, "postgres-is-in.txt");
-  const noted = (await readFile(noteFile, "utf8").catch(() => "")).trim();
-  if (noted) return noted;
-  if (!user || canEnter(folder, user)) return folder;
+async function clusterHome(folder: string, user: OsUser): Promise<string> {
+  const noted = await notedClusterHome(folder);
+  if (noted !== folder || !user || canEnter(folder, user)) return noted;
   for (const home of reachableHomes()) {
     await mkdir(home, { recursive: true, mode: 0o755 });
     await refuseForeign(home);
     if (!canEnter(home, user)) continue;
     const elsewhere = join(home, `data-${randomBytes(6).toString("hex")}`);
     await mkdir(elsewhere, { mode: 0o711 });
-    await writeFile(noteFile, `${elsewhere}\n`);
+    await writeFile(join(folder, elsewhereNote), `${elsewhere}\n`);
     return elsewhere;
   }
   throw new Error(
     `${folder} is out of reach for the user ${user.uid} that Postgres runs as; name another folder with --data`,
   );
+}
+
+const elsewhereNote = "postgres-is-in.txt";
+
+/** Where a data folder's cluster is, if it has one. */
+export async function notedClusterHome(folder: string): Promise<string> {
+  return (await readFile(join(folder, elsewhereNote), "utf8").catch(() => "")).trim() || folder;
 }
 
 /** One process a data folder: the lock names its holder, and a holder that is gone loses it. */

@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import { clearPredecessor } from "./cluster.ts";
-import { clusterHome, holderOf, lock, removeNote } from "./data-dir.ts";
-import { serverUser } from "./os-user.ts";
+import { holderOf, lock, notedClusterHome, removeNote } from "./data-dir.ts";
 import { hasLeft, isAlive } from "./process-identity.ts";
 import { endPredecessors } from "./stack.ts";
 
@@ -25,7 +24,7 @@ export async function stopStack(path: string, log: (line: string) => void): Prom
   const unlock = await lock(path);
   try {
     const ended = await endPredecessors(path, log);
-    const left = await clearPredecessor(join(await clusterHome(path, serverUser()), "postgres"));
+    const left = await clearPredecessor(join(await notedClusterHome(path), "postgres"));
     await removeNote(path);
     if (wasRunning) return "running";
     return ended > 0 || left === "a running server" ? "left over" : "nothing";
