@@ -82,6 +82,8 @@ test.each([
   [() => new Response("oops", { status: 500 }), true],
   [() => new Response('[{"item_id":', { status: 200 }), true],
   [() => refused(500, "XX000"), false],
+  [() => Response.json({ code: "", message: "", details: null, hint: null }, { status: 400 }), true],
+  [() => new Response("bad request", { status: 400 }), false],
   [() => refused(400, "PT400"), false],
   [() => refused(401, "PGRST301"), false],
   [() => refused(403, "42501"), false],

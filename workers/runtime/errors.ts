@@ -59,7 +59,10 @@ export function retryAfter(header: string | null): number {
 export function errorOf(status: number, body: string, retryAfterHeader: string | null, what: string): RequestError {
   const told = bodyOf(body);
   const code = told.code ?? "";
-  const is = { status, code, isRetryable: isPassing(status, code), retryAfterMs: retryAfter(retryAfterHeader) };
+  // PostgREST answers 400 with an empty code where the database dropped the connection in the middle of a request.
+  const isDropped = told.code === "" && told.message === "";
+  const isRetryable = isDropped || isPassing(status, code);
+  const is = { status, code, isRetryable, retryAfterMs: retryAfter(retryAfterHeader) };
   if (status === 404 && ["PGRST202", "PGRST205", "42883", "42P01"].includes(code)) {
     return new RequestError(
       `${what} is not there: work-claims is not installed in this project; run work-claims init and supabase db push`,
