@@ -89,3 +89,21 @@ export async function endWaits(sql: Sql, type: string): Promise<void> {
     update public.work_claims set due_at = clock_timestamp() - interval '1 second'
      where work_type = ${type} and status = 'waiting'`;
 }
+
+/** Asks until it is so. */
+export async function waitUntil(isTrue: () => Promise<boolean>): Promise<void> {
+  for (const limit = Date.now() + 20_000; !(await isTrue()); ) {
+    if (Date.now() > limit) {
+      throw new Error("it was not so within 20 seconds");
+    }
+  }
+}
+
+/** Asks until a call in this database waits for another one's lock. */
+export function someoneWaits(sql: Sql): Promise<void> {
+  return waitUntil(async () => {
+    const waiting = await sql`
+      select from pg_locks l join pg_stat_activity a using (pid) where not l.granted and a.datname = current_database()`;
+    return waiting.length > 0;
+  });
+}

@@ -1,11 +1,11 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call, line } from "./calls.ts";
+import { type Claim, call, line, next, release, someoneWaits } from "./calls.ts";
 import { openDatabase, type Sql } from "./database.ts";
 import { contradictions, type Step } from "./history.ts";
 import { expectInvariants } from "./invariants.ts";
 import { seeded } from "./random.ts";
 
-const { sql, owner, as } = await openDatabase();
+const { sql, owner, admin, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));
 
 const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
@@ -200,6 +200,41 @@ describe("the check of the history itself", () => {
     ["one fence for two", [first, { ...first, worker: "b" }]],
   ] as [string, Step[]][])("finds %s", (_, history) => {
     expect(contradictions(history)).not.toEqual([]);
+  });
+});
+
+describe("a call that waits for another", () => {
+  test("draws its fence when it has the row, so that the fence never goes back", async () => {
+    const { type, ids } = await line(sql, 1);
+    const first = as("service_role");
+    const args = { item_ids: ids, work_type: type };
+    await first`begin`;
+    await first`select from work_claims where item_id = any(${ids}) for update`;
+    const waiting = call<Claim[]>(as("service_role"), "claim_items", { ...args, worker_id: "second" });
+    await someoneWaits(admin);
+    const [before] = await call<Claim[]>(first, "claim_items", { ...args, worker_id: "first" });
+    await release(first, "first", before, "released");
+    await first`commit`;
+    const [after] = await waiting;
+    expect(after?.fence).toBeGreaterThan(before?.fence ?? 0);
+  });
+
+  test("holds nothing that comes later in the order of keys", async () => {
+    const { type } = await line(sql, 2);
+    const claims = await next(sql, type, "a", 2);
+    const [low, high] = claims.sort((one, other) => (one.item_id < other.item_id ? -1 : 1));
+    const blocker = as("service_role");
+    await blocker`begin`;
+    await blocker`select from work_claims where item_id = ${low?.item_id ?? ""} and work_type = ${type} for update`;
+    const outcomes = [
+      { ...high, outcome: "succeeded" },
+      { ...low, outcome: "failed" },
+    ];
+    const releasing = call(as("service_role"), "release_items", { worker_id: "a", outcomes });
+    await someoneWaits(admin);
+    await blocker`select from work_claims where item_id = ${high?.item_id ?? ""} and work_type = ${type} for update nowait`;
+    await blocker`commit`;
+    expect(await releasing).toEqual(["succeeded", "waiting"]);
   });
 });
 

@@ -1,9 +1,9 @@
 import { afterAll, expect, test } from "vitest";
-import { call, next } from "./calls.ts";
+import { call, next, someoneWaits } from "./calls.ts";
 import { openDatabase, type Sql } from "./database.ts";
 import { expectInvariants } from "./invariants.ts";
 
-const { sql, owner, as } = await openDatabase();
+const { sql, owner, admin, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));
 
 interface Step {
@@ -105,11 +105,12 @@ test("a work type declared while an insert is under way misses none of its items
   await writer`begin`;
   await writer`insert into slow select g from generate_series(1, 100) g`;
   const declared = call(sql, "define_work_type", { work_type: "wait", pool: "slow" });
-  const another = owner`insert into slow select g from generate_series(201, 205) g`;
+  const another = declared.then(() => owner`insert into slow select g from generate_series(201, 205) g`);
+  const enrolled = another.then(() => enrollAll(owner, "slow", 1000));
+  await Promise.race([enrolled, someoneWaits(admin)]);
   await writer`insert into slow values (101)`;
   await writer`commit`;
-  await Promise.all([declared, another]);
-  await enrollAll(owner, "slow", 1000);
+  await enrolled;
   expect(await missing("slow", "wait")).toEqual([]);
 });
 

@@ -80,6 +80,9 @@ async function strike(signal: "SIGKILL" | "SIGSTOP"): Promise<{ name: string; ch
       if (!struck.has(name) && (await heldBy(name)) > 0) {
         struck.add(name);
         child.kill(signal);
+        if (signal === "SIGKILL") {
+          startWorker();
+        }
         if ((await heldBy(name)) > 0) {
           return { name, child };
         }
@@ -93,7 +96,6 @@ async function strike(signal: "SIGKILL" | "SIGSTOP"): Promise<{ name: string; ch
 
 async function kill(): Promise<void> {
   await strike("SIGKILL");
-  startWorker();
 }
 
 /** Stops a worker past its lease, until others have what it held, and lets it go on. */

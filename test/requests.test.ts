@@ -1,5 +1,5 @@
 import { afterAll, expect, test } from "vitest";
-import { type Claim, call, events, line, next, stored } from "./calls.ts";
+import { type Claim, call, events, line, next, stored, waitUntil } from "./calls.ts";
 import { openDatabase } from "./database.ts";
 import { expectInvariants } from "./invariants.ts";
 
@@ -112,10 +112,3 @@ test("request ids are forgotten after an hour, those of the last hour are not", 
   const [kept] = await sql`select count(*)::integer as count from work.requests`;
   expect(kept?.count).toBeGreaterThan(recent[0]?.count);
 });
-
-async function waitUntil(isTrue: () => Promise<boolean>): Promise<void> {
-  const limit = Date.now() + 20_000;
-  while (!(await isTrue())) {
-    expect(Date.now()).toBeLessThan(limit);
-  }
-}
