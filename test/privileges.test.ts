@@ -8,7 +8,16 @@ const api = [
   ...["release_claims_for_worker", "release_item", "release_items", "retire_worker", "retry_items"],
 ];
 const helpers = [
-  ...["catch_up", "check_choice", "check_claim", "check_list", "check_name", "check_pool", "check_ttl"],
+  ...[
+    "catch_up",
+    "check_choice",
+    "check_claim",
+    "check_list",
+    "check_name",
+    "check_outcomes",
+    "check_pool",
+    "check_ttl",
+  ],
   ...["claims_of_request", "close_claims", "is_repeated", "mirror_rows", "payload_of", "pool_lock_key", "reap"],
   ...["refuse", "saw_worker", "source_key", "take_next", "wrong_item", "wrong_outcome"],
 ];

@@ -1,6 +1,15 @@
 -- The private schema, the fence, and how an argument is refused.
 set lock_timeout = '10s';
 
+-- A schema of that name that is somebody's own is left alone.
+do $$
+begin
+  if to_regnamespace('work') is not null
+    and coalesce(obj_description(to_regnamespace('work'), 'pg_namespace'), '') not like 'work-claims:%' then
+    raise exception 'this database has a schema "work" of its own, the name that work-claims uses; rename it first';
+  end if;
+end
+$$;
 create schema if not exists work;
 comment on schema work is 'work-claims: private helpers. Nothing in it is exposed through the API.';
 revoke all on schema work from public, anon, authenticated;
@@ -13,11 +22,14 @@ comment on sequence work.fence is 'The fence of each claim: every claim takes th
 revoke all on sequence work.fence from public, anon, authenticated;
 grant usage, select on sequence work.fence to service_role;
 
+-- Every function names pg_catalog first and pg_temp last: with an empty search_path a caller's temporary types would
+-- still be found first, also inside the triggers that run as their owner.
+
 -- Stops the call with one sentence: what was given, what was expected. PTxyz becomes HTTP status xyz.
 create or replace function work.refuse(argument text, given text, expected text, code text default 'PT400')
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using
@@ -40,7 +52,7 @@ grant execute on function work.refuse to service_role;
 create or replace function work.check_name(argument text, given text)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if given is null or length(given) not between 1 and 200 then
@@ -57,7 +69,7 @@ grant execute on function work.check_name to service_role;
 create or replace function work.check_list(argument text, given jsonb)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if given is null or jsonb_typeof(given) <> 'array' then
@@ -78,7 +90,7 @@ grant execute on function work.check_list to service_role;
 create or replace function work.check_ttl(ttl_seconds integer)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if ttl_seconds not between 1 and 86400 then

@@ -35,7 +35,7 @@ create or replace function work.pool_lock_key(pool text)
 returns bigint
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ select hashtextextended('work-claims pool ' || pool, 0) $$;
 comment on function work.pool_lock_key is 'The advisory lock that keeps inserts into a pool and declarations for it apart.';
 revoke execute on function work.pool_lock_key from public, anon, authenticated;
@@ -55,7 +55,7 @@ create or replace function public.define_work_type(
 )
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 #variable_conflict use_column

@@ -3,8 +3,8 @@ create table if not exists public.work_pools (
   name text primary key check (length(name) between 1 and 200),
   source regclass unique,
   key_columns text[],
-  key_types text[],
-  key_is_uuid boolean generated always as (key_types = array['uuid']) stored,
+  key_attnums int2[],
+  key_is_uuid boolean not null default false,
   payload_columns text[],
   priority_column text,
   run_after_column text,
@@ -29,7 +29,7 @@ insert into public.work_pools (name) values ('default') on conflict do nothing;
 create or replace function work.check_pool(pool text)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if check_pool.pool is null or not exists (select from public.work_pools p where p.name = check_pool.pool) then
@@ -56,7 +56,7 @@ create table if not exists public.work_items (
   payload jsonb not null default '{}' check (pg_column_size(payload) <= 1048576),
   priority integer not null default 0 check (priority between -1000000 and 1000000),
   dedupe_key text check (length(dedupe_key) between 1 and 500),
-  run_after timestamptz,
+  run_after timestamptz check (run_after > '-infinity'),
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_items is
@@ -83,7 +83,7 @@ create or replace function work.wrong_item(item jsonb)
 returns text
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   priority numeric;
@@ -109,7 +109,7 @@ begin
   if jsonb_typeof(item -> 'pool') not in ('string', 'null') then
     return 'pool is the name of a pool';
   end if;
-  if jsonb_typeof(item -> 'run_after') not in ('string', 'null') then
+  if jsonb_typeof(item -> 'run_after') not in ('string', 'null') or item ->> 'run_after' ~* '^\s*[-+]?inf' then
     return 'run_after is a time, such as "2030-01-31T12:00:00Z"';
   end if;
   if pg_column_size(item -> 'payload') > 1048576 then
@@ -129,7 +129,7 @@ grant execute on function work.wrong_item to service_role;
 create or replace function public.enqueue_items(items jsonb, request_id uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off

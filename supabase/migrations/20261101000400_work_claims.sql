@@ -58,7 +58,7 @@ grant select, insert, update, delete on public.work_claims to service_role;
 create or replace function work.enroll_new_items()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   pool_name text;
@@ -87,7 +87,7 @@ create or replace trigger enroll_new_items
 create or replace function work.move_open_claims()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_hashjoin = on
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -120,7 +120,7 @@ begin
            else 'ready'
          end,
          due_at = case
-           when m.is_rescheduled and c.status in ('ready', 'waiting') then coalesce(m.run_after, clock_timestamp())
+           when m.is_rescheduled and c.status in ('ready', 'waiting', 'claimed') then coalesce(m.run_after, clock_timestamp())
            else c.due_at
          end
     from changed m
@@ -139,16 +139,17 @@ create or replace trigger move_open_claims
 create or replace function work.keep_used_type()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if exists (select from public.work_claims c where c.work_type = old.name) then
+  if (tg_op = 'DELETE' or new.name <> old.name)
+    and exists (select from public.work_claims c where c.work_type = old.name) then
     perform work.refuse('work type', old.name, 'it has claims; delete them first, or set paused', 'PT409');
   end if;
-  return old;
+  return case when tg_op = 'DELETE' then old else new end;
 end
 $$;
-comment on function work.keep_used_type is 'Trigger: a work type that has claims is not deleted.';
+comment on function work.keep_used_type is 'Trigger: a work type that has claims is neither deleted nor renamed.';
 revoke execute on function work.keep_used_type from public, anon, authenticated;
 create or replace trigger keep_used_type
-  before delete on public.work_types for each row execute function work.keep_used_type();
+  before delete or update of name on public.work_types for each row execute function work.keep_used_type();

@@ -28,7 +28,7 @@ revoke all on sequence public.work_events_id_seq from public, anon, authenticate
 create or replace function work.prune_events()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off

@@ -29,7 +29,7 @@ create or replace function public.register_worker(
 )
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
@@ -80,7 +80,7 @@ grant execute on function public.register_worker to service_role;
 create or replace function public.retire_worker(worker_id text)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
@@ -99,7 +99,7 @@ grant execute on function public.retire_worker to service_role;
 create or replace function work.saw_worker(worker_id text)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -107,7 +107,11 @@ declare
 begin
   update public.work_workers w
      set last_seen_at = clock_timestamp(), retired_at = null
-   where w.id = saw_worker.worker_id and w.last_seen_at < recently;
+   where w.ctid = any (array(
+           -- Not waited for: another call of the worker may hold it, and wait for claims that this one has.
+           select s.ctid from public.work_workers s
+            where s.id = saw_worker.worker_id and s.last_seen_at < recently
+              for no key update skip locked));
 end
 $$;
 comment on function work.saw_worker is 'Notes that a worker is alive.';

@@ -1,11 +1,29 @@
 -- What time does to claims: leases end, waits end.
 
--- Take back claims whose lease has ended. Each counts a crash; with no crash left the claim ends failed.
-create or replace function work.reap(max_items integer)
+-- How many leases of this work type may end without a release; the default where nobody declared it.
+create or replace function work.max_crashes(work_type text)
 returns integer
 language plpgsql
-set search_path = ''
+stable
+set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
+begin
+  return coalesce((select t.max_crashes from public.work_types t where t.name = max_crashes.work_type), 5);
+end
+$$;
+comment on function work.max_crashes is 'How many leases of this work type may end without a release.';
+revoke execute on function work.max_crashes from public, anon, authenticated;
+grant execute on function work.max_crashes to service_role;
+
+-- Take back claims whose lease has ended: the longest ended, and these items' in any case. Each counts a crash; with
+-- no crash left the claim ends failed.
+create or replace function work.reap(max_items integer, item_ids uuid[], work_types text[])
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
 declare
   moment timestamptz := clock_timestamp();
   reaped integer;
@@ -13,22 +31,30 @@ begin
   with lapsed as (
     update public.work_claims c
        set crashes = c.crashes + 1,
-           status = case when c.crashes + 1 < t.max_crashes then 'ready' else 'failed' end,
-           finished_at = case when c.crashes + 1 < t.max_crashes then null else moment end,
+           status = case when c.crashes + 1 >= work.max_crashes(c.work_type) then 'failed'
+                         when c.due_at > moment then 'waiting'
+                         else 'ready' end,
+           finished_at = case when c.crashes + 1 >= work.max_crashes(c.work_type) then moment end,
            error = format('the lease of worker %s ended without a release (crash %s of %s)',
-             c.worker_id, c.crashes + 1, t.max_crashes),
-           due_at = moment,
+             c.worker_id, c.crashes + 1, work.max_crashes(c.work_type)),
+           due_at = greatest(c.due_at, moment),
            worker_id = null,
            progress = null
-      from public.work_types t
      where c.ctid = any (array(
              select l.ctid from public.work_claims l
               where l.status = 'claimed' and l.expires_at <= moment
               order by l.expires_at
-              limit max_items
-                for no key update skip locked))
+              limit reap.max_items
+                for no key update skip locked)
+           || array(
+             select l.row_id
+               from unnest(reap.item_ids) as wanted(id)
+              cross join lateral (
+                select k.ctid as row_id from public.work_claims k
+                 where k.item_id = any (array[wanted.id]) and k.work_type = any (reap.work_types)
+                   and k.status is not distinct from 'claimed' and k.expires_at <= moment
+                   for no key update skip locked) as l))
        and c.status = 'claimed'
-       and t.name = c.work_type
     returning c.item_id, c.work_type, c.fence, c.error
   ),
   told as (
@@ -39,7 +65,7 @@ begin
   return reaped;
 end
 $$;
-comment on function work.reap is 'Takes back at most so many claims whose lease has ended.';
+comment on function work.reap is 'Takes back claims whose lease has ended: at most so many, and those of these items.';
 revoke execute on function work.reap from public, anon, authenticated;
 grant execute on function work.reap to service_role;
 
@@ -48,7 +74,7 @@ grant execute on function work.reap to service_role;
 create or replace function work.catch_up(worker_id text, work_types text[], item_ids uuid[])
 returns text[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -76,7 +102,7 @@ begin
            for no key update) as locked;
   end if;
   if has_lapsed then
-    perform work.reap(1000);
+    perform work.reap(1000, coalesce(catch_up.item_ids, '{}'), catch_up.work_types);
   end if;
   if has_due then
     update public.work_claims c
@@ -104,7 +130,7 @@ grant execute on function work.catch_up to service_role;
 create or replace function public.reap_expired_claims(max_items integer default 1000)
 returns integer
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -115,7 +141,7 @@ begin
   if max_items is null or max_items < 1 then
     perform work.refuse('max_items', max_items::text, 'at least 1 was expected');
   end if;
-  return work.reap(least(max_items, 10000));
+  return work.reap(least(max_items, 10000), '{}', '{}');
 end
 $$;
 comment on function public.reap_expired_claims is

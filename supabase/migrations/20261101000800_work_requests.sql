@@ -19,7 +19,7 @@ grant select, insert, update, delete on work.requests to service_role;
 create or replace function work.is_repeated(request_id uuid)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare

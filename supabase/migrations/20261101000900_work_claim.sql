@@ -5,7 +5,7 @@ create or replace function work.claims_of_request(worker_id text, request_id uui
 returns json
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
     json_agg(
@@ -39,7 +39,7 @@ create or replace function public.claim_items(
 )
 returns json
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -84,7 +84,7 @@ begin
   -- In the order of ids, so that no two calls wait for each other in a circle. The primary key decides who wins; the
   -- fence is drawn after the wait for a row, so that it grows with every claim of it.
   -- An item that is deleted meanwhile fails the insert, and is not there the next time.
-  loop
+  for attempt in 1..100 loop
     begin
       with won as (
         insert into public.work_claims as c
@@ -114,7 +114,9 @@ begin
                 w.expires_at, w.failures, w.crashes) as told;
       exit;
     exception when foreign_key_violation then
-      null;
+      if attempt = 100 then
+        raise;
+      end if;
     end;
   end loop;
   return coalesce(answer, '[]');
@@ -130,7 +132,7 @@ create or replace function work.take_next(
   work_types text[], worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
 returns json
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -178,7 +180,7 @@ grant execute on function work.take_next to service_role;
 create or replace function work.check_claim(work_types text[], worker_id text, max_items integer, ttl_seconds integer)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if work_types is null or cardinality(work_types) not between 1 and 100 then
@@ -205,7 +207,7 @@ create or replace function public.claim_next(
 )
 returns json
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off

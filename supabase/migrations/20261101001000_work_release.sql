@@ -5,7 +5,7 @@ create or replace function work.wrong_outcome(outcome jsonb)
 returns text
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_typeof(outcome) <> 'object' then
@@ -14,7 +14,8 @@ begin
   if outcome ->> 'item_id' is null or outcome ->> 'work_type' is null or jsonb_typeof(outcome -> 'fence') is distinct from 'number' then
     return 'an outcome has item_id, work_type and fence, as the claim had them';
   end if;
-  if coalesce(outcome ->> 'outcome', 'null') not in ('succeeded', 'failed', 'released') then
+  if jsonb_typeof(outcome -> 'outcome') is distinct from 'string'
+    or outcome ->> 'outcome' not in ('succeeded', 'failed', 'released') then
     return format('outcome is %s; succeeded, failed or released was expected', coalesce(left(outcome ->> 'outcome', 60), 'null'));
   end if;
   if pg_column_size(outcome -> 'result') > 1048576 then
@@ -37,7 +38,7 @@ grant execute on function work.wrong_outcome to service_role;
 create or replace function work.check_outcomes(outcomes jsonb)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   wrong record;
@@ -60,7 +61,7 @@ grant execute on function work.check_outcomes to service_role;
 create or replace function work.close_claims(worker_id text, outcomes jsonb)
 returns json
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -101,9 +102,9 @@ begin
   ),
   done as (
     update public.work_claims c
-       set status = case g.outcome when 'succeeded' then 'succeeded' else 'ready' end,
+       set status = case when g.outcome = 'succeeded' then 'succeeded' when c.due_at > moment then 'waiting' else 'ready' end,
            finished_at = case g.outcome when 'succeeded' then moment end,
-           due_at = case g.outcome when 'succeeded' then c.due_at else moment end,
+           due_at = case g.outcome when 'succeeded' then c.due_at else greatest(c.due_at, moment) end,
            result = case g.outcome when 'succeeded' then g.result end,
            error = null,
            progress = case g.outcome when 'succeeded' then 1 end
@@ -122,11 +123,12 @@ begin
 
   -- Something left the happy path: failures are counted and recorded.
   with given as materialized (
-    select o.*, t.max_failures, t.backoff_seconds, t.backoff_limit_seconds
+    select o.*, coalesce(t.max_failures, 3) as max_failures, coalesce(t.backoff_seconds, 10) as backoff_seconds,
+           coalesce(t.backoff_limit_seconds, 3600) as backoff_limit_seconds
       from jsonb_to_recordset(close_claims.outcomes) as o(
              item_id uuid, work_type text, fence bigint, outcome text, error text, final boolean,
              retry_after_seconds double precision)
-      join public.work_types t on t.name = o.work_type
+      left join public.work_types t on t.name = o.work_type
      where o.outcome = 'failed'
      order by o.item_id, o.work_type
   ),
@@ -191,7 +193,7 @@ create or replace function public.release_item(
 )
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -227,7 +229,7 @@ grant execute on function public.release_item to service_role;
 create or replace function public.release_items(worker_id text, outcomes jsonb)
 returns json
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -258,7 +260,7 @@ create or replace function public.finish_and_claim(
 )
 returns json
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -297,7 +299,7 @@ grant execute on function public.finish_and_claim to service_role;
 create or replace function public.release_claims_for_worker(worker_id text)
 returns integer
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -318,7 +320,8 @@ begin
   ),
   back as (
     update public.work_claims c
-       set status = 'ready', due_at = clock_timestamp(), progress = null, worker_id = null
+       set status = case when c.due_at > clock_timestamp() then 'waiting' else 'ready' end,
+           due_at = greatest(c.due_at, clock_timestamp()), progress = null, worker_id = null
       from held
      where c.item_id = any (array[held.item_id]) and c.work_type = held.work_type
        and (c.status, c.worker_id) is not distinct from ('claimed', release_claims_for_worker.worker_id)

@@ -5,7 +5,7 @@
 create or replace function public.extend_claims(worker_id text, held jsonb, ttl_seconds integer default null)
 returns json
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -43,11 +43,11 @@ begin
 
   -- The form of the update is that of a release, for its reasons.
   with given as materialized (
-    select g.*, coalesce(extend_claims.ttl_seconds, t.lease_seconds) as ttl_seconds
+    select g.*, coalesce(extend_claims.ttl_seconds, t.lease_seconds, 60) as ttl_seconds
       from rows from (jsonb_to_recordset(extend_claims.held) as (
              item_id uuid, work_type text, fence bigint, progress real))
            with ordinality as g(item_id, work_type, fence, progress, n)
-      join public.work_types t on t.name = g.work_type
+      left join public.work_types t on t.name = g.work_type
      order by g.item_id, g.work_type
   ),
   extended as (

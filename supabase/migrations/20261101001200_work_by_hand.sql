@@ -3,7 +3,7 @@
 create or replace function work.check_choice(work_type text, item_ids uuid[], max_items integer)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform work.check_name('work_type', check_choice.work_type);
@@ -31,7 +31,7 @@ create or replace function public.retry_items(
 )
 returns integer
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -86,7 +86,7 @@ create or replace function public.cancel_items(
 )
 returns integer
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off

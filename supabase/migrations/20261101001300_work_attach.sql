@@ -5,7 +5,7 @@ create or replace function work.source_key(pool public.work_pools, source_row js
 returns text
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case when cardinality(pool.key_columns) = 1 then source_row ->> pool.key_columns[1]
     else (select jsonb_agg(source_row -> k.name order by k.n) from unnest(pool.key_columns) with ordinality as k(name, n))::text
@@ -15,12 +15,69 @@ comment on function work.source_key is 'The key of an attached table''s row, as 
 revoke execute on function work.source_key from public, anon, authenticated;
 grant execute on function work.source_key to service_role;
 
+-- The pool that a table is attached as, its key's columns by their present names; nothing where it is not attached.
+create or replace function work.pool_of(source oid)
+returns public.work_pools
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  attached public.work_pools;
+begin
+  select * into attached from public.work_pools p where p.source = pool_of.source;
+  if found then
+    attached.key_columns := array(
+      select a.attname::text
+        from unnest(attached.key_attnums) with ordinality as k(attnum, n)
+        join pg_catalog.pg_attribute a on a.attrelid = pool_of.source and a.attnum = k.attnum and not a.attisdropped
+       order by k.n);
+    if cardinality(attached.key_columns) < cardinality(attached.key_attnums) then
+      perform work.refuse(
+        'pool', attached.name,
+        format('a key column of %s is gone: call attach_pool() again, or detach_pool()', attached.source), 'PT409');
+    end if;
+  end if;
+  return attached;
+end
+$$;
+comment on function work.pool_of is 'The pool that a table is attached as, its key''s columns by their present names.';
+revoke execute on function work.pool_of from public, anon, authenticated;
+grant execute on function work.pool_of to service_role;
+
+-- The SQL that makes JSON of a row r of the attached table: of the columns that an item needs, or of the key's alone.
+-- Other columns are not looked at: what JSON cannot hold in them must not stop a write to the table. Names come from
+-- the catalog, quoted.
+create or replace function work.row_as_json(pool public.work_pools, is_key_only boolean)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pool.payload_columns is null and not is_key_only then
+    return 'to_jsonb(r.*)';
+  end if;
+  return (
+    select format('(select to_jsonb(c.*) from (select %s) as c)', string_agg(format('r.%I', a.attname), ', '))
+      from pg_catalog.pg_attribute a
+     where a.attrelid = pool.source and a.attnum > 0 and not a.attisdropped
+       and (a.attname = any (pool.key_columns)
+         or (not is_key_only
+           and (a.attname = any (pool.payload_columns) or a.attname in (pool.priority_column, pool.run_after_column)))));
+end
+$$;
+comment on function work.row_as_json is 'The SQL that makes JSON of a row r of the attached table.';
+revoke execute on function work.row_as_json from public, anon, authenticated;
+grant execute on function work.row_as_json to service_role;
+
 -- What workers are told of a row.
 create or replace function work.payload_of(pool public.work_pools, source_row jsonb)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   payload jsonb := source_row;
@@ -47,7 +104,7 @@ grant execute on function work.payload_of to service_role;
 create or replace function work.mirror_rows(pool public.work_pools, source_rows jsonb[])
 returns integer
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -64,7 +121,7 @@ begin
            work.payload_of(mirror_rows.pool, r.source_row) as payload,
            greatest(-1000000, least(1000000, round(coalesce(
              (r.source_row ->> mirror_rows.pool.priority_column)::numeric, 0))))::integer as priority,
-           (r.source_row ->> mirror_rows.pool.run_after_column)::timestamptz as run_after
+           nullif((r.source_row ->> mirror_rows.pool.run_after_column)::timestamptz, '-infinity') as run_after
       from unnest(mirror_rows.source_rows) with ordinality as r(source_row, n)
   ),
   changed as (
@@ -103,13 +160,12 @@ revoke execute on function work.mirror_rows from public, anon, authenticated;
 grant execute on function work.mirror_rows to service_role;
 
 -- The triggers run as their owner: who may write to the attached table need not know of work-claims.
--- They go through the rows in pages, since a statement may touch millions. A row is written r.*, since the table may
--- have a column called r. Times are written in UTC, since a key is one text for everyone.
+-- They go through the rows in pages, since a statement may touch millions. Times are written in UTC, since a key is one text for everyone.
 create or replace function work.mirror_inserted()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 #variable_conflict use_variable
@@ -117,15 +173,16 @@ declare
   attached public.work_pools;
   page jsonb[];
 begin
-  select * into attached from public.work_pools p where p.source = tg_relid;
-  if not found then
+  attached := work.pool_of(tg_relid);
+  if attached.name is null then
     return null;
   end if;
-  for page in
-    select array_agg(numbered.source_row order by numbered.row_number)
-      from (select to_jsonb(r.*) as source_row, row_number() over () as row_number from new_rows r) as numbered
-     group by numbered.row_number / 1000
-     order by numbered.row_number / 1000
+  for page in execute format(
+    'select array_agg(numbered.source_row order by numbered.row_number)
+       from (select %s as source_row, row_number() over () as row_number from new_rows r) as numbered
+      group by numbered.row_number / 1000
+      order by numbered.row_number / 1000',
+    work.row_as_json(attached, false))
   loop
     perform work.mirror_rows(attached, page);
   end loop;
@@ -140,7 +197,7 @@ create or replace function work.mirror_deleted()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -150,13 +207,16 @@ as $$
 declare
   attached public.work_pools;
 begin
-  select * into attached from public.work_pools p where p.source = tg_relid;
-  if not found then
+  attached := work.pool_of(tg_relid);
+  if attached.name is null then
     return null;
   end if;
-  delete from public.work_items i
-   using (select attached.name as pool, work.source_key(attached, to_jsonb(r.*)) as source_key from old_rows r) as gone
-   where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key]);
+  execute format(
+    'delete from public.work_items i
+      using (select $1 as pool, work.source_key($2, %s) as source_key from old_rows r) as gone
+      where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])',
+    work.row_as_json(attached, true))
+    using attached.name, attached;
   return null;
 end
 $$;
@@ -168,7 +228,7 @@ create or replace function work.mirror_updated()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -179,22 +239,26 @@ declare
   attached public.work_pools;
   page jsonb[];
 begin
-  select * into attached from public.work_pools p where p.source = tg_relid;
-  if not found then
+  attached := work.pool_of(tg_relid);
+  if attached.name is null then
     return null;
   end if;
   -- A row whose key changed is another item.
-  delete from public.work_items i
-   using (
-     select attached.name as pool, work.source_key(attached, to_jsonb(o.*)) as source_key from old_rows o
-     except
-     select attached.name, work.source_key(attached, to_jsonb(n.*)) from new_rows n) as gone
-   where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key]);
-  for page in
-    select array_agg(numbered.source_row order by numbered.row_number)
-      from (select to_jsonb(r.*) as source_row, row_number() over () as row_number from new_rows r) as numbered
-     group by numbered.row_number / 1000
-     order by numbered.row_number / 1000
+  execute format(
+    'delete from public.work_items i
+      using (
+        select $1 as pool, work.source_key($2, %1$s) as source_key from old_rows r
+        except
+        select $1, work.source_key($2, %1$s) from new_rows r) as gone
+      where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])',
+    work.row_as_json(attached, true))
+    using attached.name, attached;
+  for page in execute format(
+    'select array_agg(numbered.source_row order by numbered.row_number)
+       from (select %s as source_row, row_number() over () as row_number from new_rows r) as numbered
+      group by numbered.row_number / 1000
+      order by numbered.row_number / 1000',
+    work.row_as_json(attached, false))
   loop
     perform work.mirror_rows(attached, page);
   end loop;
@@ -209,7 +273,7 @@ create or replace function work.mirror_truncated()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   delete from public.work_items i
@@ -233,14 +297,15 @@ create or replace function public.attach_pool(
 )
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
   pool_name text;
   key_columns text[];
-  key_types text[];
+  key_attnums int2[];
+  key_types oid[];
   missing text;
   attached public.work_pools;
 begin
@@ -253,10 +318,15 @@ begin
         from pg_catalog.pg_class r where r.oid = attach_pool.source) then
     perform work.refuse('source', attach_pool.source::text, 'a table of your own was expected');
   end if;
+  if exists (select from pg_catalog.pg_inherits h where h.inhrelid = attach_pool.source) then
+    perform work.refuse(
+      'source', attach_pool.source::text,
+      'a partition or child table is not attached by itself: attach its parent, and write through that');
+  end if;
 
   -- The primary key, or else a unique index on columns that cannot be null.
-  select array_agg(a.attname::text order by k.n), array_agg(format_type(a.atttypid, a.atttypmod) order by k.n)
-    into key_columns, key_types
+  select array_agg(a.attname::text order by k.n), array_agg(a.attnum order by k.n), array_agg(a.atttypid order by k.n)
+    into key_columns, key_attnums, key_types
     from (select x.indexrelid, x.indrelid, x.indkey
             from pg_catalog.pg_index x
            where x.indrelid = attach_pool.source and x.indisunique and x.indisvalid
@@ -277,6 +347,12 @@ begin
       'a table with a primary key was expected: alter table … add primary key (…)');
   end if;
 
+  if exists (
+    select from pg_catalog.pg_type t where t.oid = any (key_types) and (t.typcategory in ('A', 'C') or t.typname = 'bytea')) then
+    perform work.refuse(
+      'source', attach_pool.source::text, 'a key of numbers, texts, uuids or times was expected, not of arrays or bytes');
+  end if;
+
   select c.name into missing
     from unnest(attach_pool.payload_columns || attach_pool.priority_column || attach_pool.run_after_column) as c(name)
    where c.name is not null
@@ -288,8 +364,9 @@ begin
     perform work.refuse('column', missing, format('%s has no such column', attach_pool.source));
   end if;
   if attach_pool.priority_column is not null and not exists (
-    select from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
-     where a.attrelid = attach_pool.source and a.attname = attach_pool.priority_column and t.typcategory = 'N') then
+    select from pg_catalog.pg_attribute a
+     where a.attrelid = attach_pool.source and a.attname = attach_pool.priority_column
+       and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype, 'float4'::regtype, 'float8'::regtype)) then
     perform work.refuse('priority_column', attach_pool.priority_column, 'a column of numbers was expected');
   end if;
   if attach_pool.run_after_column is not null and not exists (
@@ -312,25 +389,37 @@ begin
       'PT409');
   end if;
   if exists (select from public.work_pools p
-              where p.name = pool_name and (p.name = 'default' or p.source <> attach_pool.source)) then
-    perform work.refuse('pool', pool_name, 'there is another pool of that name; give this one another', 'PT409');
+              where p.name = pool_name
+                and (p.name = 'default'
+                  or (p.source <> attach_pool.source
+                    and exists (select from pg_catalog.pg_class r where r.oid = p.source)))) then
+    perform work.refuse(
+      'pool', pool_name, 'another table is that pool; give this one another name, or let the other go with detach_pool()',
+      'PT409');
   end if;
 
   insert into public.work_pools as p
-    (name, source, key_columns, key_types, payload_columns, priority_column, run_after_column, is_mirrored)
+    (name, source, key_columns, key_attnums, key_is_uuid, payload_columns, priority_column, run_after_column, is_mirrored)
   values
-    (pool_name, attach_pool.source, key_columns, key_types, attach_pool.payload_columns, attach_pool.priority_column,
+    (pool_name, attach_pool.source, key_columns, key_attnums, key_types = array['uuid'::regtype::oid], attach_pool.payload_columns, attach_pool.priority_column,
      attach_pool.run_after_column, false)
   on conflict (name) do update
      set source = excluded.source,
          key_columns = excluded.key_columns,
-         key_types = excluded.key_types,
+         key_attnums = excluded.key_attnums,
+         key_is_uuid = excluded.key_is_uuid,
          payload_columns = excluded.payload_columns,
          priority_column = excluded.priority_column,
          run_after_column = excluded.run_after_column,
          mirrored_through = null,
          is_mirrored = false
   returning * into attached;
+
+  -- Attached again, it is gone through from the beginning: rows and items that were missed are taken in.
+  update public.work_types t
+     set enrolled_through = 0,
+         enroll_until = coalesce((select max(i.seq) from public.work_items i where i.pool = pool_name), 0)
+   where t.pool = pool_name;
 
   -- Names come from the catalog, quoted by it.
   execute format(
@@ -357,7 +446,7 @@ grant execute on function public.attach_pool to service_role;
 create or replace function public.detach_pool(pool text)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
@@ -389,7 +478,7 @@ grant execute on function public.detach_pool to service_role;
 create or replace function public.enroll_pool(pool text, max_items integer default 10000)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -418,14 +507,23 @@ begin
   select * into entered from public.work_pools p where p.name = enroll_pool.pool for no key update;
 
   if not entered.is_mirrored then
-    select string_agg(format('s.%I', k.name), ', ' order by k.n),
-           string_agg(format('($1 ->> %s)::%s', k.n - 1, k.type), ', ' order by k.n)
+    if not exists (
+      select from pg_catalog.pg_trigger t
+       where t.tgrelid = entered.source and t.tgfoid = 'work.mirror_inserted'::regproc) then
+      perform work.refuse(
+        'pool', entered.name, 'its table is gone or was never attached: call attach_pool() again, or detach_pool()', 'PT409');
+    end if;
+    entered := work.pool_of(entered.source);
+    select string_agg(format('r.%I', a.attname), ', ' order by k.n),
+           string_agg(format('($1 ->> %s)::%s', k.n - 1, format_type(a.atttypid, a.atttypmod)), ', ' order by k.n)
       into keys, cursor_values
-      from unnest(entered.key_columns, entered.key_types) with ordinality as k(name, type, n);
-    -- The rows are locked against deletion, so that none is mirrored after its delete trigger has run. Names and types
-    -- come from the catalog, quoted by it.
+      from unnest(entered.key_attnums) with ordinality as k(attnum, n)
+      join pg_catalog.pg_attribute a on a.attrelid = entered.source and a.attnum = k.attnum;
+    -- The rows are locked against change, so that none is mirrored older than its own trigger has done. Names and
+    -- types come from the catalog, quoted by it.
     execute format(
-      'select array(select to_jsonb(page.*) from (select * from %s s %s order by %s limit $2 for key share) as page)',
+      'select array(select %s from (select * from %s r %s order by %s limit $2 for share) as r)',
+      work.row_as_json(entered, false),
       entered.source,
       case when entered.mirrored_through is null then '' else format('where (%s) > (%s)', keys, cursor_values) end,
       keys)
@@ -456,7 +554,7 @@ begin
        where i.pool = enroll_pool.pool and i.seq > declared.enrolled_through and i.seq <= declared.enroll_until
        order by i.seq
        limit enroll_pool.max_items
-         for key share
+         for share
     ),
     new_claims as (
       insert into public.work_claims (item_id, work_type, status, priority, position, due_at)

@@ -1,0 +1,82 @@
+import { afterAll, expect, test } from "vitest";
+import { call, endLeases, line, next, release } from "./calls.ts";
+import { openDatabase } from "./database.ts";
+import { expectInvariants } from "./invariants.ts";
+
+const { sql } = await openDatabase();
+afterAll(() => expectInvariants(sql));
+
+test("work_overview counts each work type by state, its longest wait, its rate and the time left", async () => {
+  const { type } = await line(sql, 8, { max_failures: 2 });
+  const [one, two, three, four] = await next(sql, type, "a", 5);
+  await release(sql, "a", one, "succeeded");
+  await release(sql, "a", two, "succeeded");
+  await release(sql, "a", three, "failed", { final: true });
+  await release(sql, "a", four, "failed");
+  await call(sql, "cancel_items", { work_type: type, max_items: 1 });
+  await sql`update work_claims set due_at = now() - interval '90 seconds' where work_type = ${type} and status = 'ready'`;
+  const [row] = await sql`
+    select ready::integer, waiting::integer, blocked::integer, claimed::integer, succeeded::integer, failed::integer,
+           cancelled::integer, finished_last_minute::integer, paused,
+           extract(epoch from oldest_wait)::integer as oldest_wait, extract(epoch from time_left)::integer as time_left
+      from work_overview where work_type = ${type}`;
+  expect(row).toEqual({
+    ...{ ready: 2, waiting: 1, blocked: 0, claimed: 1, succeeded: 2, failed: 1, cancelled: 1, paused: false },
+    ...{
+      finished_last_minute: 3,
+      oldest_wait: expect.toSatisfy((seconds) => seconds >= 90 && seconds < 95),
+      time_left: 80,
+    },
+  });
+});
+
+test("work_held says who holds what and how much of the lease is left", async () => {
+  const { type, ids } = await line(sql, 1);
+  const [claim] = await next(sql, type, "holder");
+  await call(sql, "extend_claims", { worker_id: "holder", held: [{ ...claim, progress: 0.5 }] });
+  const held = sql`
+    select item_id, worker_id, progress, fence::integer, extract(epoch from lease_left)::integer > 50 as lives
+      from work_held where work_type = ${type}`;
+  expect(await held).toEqual([
+    { item_id: ids[0], worker_id: "holder", progress: 0.5, fence: claim?.fence, lives: true },
+  ]);
+});
+
+test("work_failures shows what failed for good and why, the newest first", async () => {
+  const { type, ids } = await line(sql, 2);
+  const [one, two] = await next(sql, type, "a", 2);
+  await release(sql, "a", one, "failed", { final: true, error: "first" });
+  await release(sql, "a", two, "failed", { final: true, error: "second" });
+  const rows = await sql`select item_id, error, failures, worker_id from work_failures where work_type = ${type}`;
+  expect(rows).toEqual([
+    { item_id: ids[1], error: "second", failures: 1, worker_id: "a" },
+    { item_id: ids[0], error: "first", failures: 1, worker_id: "a" },
+  ]);
+});
+
+test("work_stuck says what does not move and why, and is silent where all is well", async () => {
+  const reasons = async (type: string): Promise<string[]> => {
+    const rows = await sql<{ reason: string }[]>`select reason from work_stuck where work_type = ${type} order by 1`;
+    return rows.map((row) => row.reason);
+  };
+  const { type } = await line(sql, 4, { max_failures: 9 });
+  const [failing] = await next(sql, type, "a", 2);
+  expect(await reasons(type)).toEqual([]);
+
+  await endLeases(sql, type);
+  await sql`update work_claims set expires_at = now() - interval '1 minute' where work_type = ${type} and status = 'claimed'`;
+  expect(await reasons(type)).toEqual(Array(2).fill("its lease has ended and no worker has called since"));
+  await call(sql, "extend_claims", { worker_id: "a", held: [failing] });
+  await release(sql, "a", failing, "failed");
+  await sql`update work_claims set due_at = now() - interval '1 minute', failures = 2, error = 'e' where work_type = ${type} and status = 'waiting'`;
+  expect(await reasons(type)).toContain("it is due and no worker has called since");
+  await sql`update work_claims set due_at = now() + interval '1 minute' where work_type = ${type} and status = 'waiting'`;
+  expect(await reasons(type)).toContain("it goes round: 2 failures, 0 crashes; e");
+
+  await sql`update work_claims set due_at = now() - interval '1 hour' where work_type = ${type} and status = 'ready'`;
+  expect(await reasons(type)).toContain("it is next in line, and no live worker does this work type");
+  await call(sql, "register_worker", { worker_id: "alive", instance: crypto.randomUUID(), work_types: [type] });
+  expect(await reasons(type)).toContain("it is next in line, and nobody has taken it for five minutes");
+  await call(sql, "define_work_type", { work_type: type, paused: true });
+  expect(await reasons(type)).toContain("its work type is paused");
+});
