@@ -18,8 +18,18 @@ const helpers = [
     "check_pool",
     "check_ttl",
   ],
-  ...["claims_of_request", "close_claims", "is_repeated", "mirror_rows", "payload_of", "pool_lock_key", "reap"],
-  ...["refuse", "saw_worker", "source_key", "take_next", "wrong_item", "wrong_outcome"],
+  ...[
+    "claims_of_request",
+    "close_claims",
+    "is_repeated",
+    "max_crashes",
+    "mirror_rows",
+    "payload_of",
+    "pool_lock_key",
+    "pool_of",
+    "reap",
+  ],
+  ...["refuse", "row_as_json", "saw_worker", "source_key", "take_next", "wrong_item", "wrong_outcome"],
 ];
 // Who attaches a table needs these; as triggers they run whoever writes to it.
 const mirrors = ["mirror_deleted", "mirror_inserted", "mirror_truncated", "mirror_updated"];

@@ -62,7 +62,7 @@ test("the five-minute path of the README does what it says, as it is written", {
 
   const [pack, add] = (install as string).trim().split("\n") as [string, string];
   expect(pack).toContain("# in the clone");
-  await type(`${pack.split("#")[0]} --ignore-scripts --pack-destination '${project}'`, clone);
+  await type(`${pack.split("#")[0]} --pack-destination '${project}'`, clone);
   await type(add, project);
   expect(readFileSync(join(project, "package.json"), "utf8")).toContain("work-claims-0.1.0.tgz");
 
@@ -100,7 +100,6 @@ test("the SQL of the README's dashboard section runs as it is written", async ()
       .filter((statement) => statement !== ""),
   );
   expect(statements.length).toBeGreaterThan(8);
-  await sql`select define_work_type('embed', 'articles')`;
   for (const statement of statements) {
     await sql.unsafe(statement);
   }

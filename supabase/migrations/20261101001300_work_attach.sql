@@ -287,7 +287,8 @@ revoke execute on function work.mirror_truncated from public, anon, authenticate
 grant execute on function work.mirror_truncated to service_role;
 
 -- Turn a table into a pool: from now on its rows are items. enroll_pool() takes in the rows that are there. Attaching
--- it again changes the columns. The caller needs the right to create triggers on the table.
+-- it again changes the columns that are named (an empty list of payload columns stands for all), and goes through all
+-- rows anew. The caller needs the right to create triggers on the table.
 create or replace function public.attach_pool(
   source regclass,
   pool text default null,
@@ -401,16 +402,17 @@ begin
   insert into public.work_pools as p
     (name, source, key_columns, key_attnums, key_is_uuid, payload_columns, priority_column, run_after_column, is_mirrored)
   values
-    (pool_name, attach_pool.source, key_columns, key_attnums, key_types = array['uuid'::regtype::oid], attach_pool.payload_columns, attach_pool.priority_column,
+    (pool_name, attach_pool.source, key_columns, key_attnums, key_types = array['uuid'::regtype::oid],
+     nullif(attach_pool.payload_columns, '{}'), attach_pool.priority_column,
      attach_pool.run_after_column, false)
   on conflict (name) do update
      set source = excluded.source,
          key_columns = excluded.key_columns,
          key_attnums = excluded.key_attnums,
          key_is_uuid = excluded.key_is_uuid,
-         payload_columns = excluded.payload_columns,
-         priority_column = excluded.priority_column,
-         run_after_column = excluded.run_after_column,
+         payload_columns = case when attach_pool.payload_columns is null then p.payload_columns else excluded.payload_columns end,
+         priority_column = coalesce(excluded.priority_column, p.priority_column),
+         run_after_column = coalesce(excluded.run_after_column, p.run_after_column),
          mirrored_through = null,
          is_mirrored = false
   returning * into attached;
@@ -438,7 +440,7 @@ begin
 end
 $$;
 comment on function public.attach_pool is
-  'Turns a table into a pool: its rows become items and stay in step from now on; enroll_pool() takes in those that are there. Attaching again changes the columns.';
+  'Turns a table into a pool: its rows become items and stay in step from now on; enroll_pool() takes in those that are there. Attaching again changes the columns that are named.';
 revoke execute on function public.attach_pool from public, anon, authenticated;
 grant execute on function public.attach_pool to service_role;
 
