@@ -1,9 +1,9 @@
 // The worker's client, its lease arithmetic and its candidates: what is sent, and what is decided from an answer.
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { fullJitter, idleDelay } from "../workers/runtime/backoff.ts";
 import { candidatesPath, createCandidates, shuffled } from "../workers/runtime/candidates.ts";
 import { createClient } from "../workers/runtime/client.ts";
-import { RequestError } from "../workers/runtime/errors.ts";
+import { isFatal, RequestError } from "../workers/runtime/errors.ts";
 import { deadline, heartbeatDelay, isFresh, leaseFrom } from "../workers/runtime/lease.ts";
 import { createFakeClock } from "./fake-clock.ts";
 
@@ -126,6 +126,25 @@ test("an attempt without an answer is ended", async () => {
     message: "x: no answer within 4 s",
   });
 });
+
+test.each(["NotCapable", "PermissionDenied"])(
+  "without Deno's permission (%s) there is one attempt and one line",
+  async (name) => {
+    vi.stubGlobal("Deno", {});
+    let attempts = 0;
+    const fetch: typeof globalThis.fetch = async () => {
+      attempts++;
+      throw Object.assign(new Error("Requires net access"), { name });
+    };
+    const client = createClient({ url: "http://stack.test", key: secret, fetch });
+    const error: Error = await client.rpc("x", {}).catch((thrown) => thrown);
+    vi.unstubAllGlobals();
+    expect(error.message).toMatch(/^x: .*--allow-net$/);
+    expect(error.stack).toBe(error.message);
+    expect(isFatal(error)).toBe(true);
+    expect(attempts).toBe(1);
+  },
+);
 
 test("waits grow, have a bound, and are spread by chance", () => {
   expect([0, 1, 2, 3].map((attempt) => fullJitter(attempt, () => 1))).toEqual([100, 200, 400, 800]);

@@ -1,5 +1,5 @@
 // The worker's decisions about time: a fake clock, and a scripted transport in place of the network.
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { FinalError, RetryAfter, type Summary, type WorkOptions, work } from "../workers/runtime/work.ts";
 import { createFakeClock, type FakeClock } from "./fake-clock.ts";
 import { createServer, problem, type Reply, type Server, uuid } from "./scripted-transport.ts";
@@ -388,14 +388,24 @@ test("a result that cannot be stored is a failure that says why", async () => {
   expect(server.rows[3]?.error).toContain("no JSON");
 });
 
+test("a result with NUL or half a surrogate pair is a failure that says so, and what only looks like one is none", async () => {
+  const { clock, server, options } = world(6);
+  const results = ["a\0b", { deep: ["\ud83d"] }, { "\udc00": 1 }, "\\u0000", "\\\\ud83d", "\ud83d\ude00"];
+  await clock.drive(work("embed", async (claim) => results[claim.payload.n - 1], options));
+  expect(server.rows.map((row) => row.status).join(" ")).toBe("failed failed failed succeeded succeeded succeeded");
+  for (const row of server.rows.slice(0, 3)) {
+    expect(row.error).toContain("a character that JSON in Postgres cannot hold");
+  }
+});
+
 test("one outcome that the database refuses does not lose the others", async () => {
   const { clock, server, lines, options } = world(4, { concurrency: 4 });
   server.script = (call) =>
-    JSON.stringify(call.args?.outcomes ?? "").includes("poison\\u0000")
+    JSON.stringify(call.args?.outcomes ?? "").includes("poison")
       ? problem(400, "22P05", "unsupported Unicode escape sequence")
       : undefined;
   const summary = await clock.drive(
-    work("embed", async (claim) => (claim.payload.n === 2 ? "poison\0" : "fine"), options),
+    work("embed", async (claim) => (claim.payload.n === 2 ? "poison" : "fine"), options),
   );
   expect(done(summary)).toEqual({ succeeded: 3, failed: 1, released: 0, lost: 0 });
   expect(server.rows[1]).toMatchObject({ status: "failed", error: expect.stringContaining("unsupported Unicode") });
@@ -493,4 +503,57 @@ test("missing and wrong settings are named", async () => {
     "concurrency is 0; a whole number from 1 to 1000 was expected",
   );
   await expect(work([], () => null, options)).rejects.toThrow("no work type");
+});
+
+test("an address or key that cannot be right is named by its variable, and never shown", async () => {
+  const { options } = world(0);
+  const { url: _, key: __, ...rest } = options;
+  vi.stubEnv("SUPABASE_URL", "nonsense-canary");
+  vi.stubEnv("SUPABASE_SERVICE_ROLE_KEY", "canary key");
+  await expect(work("embed", () => null, rest)).rejects.toThrow(/^SUPABASE_URL is no URL(?!.*canary)/);
+  vi.stubEnv("SUPABASE_URL", "http://stack.test");
+  await expect(work("embed", () => null, rest)).rejects.toThrow(/^SUPABASE_SERVICE_ROLE_KEY (?!.*canary)/);
+  await expect(work("embed", () => null, { ...rest, key: "canary key" })).rejects.toThrow(
+    /^the option key (?!.*canary)/,
+  );
+  vi.unstubAllEnvs();
+});
+
+test("a wrong setting and a refused project have no stack, a real bug keeps its own", async () => {
+  const { clock, server, options } = world(1);
+  const thrown = async (more: WorkOptions): Promise<Error> =>
+    clock.drive(work("embed", () => null, { ...options, ...more })).then(
+      () => new Error("it did not throw"),
+      (error: Error) => error,
+    );
+  const wrong = await thrown({ concurrency: 0 });
+  expect(wrong.stack).toBe(wrong.message);
+  failFirst(server, "register_worker", 1, problem(401, "PGRST301"));
+  const refused = await thrown({});
+  expect(refused.stack).toBe(refused.message);
+  const bug = await thrown({
+    random: () => {
+      throw new TypeError("a bug");
+    },
+  });
+  expect(bug.stack).toContain("    at ");
+});
+
+test.each([
+  [{}, "work_types", "embed is not declared"],
+  [{ pool: "texts" }, "work_pools", "there is no pool texts"],
+])("until empty, what is not there is an error before anything is claimed (%#)", async (more, table, message) => {
+  const { clock, server, options } = world(1, more);
+  server.script = (call) => (call.name === table ? { body: "[]" } : undefined);
+  await expect(clock.drive(work("embed", () => null, options))).rejects.toThrow(message);
+  expect(server.of("claim_next").concat(server.of("claim_items"))).toEqual([]);
+  expect(server.of("retire_worker")).toHaveLength(1);
+});
+
+test("until empty, a paused work type returns and says so", async () => {
+  const { clock, server, lines, options } = world(0);
+  server.script = (call) =>
+    call.name === "work_types" ? { body: '[{"name":"embed","pool":"default","paused":true}]' } : undefined;
+  await clock.drive(work("embed", () => null, options));
+  expect(lines).toContain("waiting for work: embed is paused");
 });

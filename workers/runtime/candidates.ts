@@ -186,7 +186,7 @@ export function createCandidates(
     },
     async whyNothing(call) {
       const pools: Json[] = await client.get(`work_pools?select=name&name=in.(${quoted(pool)})`, call);
-      return pools.length > 0 ? null : `there is no pool ${pool} (attach_pool)`;
+      return { missing: pools.length > 0 ? [] : [`there is no pool ${pool} (attach_pool)`], waiting: [] };
     },
   };
 }

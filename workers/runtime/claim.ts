@@ -27,8 +27,15 @@ export interface Won {
 /** Hands outcomes in and brings at most so many new claims; each outcome is answered with its new state, or "lost". */
 export interface Source {
   exchange(outcomes: Outcome[], room: number, call: CallOptions): Promise<{ states: string[]; won: Won[] }>;
-  /** Why nothing may be coming, in a sentence; null where it is just that there is no work now. */
-  whyNothing(call: CallOptions): Promise<string | null>;
+  whyNothing(call: CallOptions): Promise<WhyNothing>;
+}
+
+/** Why nothing may be coming; both are empty where it is just that there is no work now. */
+export interface WhyNothing {
+  /** What was asked for is not there: most likely a typing error. */
+  readonly missing: string[];
+  /** There is work that is not given out. */
+  readonly waiting: string[];
 }
 
 export interface SourceOptions {

@@ -1,7 +1,7 @@
 import { fullJitter } from "./backoff.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { errorOf, RequestError } from "./errors.ts";
-import { isBrowser } from "./host.ts";
+import { inOneLine, isBrowser, isForbidden } from "./host.ts";
 
 /** What JSON.parse answers: JSON of no known shape. */
 export type Json = ReturnType<typeof JSON.parse>;
@@ -11,6 +11,8 @@ export interface ClientOptions {
   url: string;
   /** A service_role or secret key. */
   key: string;
+  /** What messages call these two. */
+  called?: { url: string; key: string };
   fetch?: typeof globalThis.fetch;
   random?: () => number;
   clock?: Clock;
@@ -41,10 +43,11 @@ export function createClient(options: ClientOptions): Client {
   if (isBrowser()) {
     throw new Error("this key has all rights in the project and must not be used in a browser");
   }
-  const base = baseOf(options.url);
+  const called = options.called ?? { url: "the project's address", key: "the key" };
+  const base = baseOf(options.url, called.url);
   const key = options.key.trim();
   if (!/^[\x21-\x7e]+$/.test(key)) {
-    throw new Error("the key is empty or has characters that no key has");
+    throw inOneLine(new Error(`${called.key} is empty or has characters that no key has`));
   }
   const fetch = options.fetch ?? globalThis.fetch;
   const random = options.random ?? Math.random;
@@ -83,6 +86,9 @@ export function createClient(options: ClientOptions): Client {
       wait = response.headers.get("retry-after");
       text = await response.text();
     } catch (error) {
+      if (isForbidden(error)) {
+        throw inOneLine(new Error(`${what}: Deno was not allowed to reach the project; start it with --allow-net`));
+      }
       throw new RequestError(
         isLate ? `${what}: no answer within ${timeoutMs / 1000} s` : redact(`${what}: ${reasonOf(error)}`),
         { code: isLate ? "timeout" : "network", isRetryable: !call.signal?.aborted },
@@ -138,15 +144,15 @@ export function createClient(options: ClientOptions): Client {
 }
 
 /** The address up to /rest/v1. No message shows what was given: it may be the key, in the wrong place. */
-function baseOf(given: string): string {
+function baseOf(given: string, name: string): string {
   let url: URL;
   try {
     url = new URL(given.trim());
   } catch {
-    throw new Error("the project's address is no URL; expected was one like https://abcdefgh.supabase.co");
+    throw inOneLine(new Error(`${name} is no URL; expected was one like https://abcdefgh.supabase.co`));
   }
   if ((url.protocol !== "https:" && url.protocol !== "http:") || url.username || url.password) {
-    throw new Error("the project's address must begin with https:// or http:// and name no user");
+    throw inOneLine(new Error(`${name} must begin with https:// or http:// and name no user`));
   }
   return url.origin + url.pathname.replace(/\/+$/, "").replace(/\/rest\/v1$/, "");
 }

@@ -14,8 +14,10 @@ interface NodeHost {
   env: Record<string, string | undefined>;
   pid: number;
   versions?: { node?: string };
-  getBuiltinModule?(name: string): { hostname(): string } | undefined;
-  on(signal: string, listener: () => void): void;
+  getBuiltinModule?(name: "node:os"): { hostname(): string } | undefined;
+  getBuiltinModule?(name: "node:worker_threads"): { isMainThread: boolean } | undefined;
+  on(event: string, listener: (error?: unknown) => void): void;
+  listenerCount(event: string): number;
   off(signal: string, listener: () => void): void;
   exit(code: number): never;
 }
@@ -49,7 +51,9 @@ export function env(name: string): string | undefined {
 export function requiredEnv(name: string): string {
   const value = env(name);
   if (value === undefined) {
-    throw new Error(`${name} is not set${host.Deno ? " (or Deno was not allowed to read it: --allow-env)" : ""}`);
+    throw inOneLine(
+      new Error(`${name} is not set${host.Deno ? " (or Deno was not allowed to read it: --allow-env)" : ""}`),
+    );
   }
   return value;
 }
@@ -96,6 +100,36 @@ export function onStopSignal(heard: (signal: StopSignal) => void): () => void {
 
 export function exit(code: number): void {
   (host.Deno ?? host.process)?.exit(code);
+}
+
+const toldInOneLine = new WeakSet<object>();
+let isWatchingUncaught = false;
+
+/**
+ * For an error whose message says what to set right: where nobody catches it, the message is all that is shown. Deno goes
+ * by the stack; Node would add lines of its own source, so it is told here. A program that listens for uncaught errors,
+ * and one that runs this in a worker thread, gets the error as any other.
+ */
+export function inOneLine<Kind extends Error>(error: Kind): Kind {
+  error.stack = error.message;
+  toldInOneLine.add(error);
+  const { process } = host;
+  const isMain = !host.Deno && process?.getBuiltinModule?.("node:worker_threads")?.isMainThread === true;
+  if (isMain && !isWatchingUncaught) {
+    isWatchingUncaught = true;
+    process.on("uncaughtExceptionMonitor", (thrown) => {
+      if (thrown instanceof Error && toldInOneLine.has(thrown) && process.listenerCount("uncaughtException") === 0) {
+        console.error(thrown.message);
+        process.exit(1);
+      }
+    });
+  }
+  return error;
+}
+
+/** Deno names the permission that is missing; no later attempt will have it. */
+export function isForbidden(error: unknown): boolean {
+  return host.Deno !== undefined && error instanceof Error && /^(NotCapable|PermissionDenied)$/.test(error.name);
 }
 
 /** A key with all rights must not reach a browser, whose user could read it. */

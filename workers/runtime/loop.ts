@@ -4,7 +4,7 @@ import type { CallOptions, Client } from "./client.ts";
 import type { Bell, Clock } from "./clock.ts";
 import { isFatal, isRetryable } from "./errors.ts";
 import { type Held, type Holding, hold, inState, startable, undelivered } from "./held.ts";
-import { abortError } from "./host.ts";
+import { abortError, inOneLine } from "./host.ts";
 import { deadline } from "./lease.ts";
 import { messageOf, type Outcome, oneRequestOf, released } from "./outcome.ts";
 import { isRefusal, releaseEach } from "./release.ts";
@@ -48,6 +48,7 @@ export async function runLoop(loop: Loop): Promise<void> {
   let lookAt = clock.now();
   let failures = 0;
   let isEmpty = false;
+  let isLookedUp = false;
 
   function finish(held: Held, outcome: Outcome): void {
     held.state = "finished";
@@ -119,6 +120,14 @@ export async function runLoop(loop: Loop): Promise<void> {
         held.deliveredAt ??= sentAt;
       }
     }
+    if (settings.untilEmpty && !isLookedUp) {
+      // A worker that stays may be early; one that leaves when there is nothing would pass for one that did its work.
+      const { missing } = await source.whyNothing(call);
+      if (missing.length > 0) {
+        throw inOneLine(new Error(missing.join(", ")));
+      }
+      isLookedUp = true;
+    }
     // Asked before the look for work: what is handed back in between, the look finds.
     const isLast = settings.untilEmpty && emptyLooks > 0 && holding.size === 0 && (await isNothingToCome(call));
     const { states, won } = await source.exchange(outcomes, room, call).catch(async (error: unknown) => {
@@ -158,8 +167,8 @@ export async function runLoop(loop: Loop): Promise<void> {
     isEmpty = isLast;
     if (emptyLooks++ === 0 && tally.claimed === 0) {
       const why = await source.whyNothing({ retryForMs: 0, signal: broken }).catch(() => null);
-      if (why) {
-        log(`waiting for work: ${why}`);
+      if (why && why.missing.length + why.waiting.length > 0) {
+        log(`waiting for work: ${[...why.missing, ...why.waiting].join(", ")}`);
       }
     }
     lookAt = clock.now() + idleDelay(emptyLooks - 1, random, settings.idleMinMs, settings.idleMaxMs);

@@ -31,6 +31,8 @@ export class RetryAfter extends Error {
 /** What a claim keeps of a result (1 MB) and of an error (8,000 characters). */
 const resultLimit = 1_048_576;
 const errorLimit = 8000;
+/** NUL and half a surrogate pair, as JSON.stringify writes them; behind a backslash of its own it is just text. */
+const unstorable = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f][0-9a-f]{2})/;
 /** What release_items() takes as retry_after_seconds: 30 days. */
 const retryAfterLimit = 2_592_000;
 
@@ -45,6 +47,10 @@ export function succeeded(claim: Claim, result: unknown): Outcome {
     json = JSON.stringify(result);
   } catch (error) {
     return failed(claim, new Error(`the handler's result is no JSON: ${messageOf(error)}`));
+  }
+  if (json !== undefined && unstorable.test(json)) {
+    const what = "a character that JSON in Postgres cannot hold (NUL, or half of a surrogate pair)";
+    return failed(claim, new Error(`the handler's result has ${what}`));
   }
   const bytes = new TextEncoder().encode(json).length;
   if (bytes > resultLimit) {

@@ -1,4 +1,4 @@
-import { type Claim, quoted, type Source, type SourceOptions, type Won } from "./claim.ts";
+import { type Claim, quoted, type Source, type SourceOptions, type WhyNothing, type Won } from "./claim.ts";
 import type { CallOptions, Client } from "./client.ts";
 import type { Clock } from "./clock.ts";
 import { randomUuid } from "./host.ts";
@@ -31,20 +31,16 @@ export function createPull(client: Client, clock: Clock, options: SourceOptions)
   };
 }
 
-async function whyNothing(client: Client, workTypes: string[], call: CallOptions): Promise<string | null> {
+async function whyNothing(client: Client, workTypes: string[], call: CallOptions): Promise<WhyNothing> {
   const declared: { name: string; pool: string | null; paused: boolean }[] = await client.get(
     `work_types?select=name,pool,paused&name=in.(${workTypes.map(quoted).join(",")})`,
     call,
   );
-  const reasons = workTypes.flatMap((name) => {
-    const type = declared.find((row) => row.name === name);
-    if (!type) {
-      return [`${name} is not declared (define_work_type)`];
-    }
-    if (type.paused) {
-      return [`${name} is paused`];
-    }
-    return type.pool === null ? [`${name} has no pool`] : [];
-  });
-  return reasons.length > 0 ? reasons.join(", ") : null;
+  const waiting = declared.flatMap(({ name, pool, paused }) =>
+    paused ? [`${name} is paused`] : pool === null ? [`${name} has no pool`] : [],
+  );
+  const missing = workTypes
+    .filter((name) => !declared.some((row) => row.name === name))
+    .map((name) => `${name} is not declared (define_work_type)`);
+  return { missing, waiting };
 }

@@ -1,5 +1,5 @@
 import type { Clock } from "./clock.ts";
-import { env, hostname, processId, randomUuid, requiredEnv } from "./host.ts";
+import { env, hostname, inOneLine, processId, randomUuid, requiredEnv } from "./host.ts";
 
 /** Each option, where it is not given, is read from the environment variable named beside it. */
 export interface WorkOptions {
@@ -40,6 +40,8 @@ export interface WorkOptions {
 export interface Settings {
   url: string;
   key: string;
+  /** What address and key are called where they were set. */
+  called: { url: string; key: string };
   workTypes: string[];
   pool: string | null;
   concurrency: number;
@@ -56,7 +58,7 @@ export interface Settings {
 export function settle(workType: string | readonly string[], options: WorkOptions): Settings {
   const workTypes = [...new Set(typeof workType === "string" ? [workType] : workType)];
   if (workTypes.length === 0) {
-    throw new Error("no work type was given; expected is one, or a list of them");
+    throw inOneLine(new Error("no work type was given; expected is one, or a list of them"));
   }
   const url = options.url ?? requiredEnv("SUPABASE_URL");
   const key = options.key ?? requiredEnv("SUPABASE_SERVICE_ROLE_KEY");
@@ -69,6 +71,10 @@ export function settle(workType: string | readonly string[], options: WorkOption
   return {
     url,
     key,
+    called: {
+      url: options.url === undefined ? "SUPABASE_URL" : "the option url",
+      key: options.key === undefined ? "SUPABASE_SERVICE_ROLE_KEY" : "the option key",
+    },
     workTypes,
     pool,
     concurrency,
@@ -110,7 +116,7 @@ function whole(
   const number = Number(text);
   if (!Number.isInteger(number) || number < least || number > most) {
     const name = given === undefined ? variable : option;
-    throw new Error(`${name} is ${text.slice(0, 60)}; a whole number from ${least} to ${most} was expected`);
+    throw inOneLine(new Error(`${name} is ${text.slice(0, 60)}; a whole number from ${least} to ${most} was expected`));
   }
   return number;
 }
@@ -123,12 +129,12 @@ function flag(variable: string): boolean {
   if (["1", "true", "yes"].includes(text)) {
     return true;
   }
-  throw new Error(`${variable} is ${text.slice(0, 60)}; 1 or 0 was expected`);
+  throw inOneLine(new Error(`${variable} is ${text.slice(0, 60)}; 1 or 0 was expected`));
 }
 
 function named(what: string, name: string): string {
   if (name.length < 1 || name.length > 200) {
-    throw new Error(`${what} has ${name.length} characters; 1 to 200 were expected`);
+    throw inOneLine(new Error(`${what} has ${name.length} characters; 1 to 200 were expected`));
   }
   return name;
 }

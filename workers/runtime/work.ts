@@ -2,10 +2,10 @@ import { createCandidates } from "./candidates.ts";
 import type { SourceOptions } from "./claim.ts";
 import { createClient, type Json } from "./client.ts";
 import { createBell, systemClock } from "./clock.ts";
-import { isFatal } from "./errors.ts";
+import { isFatal, RequestError } from "./errors.ts";
 import { type Keeper, keepLeases, watchDeadlines } from "./heartbeat.ts";
 import type { Held, Holding } from "./held.ts";
-import { abortError, exit, onStopSignal, randomUuid } from "./host.ts";
+import { abortError, exit, inOneLine, onStopSignal, randomUuid } from "./host.ts";
 import { runLoop } from "./loop.ts";
 import { messageOf } from "./outcome.ts";
 import { createPull } from "./pull.ts";
@@ -165,7 +165,7 @@ export async function work<Payload = Json>(
     });
   } catch (error) {
     if (!stop.asked.aborted || isFatal(error)) {
-      throw error;
+      throw error instanceof RequestError ? inOneLine(error) : error;
     }
   } finally {
     ended.abort();
