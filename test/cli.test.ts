@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import postgres, { type Sql } from "postgres";
@@ -62,6 +62,11 @@ describe("without a project", () => {
     expect(code).toBe(0);
     expect(out).toContain("--run-after COLUMN");
     expect(out).toContain("$ work-claims attach texts --columns body --type embed");
+  });
+
+  test("--version is the package's", async () => {
+    const { version } = JSON.parse(await readFile(join(packageRoot(), "package.json"), "utf8"));
+    expect(await run(["--version"])).toMatchObject({ code: 0, out: `${version}\n` });
   });
 
   test.each([
@@ -127,6 +132,51 @@ describe("attach", () => {
     );
     expect(code).toBe(0);
     expect(JSON.parse(out)).toMatchObject({ pool: "pictures", enrolled: 2 });
+  });
+
+  test("again without them keeps the columns, and --columns '*' gives all", async () => {
+    await sql`create table public.notes (id int primary key, body text, secret text)`;
+    const columns = async (): Promise<unknown> =>
+      (await sql`select payload_columns from public.work_pools where name = 'notes'`)[0]?.payload_columns;
+    await attach("notes", "--columns", "body");
+    await attach("notes");
+    expect(await columns()).toEqual(["body"]);
+    await attach("notes", "--columns", "*");
+    expect(await columns()).toBe(null);
+  });
+
+  test("a first time that cannot be finished is undone, a later one is not", async () => {
+    await sql`create table public.drafts (id int primary key)`;
+    const attached = async (): Promise<boolean> =>
+      (await sql`select from public.work_pools where name = 'drafts' and source is not null`).length > 0;
+    const first = await attach("drafts", "--type", "");
+    expect([first.code, first.err, await attached()]).toEqual([
+      1,
+      expect.stringContaining("; the table is detached again\n"),
+      false,
+    ]);
+    expect((await attach("drafts")).code).toBe(0);
+    const later = await attach("drafts", "--type", "");
+    expect([later.code, later.err, await attached()]).toEqual([
+      1,
+      expect.stringContaining("; the table stays attached; undo with: select detach_pool('drafts')\n"),
+      true,
+    ]);
+  });
+
+  test.each([
+    { table: "Upper", says: `work-claims attach '"Upper"'` },
+    { table: "weird table", says: `work-claims attach '"weird table"'` },
+    { table: "public.Upper", says: `work-claims attach 'public."Upper"'` },
+  ])("$table is told its quotes", async ({ table, says }) => {
+    const { code, err } = await attach(table);
+    expect(err).toContain(says);
+    expect(code).toBe(1);
+  });
+
+  test("a name in its quotes is taken", async () => {
+    await sql`create table public."Weird table" (id int primary key)`;
+    expect((await attach('"Weird table"')).code).toBe(0);
   });
 
   test("a table without a key is refused with its sentence: exit code 1", async () => {
@@ -208,6 +258,15 @@ describe("watch", () => {
     const { code, out } = await watching;
     expect(out.trimEnd().split("\n").at(-1)).toContain("rinse: 1/1 (100 %), done");
     expect(code).toBe(0);
+  });
+
+  test("does not wait for what is paused, and says so: exit code 1", async () => {
+    await sql`insert into public.work_pools (name) values ('laundry')`;
+    await client.defineWorkType("dry", { pool: "laundry", paused: true });
+    await client.enqueueItems([{ pool: "laundry" }]);
+    const { code, err } = await work("watch", "dry", "--until-done");
+    expect(err).toMatch(/^dry is paused with 1 open; .*work-claims types dry --no-paused\n$/);
+    expect(code).toBe(1);
   });
 
   test("a work type that is not there fails: exit code 1", async () => {

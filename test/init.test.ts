@@ -90,6 +90,12 @@ test("a file that somebody edited is left alone, and force adds the package's te
   expect(await readFile(edited, "utf8")).toBe(text);
 });
 
+test("text after the mark is an edit too", async () => {
+  await init();
+  await appendFile(join(migrations(), "20261101000100_one.sql"), "select 'mine';\n");
+  expect(await init()).toEqual({ ...none, edited: ["20261101000100_one.sql"], unchanged: ["20261101000200_two.sql"] });
+});
+
 test("line ends that a checkout turned are no edit", async () => {
   await init();
   const file = join(migrations(), "20261101000100_one.sql");

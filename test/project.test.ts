@@ -1,4 +1,5 @@
-import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -16,6 +17,13 @@ afterEach(async () => {
 });
 
 const file = (text: string): Promise<void> => writeFile(join(folder, envFileName), text);
+const variables = {
+  SUPABASE_URL: "http://127.0.0.1:1",
+  SUPABASE_SERVICE_ROLE_KEY: "a.b.c",
+  SUPABASE_SECRET_KEY: "sb_secret_x",
+  SUPABASE_ANON_KEY: "a.b.d",
+  SUPABASE_DB_URL: "postgresql://postgres:postgres@127.0.0.1:2/postgres?a=b",
+};
 const fromFile = "SUPABASE_URL=http://file\nSUPABASE_SECRET_KEY=file-key\nSUPABASE_DB_URL=postgresql://file/db\n";
 
 test("flags come before the environment, the environment before the file", async () => {
@@ -50,6 +58,32 @@ test("what is missing is named in one sentence", async () => {
   );
 });
 
+test.each(["a#b", "1#b", "a%b", "a/b", "1/b", "a?b"])(
+  "the raw password %s is said to need encoding",
+  async (password) => {
+    const given = (text: string): Promise<string> =>
+      findDatabase({ "db-url": `postgresql://me:${text}@localhost:5432/db` }, { env: {}, folder });
+    await expect(given(password)).rejects.toThrow("no URL; percent-encode special characters in the password");
+    expect(await given(encodeURIComponent(password))).toContain(encodeURIComponent(password));
+  },
+);
+
+test("a database with several hosts is taken as it is", async () => {
+  const address = "postgresql://me:a,b@one:5432,two:5433/db";
+  expect(await findDatabase({ "db-url": address }, { env: {}, folder })).toBe(address);
+});
+
+test("a repository does not show the env file, and what it excluded before stays", async () => {
+  const git = (...args: string[]): string => execFileSync("git", args, { cwd: folder, encoding: "utf8" });
+  git("init", "--quiet");
+  const exclude = join(folder, ".git", "info", "exclude");
+  await writeFile(exclude, "mine");
+  await mkdir(join(folder, "inner"));
+  for (const place of [folder, join(folder, "inner"), folder]) writeEnvFile(place, variables);
+  expect(git("status", "--porcelain", "--untracked-files=all")).toBe("");
+  expect(await readFile(exclude, "utf8")).toBe(`mine\n${envFileName}\n`);
+});
+
 test("a public key is refused before it is sent", async () => {
   const { anonKey, publishableKey } = createKeys(0);
   for (const key of [anonKey, publishableKey]) {
@@ -58,13 +92,6 @@ test("a public key is refused before it is sent", async () => {
 });
 
 test("the env file is for its owner alone and reads back as it was written", async () => {
-  const variables = {
-    SUPABASE_URL: "http://127.0.0.1:1",
-    SUPABASE_SERVICE_ROLE_KEY: "a.b.c",
-    SUPABASE_SECRET_KEY: "sb_secret_x",
-    SUPABASE_ANON_KEY: "a.b.d",
-    SUPABASE_DB_URL: "postgresql://postgres:postgres@127.0.0.1:2/postgres?a=b",
-  };
   await writeFile(join(folder, envFileName), "old", { mode: 0o644 });
   const path = writeEnvFile(folder, variables);
   expect(readEnvFile(folder)).toEqual(variables);

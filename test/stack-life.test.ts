@@ -108,6 +108,42 @@ test("a port that was named and is busy is said so, and nothing is started", asy
   expect(leftOver()).toEqual([]);
 });
 
+test("a busy port leaves no folder behind, and a folder that was there as it was", async () => {
+  const busy = createServer();
+  await new Promise<void>((resolve) => busy.listen(0, "127.0.0.1", resolve));
+  const address = busy.address();
+  const port = typeof address === "object" && address ? address.port : 0;
+  for (const more of [[], ["--detach"]]) {
+    const child = launch(["up", "--port", String(port), "--data", "deep/data", ...more]);
+    expect([await ended(child), child.said()]).toEqual([1, expect.stringContaining(`Port ${port} is in use`)]);
+    expect(await readdir(folder)).toEqual([]);
+  }
+  await mkdir(join(folder, "mine"));
+  expect(await ended(launch(["up", "--port", String(port), "--data", "mine"]))).toBe(1);
+  expect(existsSync(join(folder, "mine"))).toBe(true);
+  busy.close();
+});
+
+test("a stack comes back at its address; where that is taken, it says so", async () => {
+  const first = await startStack({ dataDir: folder });
+  const other = await openFolder();
+  const beside = await startStack({ dataDir: other });
+  await Promise.all([first.stop(), beside.stop()]);
+  const said: string[] = [];
+  const again = await startStack({ dataDir: other, log: (line) => said.push(line) });
+  expect([again.url, again.dbUrl, said]).toEqual([beside.url, beside.dbUrl, []]);
+  await again.stop();
+
+  const taken = createServer();
+  await new Promise<void>((resolve) => taken.listen(Number(new URL(again.url).port), "127.0.0.1", resolve));
+  const moved = await startStack({ dataDir: other, log: (line) => said.push(line) });
+  taken.close();
+  await moved.stop();
+  expect(said).toEqual([expect.stringMatching(/in use by something else; the address has changed to 127/)]);
+  expect(moved.dbUrl).toBe(again.dbUrl);
+  await rm(other, { recursive: true });
+});
+
 test("data of another Postgres is not touched", async () => {
   await (await startStack({ dataDir: folder, postgres: 15 })).stop();
   await expect(startStack({ dataDir: folder })).rejects.toThrow("was made by Postgres 15 and this is 17");

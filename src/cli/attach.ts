@@ -9,8 +9,12 @@ import { runningLine } from "./running-line.ts";
 /** Rows a step: a second or two of work, so that the table's own writers are never held up for long. */
 const stepRows = 10_000;
 
+const notInstalled = "work-claims is not installed in this database; run work-claims init and supabase db push";
+
 function list(given: string | undefined): string[] | null {
   if (given === undefined) return null;
+  // The database takes no names for all columns, and null for those it has.
+  if (given.trim() === "*") return [];
   const names = given.split(",").map((name) => name.trim());
   if (names.includes("")) throw new WrongUsage(`--columns is "${given}"; names with commas between them were expected`);
   return names;
@@ -23,9 +27,9 @@ export const attach: Command = {
     "TABLE              the table, with its schema where that is not public",
     "--type NAME        a work type to do on each row; may be given again",
     "--pool NAME        the pool's name; else the table's",
-    "--columns a,b      what workers get of a row; else all columns",
-    "--priority COLUMN  a number: the larger, the sooner",
-    "--run-after COLUMN a time: not before it",
+    "--columns a,b      what workers get of a row, '*' for all; else all columns, or those of an earlier attach",
+    "--priority COLUMN  a number: the larger, the sooner; else that of an earlier attach",
+    "--run-after COLUMN a time: not before it; else that of an earlier attach",
     "--db-url URL       the database, as the table's owner (triggers are made); else SUPABASE_DB_URL",
     "--json             print the pool and the counts as JSON",
   ],
@@ -51,31 +55,19 @@ export const attach: Command = {
 
     const sql = postgres(dbUrl, { max: 1, onnotice: () => {}, connection: { application_name: "work-claims attach" } });
     try {
+      const wasAttached = await isAttached(sql, table);
       const pool = await attachPool(sql, table, values.pool ?? null, columns, values.priority, values["run-after"]);
-      for (const type of values.type ?? []) {
-        await sql`select public.define_work_type(${type}::text, pool => ${pool}::text)`;
-      }
-      const line = runningLine(process.stderr);
       const counts = { mirrored: 0, enrolled: 0 };
-      await enrollAll(
-        async () => {
-          const [row] = await sql<
-            { step: EnrollStep }[]
-          >`select public.enroll_pool(${pool}::text, ${stepRows}::int) as step`;
-          if (!row) throw new Error("enroll_pool() gave no answer");
-          return row.step;
-        },
-        (mirrored, enrolled) => {
-          Object.assign(counts, { mirrored, enrolled });
-          line.show(`${pool}: ${mirrored} rows taken in, ${enrolled} claims made for rows that were in already`);
-        },
-      );
-      line.end();
+      try {
+        await enroll(sql, pool, values.type ?? [], counts);
+      } catch (error) {
+        throw await unfinished(sql, pool, wasAttached, counts.mirrored, error);
+      }
       console.log(values.json ? JSON.stringify({ pool, ...counts }) : nextSteps(table, pool, values.type ?? []));
       return exitCode.fine;
     } catch (error) {
       if (error instanceof postgres.PostgresError && error.code === "42883") {
-        throw new NoProject("work-claims is not installed in this database; run work-claims init and supabase db push");
+        throw new NoProject(notInstalled);
       }
       throw error;
     } finally {
@@ -83,6 +75,83 @@ export const attach: Command = {
     }
   },
 };
+
+/** Whether a table is a pool before we make it one; a name that is none is refused with what to write instead. */
+async function isAttached(sql: Sql, table: string): Promise<boolean> {
+  try {
+    const [row] = await sql<{ is_attached: boolean }[]>`
+      select exists (select from public.work_pools p where p.source = given.source) as is_attached
+        from (select ${table}::text::regclass as source) as given`;
+    return row?.is_attached ?? false;
+  } catch (error) {
+    if (!(error instanceof postgres.PostgresError)) throw error;
+    if (error.code === "42P01" && error.message.includes("public.work_pools")) throw new NoProject(notInstalled);
+    const isNoName = ["42P01", "3F000", "42602"].includes(error.code);
+    if (!isNoName || !/[^a-z0-9_.]/.test(table) || table.includes('"')) throw error;
+    throw new Error(
+      `${table}: ${error.message}; a name with capitals, spaces or signs in it is quoted: work-claims attach ${quoted(table)}`,
+    );
+  }
+}
+
+/** A table's name with the quotes that SQL wants, in those that a shell wants. */
+function quoted(table: string): string {
+  const name = table
+    .split(".")
+    .map((part) => (/^[a-z_][a-z0-9_]*$/.test(part) ? part : `"${part}"`))
+    .join(".");
+  return `'${name.replaceAll("'", "'\\''")}'`;
+}
+
+/** Declare the work types, and take in the rows that are there. */
+async function enroll(
+  sql: Sql,
+  pool: string,
+  types: readonly string[],
+  counts: { mirrored: number; enrolled: number },
+): Promise<void> {
+  for (const type of types) await sql`select public.define_work_type(${type}::text, pool => ${pool}::text)`;
+  const line = runningLine(process.stderr);
+  try {
+    await enrollAll(
+      async () => {
+        const [row] = await sql<
+          { step: EnrollStep }[]
+        >`select public.enroll_pool(${pool}::text, ${stepRows}::int) as step`;
+        if (!row) throw new Error("enroll_pool() gave no answer");
+        return row.step;
+      },
+      (mirrored, enrolled) => {
+        Object.assign(counts, { mirrored, enrolled });
+        line.show(`${pool}: ${mirrored} rows taken in, ${enrolled} claims made for rows that were in already`);
+      },
+    );
+  } finally {
+    line.end();
+  }
+}
+
+/** A table that was only now attached is let go again; the error says what state it is in. */
+async function unfinished(
+  sql: Sql,
+  pool: string,
+  wasAttached: boolean,
+  mirrored: number,
+  cause: unknown,
+): Promise<Error> {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  const isDetached =
+    !wasAttached &&
+    (await sql`select public.detach_pool(${pool}::text)`.then(
+      () => true,
+      () => false,
+    ));
+  const state = isDetached
+    ? `the table is detached again${mirrored > 0 ? `; the ${mirrored} rows taken in stay as items` : ""}`
+    : `the table stays attached; undo with: select detach_pool('${pool.replaceAll("'", "''")}')`;
+  const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
+  return Object.assign(new Error(`${reason}; ${state}`, { cause }), { code });
+}
 
 async function attachPool(
   sql: Sql,

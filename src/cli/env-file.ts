@@ -47,7 +47,8 @@ function keepOutOfGit(folder: string): void {
       git("check-ignore", "-q", envFileName);
     } catch {
       mkdirSync(dirname(exclude), { recursive: true });
-      appendFileSync(exclude, `${envFileName}\n`);
+      const before = existsSync(exclude) ? readFileSync(exclude, "utf8") : "";
+      appendFileSync(exclude, `${before === "" || before.endsWith("\n") ? "" : "\n"}${envFileName}\n`);
     }
   } catch {
     // No git here, so there is no commit that the file could get into.

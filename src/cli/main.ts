@@ -1,5 +1,8 @@
 #!/usr/bin/env node
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { RequestError } from "../../workers/runtime/errors.ts";
+import { packageRoot } from "../stack/package-root.ts";
 import { attach } from "./attach.ts";
 import { cancel } from "./cancel.ts";
 import { type Command, exitCode, NoProject, WrongUsage } from "./command.ts";
@@ -26,7 +29,7 @@ function overallHelp(): string {
       `  ${" ".repeat(width)}  $ ${command.example}`,
     ]),
     "",
-    "work-claims COMMAND --help shows what a command takes.",
+    "work-claims COMMAND --help shows what a command takes, work-claims --version which one this is.",
     "The project is the one of --url, --key and --db-url, of the environment, or of .env.work-claims here.",
     "exit codes: 0 fine, 1 failed, 2 typed wrongly, 3 no project, or it does not answer",
   ].join("\n");
@@ -68,6 +71,10 @@ async function main(args: readonly string[]): Promise<number> {
     const asked = commands.find((command) => command.name === rest[0]);
     console.log(asked ? helpOf(asked) : overallHelp());
     return name === undefined ? exitCode.wrongUsage : exitCode.fine;
+  }
+  if (name === "--version") {
+    console.log(JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8")).version);
+    return exitCode.fine;
   }
   const command = commands.find((candidate) => candidate.name === name);
   if (!command) {

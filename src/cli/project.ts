@@ -38,7 +38,22 @@ export async function findDatabase(flags: ProjectFlags, around: Around = here())
   if (!/^postgres(ql)?:\/\//.test(dbUrl)) {
     throw new NoProject("The database's address was expected to begin with postgresql://");
   }
+  if (!isReadable(dbUrl)) {
+    throw new NoProject("The database's address is no URL; percent-encode special characters in the password");
+  }
   return dbUrl;
+}
+
+/** A raw # or / or ? in a password cuts the address short there, a raw % is no character's code. */
+function isReadable(dbUrl: string): boolean {
+  try {
+    // The driver takes the first of several hosts.
+    const { hash, username, password, pathname } = new URL(dbUrl.replace(/,[^@/?#]*(?=[/?#]|$)/, ""));
+    for (const part of [username, password, pathname]) decodeURIComponent(part);
+    return hash === "" && (username !== "" || !pathname.includes("@"));
+  } catch {
+    return false;
+  }
 }
 
 /** Each value from the first source that has it; a source that speaks of another project's address is passed over. */

@@ -4,7 +4,7 @@ import { mkdir } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { AlreadyRunning, holderOf, readKeys, readNote } from "../stack/data-dir.ts";
+import { AlreadyRunning, holderOf, readKeys, readNote, removeUnused } from "../stack/data-dir.ts";
 import { addMigrations, holdsMigrations, removeUnapplied } from "../stack/migrations.ts";
 import { parsePort } from "../stack/ports.ts";
 import { isAlive } from "../stack/process-identity.ts";
@@ -29,8 +29,8 @@ export const up: Command = {
   name: "up",
   summary: "a Supabase project on this machine, with the migrations of work-claims, until Ctrl-C",
   options: [
-    "--port N         the port of its address; else 54321, or a free one",
-    "--db-port N      the port of Postgres; else 54322, or a free one",
+    "--port N         the port of its address; else that of last time, 54321, or a free one",
+    "--db-port N      the port of Postgres; else that of last time, 54322, or a free one",
     "--data DIR       where data and keys are kept between runs; else .work-claims",
     "--ephemeral      keep nothing",
     "--grants old|new Supabase's default privileges: old projects grant all to the API's roles, new ones nothing",
@@ -131,7 +131,7 @@ async function projectFor(dataDir: string, dbUrl: string, onUpdate: () => void):
 
 /** The same command again, without a terminal; here we only wait until it is ready. */
 async function detach(args: readonly string[], dataDir: string): Promise<number> {
-  await mkdir(join(dataDir, "logs"), { recursive: true });
+  const made = await mkdir(join(dataDir, "logs"), { recursive: true });
   const logFile = join(dataDir, "logs", "up.log");
   const log = openSync(logFile, "w", 0o600);
   const rest = args.filter((argument) => argument !== "--detach");
@@ -153,6 +153,7 @@ async function detach(args: readonly string[], dataDir: string): Promise<number>
     await sleep(50);
   }
   process.stdout.write(readFileSync(logFile, "utf8"));
+  await removeUnused(dataDir, made);
   return code ?? exitCode.failed;
 }
 

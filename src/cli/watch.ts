@@ -45,6 +45,11 @@ function intervalMs(given: string | undefined): number {
   return seconds * 1000;
 }
 
+/** Nothing of it is handed out, and nothing is under way. */
+function isStill(row: OverviewRow): boolean {
+  return row.paused && row.claimed === 0;
+}
+
 function look(client: WorkClient): Promise<[OverviewRow[], WorkerRow[]]> {
   return Promise.all([client.overview(), client.liveWorkers(new Date(Date.now() - aliveForMs))]);
 }
@@ -55,7 +60,7 @@ export const watch: Command = {
   options: [
     "TYPE ...            these work types; else all",
     "--interval SECONDS  how often to look (1; 10 where the output is no terminal)",
-    "--until-done        end when nothing is open",
+    "--until-done        end when nothing is open; 1 where only paused work is",
     "--json              one JSON line a look",
   ],
   example: "work-claims watch embed --until-done",
@@ -92,7 +97,15 @@ export const watch: Command = {
         if (values.json) console.log(JSON.stringify(rows.map((row, index) => ({ ...row, ...paces[index] }))));
         else if (screen.isLive) screen.show(progressLines(rows, paces, screen.width()));
         else screen.show(plainLines(rows, paces));
-        if (values["until-done"] && rows.every((row) => openClaims(row) === 0)) break;
+        if (values["until-done"] && rows.every((row) => openClaims(row) === 0 || isStill(row))) {
+          const paused = rows.filter((row) => openClaims(row) > 0);
+          for (const row of paused) {
+            console.error(
+              `${row.work_type} is paused with ${openClaims(row)} open; hand it out again with: work-claims types ${row.work_type} --no-paused`,
+            );
+          }
+          return paused.length > 0 ? exitCode.failed : exitCode.fine;
+        }
         await Promise.race([whenInterrupted, pause(interval)]);
       }
       return exitCode.fine;

@@ -1,7 +1,20 @@
 import { randomBytes } from "node:crypto";
-import { chmod, chown, link, mkdir, mkdtemp, readdir, readFile, rename, rm, unlink, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  chown,
+  link,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  rmdir,
+  unlink,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { removeWhenKilled } from "./child.ts";
 import { createKeys, type Keys } from "./keys.ts";
 import { canEnter, type OsUser } from "./os-user.ts";
@@ -40,8 +53,9 @@ export class AlreadyRunning extends Error {
 export async function openDataDir(path: string | undefined, ephemeral: boolean, user: OsUser): Promise<DataDir> {
   if (ephemeral) return openEphemeral(path, user);
   const folder = resolve(path ?? ".work-claims");
+  let made: string | undefined;
   try {
-    await mkdir(join(folder, "logs"), { recursive: true });
+    made = await mkdir(join(folder, "logs"), { recursive: true });
     // Nobody but the owner may list it; Postgres' user may pass through.
     await chmod(folder, user ? 0o711 : 0o700);
     await writeFile(join(folder, ".gitignore"), "*\n");
@@ -56,8 +70,21 @@ export async function openDataDir(path: string | undefined, ephemeral: boolean, 
     path: folder,
     clusterHome: await clusterHome(folder, user),
     ephemeral,
-    remove: async () => {},
+    remove: () => removeUnused(folder, made),
   };
+}
+
+/** Take a folder away that a failed start made (mkdir's answer says from where on) and that got no cluster. */
+export async function removeUnused(folder: string, made: string | undefined): Promise<void> {
+  const isMade = made !== undefined && (folder === made || folder.startsWith(join(made, "/")));
+  if (!isMade || (await holderOf(folder))) return;
+  const home = await notedClusterHome(folder);
+  if ((await readdir(home).catch(() => [])).some((name) => name.startsWith("postgres") && name !== elsewhereNote))
+    return;
+  for (const path of new Set([home, folder])) await rm(path, { recursive: true, force: true });
+  for (let above = dirname(folder); above.startsWith(made); above = dirname(above)) {
+    await rmdir(above).catch(() => {});
+  }
 }
 
 async function openEphemeral(path: string | undefined, user: OsUser): Promise<DataDir> {
@@ -183,6 +210,19 @@ export async function readOrCreateKeys(path: string): Promise<Keys> {
   await writeFile(draft, JSON.stringify(keys, null, 2), { mode: 0o600 });
   await rename(draft, join(path, "keys.json"));
   return keys;
+}
+
+/** The address of a folder's stack, kept so that the next start has it again. */
+export type Ports = { port: number; dbPort: number };
+
+export async function readPorts(path: string): Promise<Partial<Ports>> {
+  return (await readJson<Partial<Ports>>(join(path, "ports.json"))) ?? {};
+}
+
+export async function writePorts(path: string, ports: Ports): Promise<void> {
+  const draft = join(path, `ports.json.${process.pid}`);
+  await writeFile(draft, JSON.stringify(ports));
+  await rename(draft, join(path, "ports.json"));
 }
 
 async function readJson<T>(file: string): Promise<T | undefined> {

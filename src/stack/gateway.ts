@@ -3,11 +3,12 @@ import type { AddressInfo } from "node:net";
 import type { Credentials, Verdict } from "./api-key.ts";
 
 /** The address of the stack: it answers as a Supabase project's does, in front of PostgREST. */
-export type Gateway = { url: string; stop: () => Promise<void> };
+export type Gateway = { url: string; port: number; stop: () => Promise<void> };
 
 export type GatewayPlan = {
-  /** The port a person named; without one, Supabase's 54321 or any free one. */
+  /** The port a person named; without one, the preferred or any free one. */
   port: number | undefined;
+  preferredPort: number;
   admit: (credentials: Credentials) => Verdict;
   /** Where PostgREST listens now; undefined while there is none. */
   upstream: () => number | undefined;
@@ -34,8 +35,9 @@ export async function runGateway(plan: GatewayPlan): Promise<Gateway> {
   const server = createServer((incoming, outgoing) => serve(plan, agent, incoming, outgoing));
   // Longer than the pauses of clients that keep connections, for the same reason.
   server.keepAliveTimeout = 75_000;
-  const port = await listen(server, plan.port);
+  const port = await listen(server, plan);
   return {
+    port,
     url: `http://127.0.0.1:${port}`,
     stop: () =>
       new Promise((resolve) => {
@@ -50,8 +52,9 @@ export async function runGateway(plan: GatewayPlan): Promise<Gateway> {
   };
 }
 
-async function listen(server: Server, named: number | undefined): Promise<number> {
-  const attempts = named === undefined ? [54321, 0] : [named];
+async function listen(server: Server, plan: GatewayPlan): Promise<number> {
+  const { port: named, preferredPort } = plan;
+  const attempts = named === undefined ? [preferredPort, 0] : [named];
   for (const port of attempts) {
     const taken = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
       server.once("error", resolve);

@@ -5,7 +5,7 @@ import { packageRoot } from "./package-root.ts";
 
 /**
  * Putting our migrations into a project. A file that is there is never written again: `supabase db push` skips a version it has
- * applied, so a change travels as a new file after all others. The last line of each says which concept it holds and its digest,
+ * applied, so a change travels as a new file after all others. A last line in each says which concept it holds and its digest,
  * so the newest file of a concept is today's, and an edit by hand shows.
  */
 export type Addition = {
@@ -90,7 +90,7 @@ async function migrationsIn(folder: string): Promise<Migration[]> {
   return migrations.sort((one, other) => compare(one.version, other.version));
 }
 
-const mark = /\n?-- work-claims: (\S+), sha256 ([0-9a-f]{64})\. work-claims init adds changes as new files\.\n*$/;
+const mark = /\n?-- work-claims: (\S+), sha256 ([0-9a-f]{64})\. work-claims init adds changes as new files\.(?:\n+|$)/;
 
 function withMark(migration: Migration): string {
   const line = `-- work-claims: ${migration.concept}, sha256 ${digest(migration.body)}. work-claims init adds changes as new files.`;
@@ -100,7 +100,9 @@ function withMark(migration: Migration): string {
 function asWritten(migration: Migration): Written[] {
   const found = mark.exec(migration.body);
   if (!found) return [];
-  const body = migration.body.slice(0, found.index);
+  // What somebody wrote after the mark is an edit as one before it is.
+  const after = migration.body.slice(found.index + found[0].length);
+  const body = migration.body.slice(0, found.index) + (after === "" ? "" : `\n${after}`);
   const written = found[2] ?? "";
   return [{ ...migration, concept: found[1] ?? "", body, digest: written, isEdited: digest(body) !== written }];
 }

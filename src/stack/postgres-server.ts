@@ -22,15 +22,16 @@ export type PostgresPlan = {
   cluster: string;
   binaries: PostgresBinaries;
   user: OsUser;
-  /** The port a person named; without one, Supabase's 54322 or any free one. */
+  /** The port a person named; without one, the preferred or any free one. */
   port: number | undefined;
+  preferredPort: number;
   signal: AbortSignal;
   log: (line: string) => void;
   onRestart: () => void;
 };
 
 export async function runPostgres(plan: PostgresPlan): Promise<PostgresServer> {
-  let port = plan.port ?? (await freePort(54322));
+  let port = plan.port ?? (await freePort(plan.preferredPort));
   let server = await launchOnFreePort();
   let isWanted = true;
 

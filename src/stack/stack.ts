@@ -1,6 +1,16 @@
 import { createDoorkeeper } from "./api-key.ts";
 import { clearPredecessor, ensureCluster, superuser } from "./cluster.ts";
-import { lock, openDataDir, readNote, readOrCreateKeys, removeNote, writeNote } from "./data-dir.ts";
+import {
+  lock,
+  openDataDir,
+  type Ports,
+  readNote,
+  readOrCreateKeys,
+  readPorts,
+  removeNote,
+  writeNote,
+  writePorts,
+} from "./data-dir.ts";
 import { runGateway } from "./gateway.ts";
 import { serverUser } from "./os-user.ts";
 import { findPostgres, type PostgresMajor } from "./postgres-binaries.ts";
@@ -47,6 +57,9 @@ export type Stack = {
   stop: () => Promise<void>;
 };
 
+/** Those of Supabase's own stack, for a folder that had none yet. */
+const supabasePorts: Ports = { port: 54321, dbPort: 54322 };
+
 /** A Supabase project on this machine: Postgres, PostgREST and the gateway in front of it. Nothing of it outlives this process. */
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const log = options.log ?? ((): void => {});
@@ -64,10 +77,12 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     closing.push(await lock(dataDir.path));
     await endPredecessors(dataDir.path, log);
     const keys = await readOrCreateKeys(dataDir.path);
+    const kept = await readPorts(dataDir.path);
 
     let rest: PostgrestServer | undefined;
     const gateway = await runGateway({
       port: options.port,
+      preferredPort: kept.port ?? supabasePorts.port,
       admit: createDoorkeeper(keys, Date.now),
       upstream: () => rest?.port(),
     });
@@ -89,6 +104,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       binaries,
       user,
       port: options.dbPort,
+      preferredPort: kept.dbPort ?? supabasePorts.dbPort,
       signal,
       log,
       onRestart: () => {
@@ -97,6 +113,9 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       },
     });
     closing.push(() => database.stop("fast"));
+    const ports: Ports = { port: gateway.port, dbPort: database.port };
+    for (const line of moves(kept, ports, options)) log(line);
+    if (!dataDir.ephemeral) await writePorts(dataDir.path, ports);
     const address = (role: string, password: string): string =>
       `postgresql://${role}:${password}@127.0.0.1:${database.port}/postgres`;
     const dbUrl = address("postgres", "postgres");
@@ -159,6 +178,17 @@ export async function endPredecessors(path: string, log: (line: string) => void)
   }
   await removeNote(path);
   return ended;
+}
+
+/** What there is to say where a folder's stack is not where it was, though nobody asked for that. */
+function moves(kept: Partial<Ports>, now: Ports, options: StackOptions): string[] {
+  const names = { port: "address", dbPort: "database's address" } as const;
+  return (["port", "dbPort"] as const)
+    .filter((which) => options[which] === undefined && kept[which] !== undefined && kept[which] !== now[which])
+    .map(
+      (which) =>
+        `Port ${kept[which]} is in use by something else; the ${names[which]} has changed to 127.0.0.1:${now[which]}`,
+    );
 }
 
 function self(): ProcessIdentity {
