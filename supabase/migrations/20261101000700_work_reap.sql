@@ -28,6 +28,8 @@ declare
   moment timestamptz := clock_timestamp();
   reaped integer;
 begin
+  -- "Is not distinct from" where the rows are found already: with an equality the planner may walk the index on leases
+  -- to find them again, and so everything that is held.
   with lapsed as (
     update public.work_claims c
        set crashes = c.crashes + 1,
@@ -54,7 +56,7 @@ begin
                  where k.item_id = any (array[wanted.id]) and k.work_type = any (reap.work_types)
                    and k.status is not distinct from 'claimed' and k.expires_at <= moment
                    for no key update skip locked) as l))
-       and c.status = 'claimed'
+       and c.status is not distinct from 'claimed'
     returning c.item_id, c.work_type, c.fence, c.error
   ),
   told as (
@@ -113,7 +115,7 @@ begin
               order by w.due_at
               limit 1000
                 for no key update skip locked))
-       and c.status = 'waiting';
+       and c.status is not distinct from 'waiting';
   end if;
   if is_unseen then
     perform work.saw_worker(catch_up.worker_id);

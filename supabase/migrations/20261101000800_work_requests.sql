@@ -25,9 +25,6 @@ as $$
 declare
   long_ago timestamptz := clock_timestamp() - interval '1 hour';
 begin
-  if is_repeated.request_id is null then
-    return false;
-  end if;
   -- One call in a hundred forgets up to five hundred old ones: it keeps pace, and no call pays much.
   if random() < 0.01 then
     delete from work.requests r

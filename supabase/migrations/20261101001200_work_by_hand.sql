@@ -62,7 +62,8 @@ begin
            worker_id = null, progress = null
       from wanted
      where c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
-       and (c.status in ('failed') or (c.status in ('cancelled') and retry_items.item_ids is not null))
+       and (c.status is not distinct from 'failed'
+         or (c.status is not distinct from 'cancelled' and retry_items.item_ids is not null))
     returning c.item_id, c.fence
   ),
   told as (
