@@ -126,11 +126,11 @@ test("only the triggers on attached tables run as their owner, and only what dea
            'search_path=pg_catalog, pg_temp' = any (proconfig) as path
       from pg_proc where pronamespace in ('public'::regnamespace, 'work'::regnamespace) order by 1`;
   expect(rows.filter((row) => row.definer).map((row) => row.name)).toEqual([
-    ...["mirror_deleted", "mirror_inserted", "mirror_truncated", "mirror_updated"],
+    ...["mirror_deleted", "mirror_truncated", "mirror_written"],
   ]);
   // Each of these puts in names from the catalog alone, quoted by it.
   expect(rows.filter((row) => row.dynamic).map((row) => row.name)).toEqual([
-    ...["attach_pool", "detach_pool", "enroll_pool", "mirror_deleted", "mirror_inserted", "mirror_updated"],
+    ...["attach_pool", "detach_pool", "enroll_pool", "mirror_deleted", "mirror_written"],
   ]);
   expect(rows.filter((row) => !row.path)).toEqual([]);
   const [views] = await owner`

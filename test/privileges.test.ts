@@ -32,7 +32,7 @@ const helpers = [
   ...["refuse", "row_as_json", "saw_worker", "source_key", "take_next", "wrong_item", "wrong_outcome"],
 ];
 // Who attaches a table needs these; as triggers they run whoever writes to it.
-const mirrors = ["mirror_deleted", "mirror_inserted", "mirror_truncated", "mirror_updated"];
+const mirrors = ["mirror_deleted", "mirror_truncated", "mirror_written"];
 const triggers = ["enroll_new_items", "keep_used_type", "move_open_claims", "prune_events"];
 const tables = ["claims", "events", "items", "pools", "types", "workers"].map((name) => `public.work_${name}`);
 const views = ["failures", "held", "overview", "stuck"].map((name) => `public.work_${name}`);

@@ -161,13 +161,17 @@ revoke execute on function work.mirror_rows from public, anon, authenticated;
 grant execute on function work.mirror_rows to service_role;
 
 -- The triggers run as their owner: who may write to the attached table need not know of work-claims.
--- They go through the rows in pages, since a statement may touch millions. Times are written in UTC, since a key is one text for everyone.
-create or replace function work.mirror_inserted()
+-- They go through the rows in pages, since a statement may touch millions. Times are written in UTC, since a key is
+-- one text for everyone.
+create or replace function work.mirror_written()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
 as $$
 #variable_conflict use_variable
 declare
@@ -177,6 +181,18 @@ begin
   attached := work.pool_of(tg_relid);
   if attached.name is null then
     return null;
+  end if;
+  -- A row whose key changed is another item.
+  if tg_op = 'UPDATE' then
+    execute format(
+      'delete from public.work_items i
+        using (
+          select $1 as pool, work.source_key($2, %1$s) as source_key from old_rows r
+          except
+          select $1, work.source_key($2, %1$s) from new_rows r) as gone
+        where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])',
+      work.row_as_json(attached, true))
+      using attached.name, attached;
   end if;
   for page in execute format(
     'select array_agg(numbered.source_row order by numbered.row_number)
@@ -190,9 +206,9 @@ begin
   return null;
 end
 $$;
-comment on function work.mirror_inserted is 'Trigger on an attached table: new rows become items.';
-revoke execute on function work.mirror_inserted from public, anon, authenticated;
-grant execute on function work.mirror_inserted to service_role;
+comment on function work.mirror_written is 'Trigger on an attached table: new rows become items, and items follow their rows.';
+revoke execute on function work.mirror_written from public, anon, authenticated;
+grant execute on function work.mirror_written to service_role;
 
 create or replace function work.mirror_deleted()
 returns trigger
@@ -224,51 +240,6 @@ $$;
 comment on function work.mirror_deleted is 'Trigger on an attached table: items go with their rows.';
 revoke execute on function work.mirror_deleted from public, anon, authenticated;
 grant execute on function work.mirror_deleted to service_role;
-
-create or replace function work.mirror_updated()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_mergejoin = off
-as $$
-#variable_conflict use_variable
-declare
-  attached public.work_pools;
-  page jsonb[];
-begin
-  attached := work.pool_of(tg_relid);
-  if attached.name is null then
-    return null;
-  end if;
-  -- A row whose key changed is another item.
-  execute format(
-    'delete from public.work_items i
-      using (
-        select $1 as pool, work.source_key($2, %1$s) as source_key from old_rows r
-        except
-        select $1, work.source_key($2, %1$s) from new_rows r) as gone
-      where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])',
-    work.row_as_json(attached, true))
-    using attached.name, attached;
-  for page in execute format(
-    'select array_agg(numbered.source_row order by numbered.row_number)
-       from (select %s as source_row, row_number() over () as row_number from new_rows r) as numbered
-      group by numbered.row_number / 1000
-      order by numbered.row_number / 1000',
-    work.row_as_json(attached, false))
-  loop
-    perform work.mirror_rows(attached, page);
-  end loop;
-  return null;
-end
-$$;
-comment on function work.mirror_updated is 'Trigger on an attached table: items follow their rows.';
-revoke execute on function work.mirror_updated from public, anon, authenticated;
-grant execute on function work.mirror_updated to service_role;
 
 create or replace function work.mirror_truncated()
 returns trigger
@@ -427,10 +398,10 @@ begin
   -- Names come from the catalog, quoted by it.
   execute format(
     'create or replace trigger work_claims_mirror_insert after insert on %s referencing new table as new_rows '
-    'for each statement execute function work.mirror_inserted()', attach_pool.source);
+    'for each statement execute function work.mirror_written()', attach_pool.source);
   execute format(
     'create or replace trigger work_claims_mirror_update after update on %s referencing old table as old_rows '
-    'new table as new_rows for each statement execute function work.mirror_updated()', attach_pool.source);
+    'new table as new_rows for each statement execute function work.mirror_written()', attach_pool.source);
   execute format(
     'create or replace trigger work_claims_mirror_delete after delete on %s referencing old table as old_rows '
     'for each statement execute function work.mirror_deleted()', attach_pool.source);
@@ -513,7 +484,7 @@ begin
   if not entered.is_mirrored then
     if not exists (
       select from pg_catalog.pg_trigger t
-       where t.tgrelid = entered.source and t.tgfoid = 'work.mirror_inserted'::regproc) then
+       where t.tgrelid = entered.source and t.tgfoid = 'work.mirror_written'::regproc) then
       perform work.refuse(
         'pool', entered.name, 'its table is gone or was never attached: call attach_pool() again, or detach_pool()', 'PT409');
     end if;
