@@ -8,7 +8,7 @@ import { help, isWanted, type Options, readOptions } from "./options.ts";
 import { pgBoss } from "./pg_boss.ts";
 import { rawUpdates } from "./raw.ts";
 import { rateTable } from "./table.ts";
-import { workClaimsSql } from "./work_claims.ts";
+import { workClaimsGathered, workClaimsSql } from "./work_claims.ts";
 
 const options = readOptions(process.argv.slice(2));
 if (options) {
@@ -55,6 +55,7 @@ function everyone({ dbUrl, rivalsUrl, api }: Instance): Contestant[] {
     graphileWorker("graphile-worker: local queue", rivalsUrl, localQueue),
     workClaimsSql(dbUrl, false),
     workClaimsSql(dbUrl, true),
+    workClaimsGathered(dbUrl),
     ...(api ? [workClaimsHttp(dbUrl, api.url, api.key)] : []),
   ];
 }

@@ -38,6 +38,51 @@ export function workClaimsSql(dbUrl: string, withRequestIds: boolean): Contestan
   });
 }
 
+/**
+ * Every job is claimed by a query of its own; those completed within a few milliseconds share one, which any of the
+ * connections sends before its next claim.
+ */
+export function workClaimsGathered(dbUrl: string): Contestant {
+  const gatherMs = 5;
+  const clients: Sql[] = Array.from({ length: connections }, () => postgres(dbUrl, { max: 1, onnotice: () => {} }));
+  return {
+    ...workClaimsJobs("work-claims: completions gathered", dbUrl, async () => {
+      await Promise.all(clients.map((client) => client.end()));
+    }),
+    isMissing: (batch) => batch !== 1,
+    drain: async () => {
+      const started = performance.now();
+      let finished: object[] = [];
+      let gatheredAt = started;
+      const release = async (client: Sql): Promise<void> => {
+        const outcomes = finished;
+        finished = [];
+        gatheredAt = performance.now();
+        if (outcomes.length > 0) {
+          await client`select public.release_items('bench', ${client.json(outcomes as never)})`;
+        }
+      };
+      await Promise.all(
+        clients.map(async (client) => {
+          for (;;) {
+            if (performance.now() - gatheredAt > gatherMs) await release(client);
+            const [row] = await client<{ claimed: Claimed[] }[]>`
+              select public.claim_next(array[${workType}], 'bench') as claimed`;
+            if (!row?.claimed.length) break;
+            finished.push(...succeeded(row.claimed));
+          }
+        }),
+      );
+      await release(clients[0] as Sql);
+      return (performance.now() - started) / 1000;
+    },
+  };
+}
+
+function succeeded(claimed: Claimed[]): object[] {
+  return claimed.map(({ item_id, work_type, fence }) => ({ item_id, work_type, fence, outcome: "succeeded" }));
+}
+
 /** Workers that end a batch and claim the next in one call, however it is sent. */
 export function workClaims(
   name: string,
@@ -46,16 +91,8 @@ export function workClaims(
   send: Send,
   closeSender: () => Promise<void>,
 ): Contestant {
-  const database = postgres(dbUrl, { max: 1, onnotice: () => {} });
   return {
-    name,
-    side: "ours",
-    dbUrl,
-    prepare: async (jobs) => {
-      await emptyTables(database);
-      await database`select public.define_work_type(${workType}, pool => 'default')`;
-      await addItems(database, jobs);
-    },
+    ...workClaimsJobs(name, dbUrl, closeSender),
     drain: async (batch) => {
       const started = performance.now();
       await Promise.all(
@@ -72,16 +109,26 @@ export function workClaims(
               },
               worker,
             );
-            outcomes = claimed.map(({ item_id, work_type, fence }) => ({
-              item_id,
-              work_type,
-              fence,
-              outcome: "succeeded",
-            }));
+            outcomes = succeeded(claimed);
           } while (outcomes.length > 0);
         }),
       );
       return (performance.now() - started) / 1000;
+    },
+  };
+}
+
+/** The jobs, however they are done. */
+function workClaimsJobs(name: string, dbUrl: string, closeSender: () => Promise<void>): Omit<Contestant, "drain"> {
+  const database = postgres(dbUrl, { max: 1, onnotice: () => {} });
+  return {
+    name,
+    side: "ours",
+    dbUrl,
+    prepare: async (jobs) => {
+      await emptyTables(database);
+      await database`select public.define_work_type(${workType}, pool => 'default')`;
+      await addItems(database, jobs);
     },
     completed: async () => {
       const [row] = await database<{ n: number }[]>`

@@ -119,6 +119,7 @@ describe("every function, through supabase-js and through plain fetch", () => {
     expect(await send("define_work_type", { work_type: type, pool: table })).toMatchObject({ name: type, pool: table });
     expect(await send("enroll_pool", { pool: table })).toEqual({ mirrored: 2, enrolled: 0, done: true });
     expect(await send("enqueue_items", { items: [{ pool: table, payload: { id: 3 } }] })).toHaveLength(1);
+    expect(await send("define_workflow", { workflow: way, priority: 1 })).toMatchObject({ name: way, priority: 1 });
     const claims = (await send("claim_next", { work_types: [type], worker_id: way, max_items: 2 })) as Claim[];
     expect(claims.map((claim) => claim.payload)).toEqual([{ id: 1 }, { id: 2 }]);
     expect(await send("extend_claims", { worker_id: way, held: claims.map(key) })).toMatchObject([
@@ -225,7 +226,7 @@ describe.each([
   test("nothing of ours is seen or done", async () => {
     const relations = await owner<{ name: string; kind: string }[]>`
       select relname::text as name, relkind::text as kind from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'v') and relname like 'work\\_%'`;
-    expect(relations.length).toBe(10);
+    expect(relations.length).toBe(12);
     for (const { name } of relations) {
       const { status, body } = await send(`${name}?limit=1`, { method: "GET" }, key);
       expect({ name, status, isArray: Array.isArray(body) }).toEqual({

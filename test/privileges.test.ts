@@ -3,51 +3,46 @@ import { openDatabase, type Sql } from "./database.ts";
 import { migrate, type Version } from "./servers.ts";
 
 const api = [
-  ...["attach_pool", "cancel_items", "claim_items", "claim_next", "define_work_type", "detach_pool", "enqueue_items"],
+  ...["attach_pool", "cancel_items", "claim_items", "claim_next", "define_work_type", "define_workflow"],
+  ...["detach_pool", "enqueue_items"],
   ...["enroll_pool", "extend_claims", "finish_and_claim", "reap_expired_claims", "register_worker"],
   ...["release_claims_for_worker", "release_item", "release_items", "retire_worker", "retry_items"],
 ];
 const helpers = [
-  ...[
-    "catch_up",
-    "check_choice",
-    "check_claim",
-    "check_list",
-    "check_name",
-    "check_outcomes",
-    "check_pool",
-    "check_ttl",
-  ],
-  ...[
-    "claims_of_request",
-    "close_claims",
-    "is_repeated",
-    "max_crashes",
-    "mirror_rows",
-    "payload_of",
-    "pool_lock_key",
-    "pool_of",
-    "reap",
-  ],
-  ...["refuse", "row_as_json", "saw_worker", "source_key", "take_next", "wrong_item", "wrong_outcome"],
+  ...["catch_up", "check_choice", "check_claim", "check_list", "check_name", "check_only", "check_outcomes"],
+  ...["check_pool", "check_properties", "check_ttl", "claims_of_request", "class_lock_key", "class_of", "close_claims"],
+  ...["intern_classes", "intern_workflows", "is_repeated", "judged_profile", "line_up", "max_crashes", "mirror_rows"],
+  ...["number_classes", "payload_of", "pool_lock_key", "pool_of", "profile_of", "reap", "refuse", "row_as_json"],
+  ...["saw_worker", "source_key", "take_from_lines", "take_next", "without", "wrong_item", "wrong_outcome"],
+];
+const language = [
+  ...["all_of", "any_of", "canonical_requirement", "check_requirement_size", "comparison", "compile_requirement"],
+  ...["condition_clauses", "contained_clauses", "escaped", "failing_clauses", "jsonpath_place", "not_of"],
+  ...["operator_clauses", "parse_requirement", "plain_number", "refuse_requirement", "requirement_form"],
+  ...["requirement_name", "shown_value"],
 ];
 // Who attaches a table needs these; as triggers they run whoever writes to it.
 const mirrors = ["mirror_deleted", "mirror_truncated", "mirror_written"];
-const triggers = ["enroll_new_items", "keep_used_type", "move_open_claims", "prune_events"];
-const tables = ["claims", "events", "items", "pools", "types", "workers"].map((name) => `public.work_${name}`);
-const views = ["failures", "held", "overview", "stuck"].map((name) => `public.work_${name}`);
+const triggers = ["enroll_new_items", "keep_used_type", "move_open_claims", "move_workflow", "prune_events"];
+const tables = [
+  ...["claims", "classes", "events", "items", "pools", "types", "workers", "workflows"].map((n) => `public.work_${n}`),
+  ...["profiles", "requests", "spellings"].map((n) => `work.${n}`),
+];
+const views = [...["failures", "held", "overview", "stuck"].map((n) => `public.work_${n}`), "work.places"];
 
 /** What service_role may do with each object of ours. Nobody else may do anything. */
 const expected: Record<string, string[]> = {
   "schema work": ["USAGE"],
   ...Object.fromEntries(tables.map((name) => [`table ${name}`, ["DELETE", "INSERT", "SELECT", "UPDATE"]])),
-  "table work.requests": ["DELETE", "INSERT", "SELECT", "UPDATE"],
   ...Object.fromEntries(views.map((name) => [`view ${name}`, ["SELECT"]])),
   "sequence work.fence": ["SELECT", "USAGE"],
   "sequence work.item_seq": ["SELECT", "USAGE"],
+  "sequence public.work_classes_id_seq": [],
   "sequence public.work_events_id_seq": [],
+  "sequence public.work_workflows_id_seq": [],
+  "sequence work.profiles_id_seq": [],
   ...Object.fromEntries(api.map((name) => [`function public.${name}`, ["EXECUTE"]])),
-  ...Object.fromEntries([...helpers, ...mirrors].map((name) => [`function work.${name}`, ["EXECUTE"]])),
+  ...Object.fromEntries([...helpers, ...language, ...mirrors].map((name) => [`function work.${name}`, ["EXECUTE"]])),
   ...Object.fromEntries(triggers.map((name) => [`function work.${name}`, []])),
 };
 
@@ -117,7 +112,7 @@ describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", as
         left join pg_policy p on p.polrelid = c.oid
         left join pg_roles r on r.oid = any (p.polroles)
        where c.relnamespace in ('public'::regnamespace, 'work'::regnamespace) and c.relkind = 'r' group by 1, 2`;
-    expect(rows).toHaveLength(tables.length + 1);
+    expect(rows).toHaveLength(tables.length);
     for (const row of rows) {
       expect(row).toMatchObject({ relrowsecurity: true, roles: ["service_role"] });
     }

@@ -22,6 +22,12 @@ comment on sequence work.fence is 'The fence of each claim: every claim takes th
 revoke all on sequence work.fence from public, anon, authenticated;
 grant usage, select on sequence work.fence to service_role;
 
+-- First come, first served.
+create sequence if not exists work.item_seq as bigint maxvalue 9007199254740991;
+comment on sequence work.item_seq is 'The order in which items and workflows came.';
+revoke all on sequence work.item_seq from public, anon, authenticated;
+grant usage, select on sequence work.item_seq to service_role;
+
 -- Every function names pg_catalog first and pg_temp last: with an empty search_path a caller's temporary types would
 -- still be found first, also inside the triggers that run as their owner.
 

@@ -13,12 +13,16 @@ create table if not exists public.work_types (
   enroll_until bigint not null default 0,
   created_at timestamptz not null default clock_timestamp()
 );
+alter table public.work_types
+  add column if not exists passed_over_seconds integer not null default 60 check (passed_over_seconds between 0 and 604800);
 comment on table public.work_types is
   'work-claims: one row a work type, with its rules. define_work_type() writes it; a work type that is first seen in claim_items() gets the defaults.';
 comment on column public.work_types.pool is 'The pool whose items are enrolled for this work; null: only claim_items() makes claims.';
 comment on column public.work_types.max_failures is 'A claim ends failed when its handler has failed so often.';
 comment on column public.work_types.max_crashes is 'A claim ends failed when its lease has ended so often without a release.';
 comment on column public.work_types.backoff_seconds is 'The wait after the first failure; it doubles with each further one, up to backoff_limit_seconds.';
+comment on column public.work_types.passed_over_seconds is
+  'How long an item may wait while workers take others of its priority that they are warm for.';
 comment on column public.work_types.enrolled_through is 'The seq of the last past item that enroll_pool() has enrolled.';
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
@@ -43,6 +47,7 @@ grant execute on function work.pool_lock_key to service_role;
 
 -- Declare a work type, or change the rules of one: what is left null keeps its value. Items that come later are
 -- enrolled by themselves; enroll_pool() enrols the ones that are there.
+drop function if exists public.define_work_type(text, text, integer, integer, integer, integer, integer, boolean);
 create or replace function public.define_work_type(
   work_type text,
   pool text default null,
@@ -51,7 +56,8 @@ create or replace function public.define_work_type(
   max_crashes integer default null,
   backoff_seconds integer default null,
   backoff_limit_seconds integer default null,
-  paused boolean default null
+  paused boolean default null,
+  passed_over_seconds integer default null
 )
 returns jsonb
 language plpgsql
@@ -77,6 +83,9 @@ begin
   end if;
   if define_work_type.backoff_limit_seconds not between 0 and 604800 then
     perform work.refuse('backoff_limit_seconds', define_work_type.backoff_limit_seconds::text, 'expected 0 to 604800');
+  end if;
+  if define_work_type.passed_over_seconds not between 0 and 604800 then
+    perform work.refuse('passed_over_seconds', define_work_type.passed_over_seconds::text, 'expected 0 to 604800');
   end if;
   if define_work_type.pool is not null then
     perform work.check_pool(define_work_type.pool);
@@ -105,7 +114,8 @@ begin
          max_crashes = coalesce(define_work_type.max_crashes, t.max_crashes),
          backoff_seconds = coalesce(define_work_type.backoff_seconds, t.backoff_seconds),
          backoff_limit_seconds = coalesce(define_work_type.backoff_limit_seconds, t.backoff_limit_seconds),
-         paused = coalesce(define_work_type.paused, t.paused)
+         paused = coalesce(define_work_type.paused, t.paused),
+         passed_over_seconds = coalesce(define_work_type.passed_over_seconds, t.passed_over_seconds)
    where t.name = define_work_type.work_type
   returning * into declared;
   return to_jsonb(declared);

@@ -12,6 +12,11 @@ create table if not exists public.work_pools (
   is_mirrored boolean not null default true,
   created_at timestamptz not null default clock_timestamp()
 );
+alter table public.work_pools
+  add column if not exists requires_column text,
+  add column if not exists labels_column text,
+  add column if not exists affinity_column text,
+  add column if not exists workflow_column text;
 comment on table public.work_pools is
   'work-claims: named sets of items. "default" takes items from enqueue_items(); every other one mirrors a table, see attach_pool().';
 comment on column public.work_pools.source is 'The attached table.';
@@ -42,11 +47,6 @@ comment on function work.check_pool is 'Refuses a pool that does not exist.';
 revoke execute on function work.check_pool from public, anon, authenticated;
 grant execute on function work.check_pool to service_role;
 
-create sequence if not exists work.item_seq as bigint maxvalue 9007199254740991;
-comment on sequence work.item_seq is 'The order in which items came.';
-revoke all on sequence work.item_seq from public, anon, authenticated;
-grant usage, select on sequence work.item_seq to service_role;
-
 create table if not exists public.work_items (
   id uuid primary key default gen_random_uuid(),
   seq bigint not null default nextval('work.item_seq'),
@@ -59,16 +59,27 @@ create table if not exists public.work_items (
   run_after timestamptz check (run_after > '-infinity'),
   created_at timestamptz not null default clock_timestamp()
 );
+alter table public.work_items
+  add column if not exists class_id integer not null default 1,
+  add column if not exists affinity text check (length(affinity) between 1 and 200),
+  add column if not exists workflow_id bigint;
 comment on table public.work_items is
   'work-claims: one row a subject of work. An attached table''s rows are mirrored here; enqueue_items() adds others. Deleting an item deletes its claims.';
 comment on column public.work_items.seq is 'First come, first served: the order in which items came.';
 comment on column public.work_items.source_key is 'The key of the attached table''s row: its text, or a JSON array of a composite key.';
+comment on column public.work_items.class_id is 'What it requires of a worker and shows to it: its row in work_classes.';
+comment on column public.work_items.affinity is 'What a worker may be warm for: a model in memory, a snapshot on disk.';
+comment on column public.work_items.workflow_id is 'The workflow it belongs to: its row in work_workflows.';
 comment on column public.work_items.dedupe_key is 'At most one item of a pool has it.';
 
 create unique index if not exists work_items_by_source on public.work_items (pool, source_key) where source_key is not null;
 comment on index public.work_items_by_source is 'Which item mirrors this row?';
 create unique index if not exists work_items_by_dedupe_key on public.work_items (pool, dedupe_key) where dedupe_key is not null;
 comment on index public.work_items_by_dedupe_key is 'Which item was enqueued under this key?';
+create index if not exists work_items_by_class on public.work_items (class_id, seq) where class_id <> 1;
+comment on index public.work_items_by_class is 'Which items are of this class?';
+create index if not exists work_items_by_workflow on public.work_items (workflow_id, seq) where workflow_id is not null;
+comment on index public.work_items_by_workflow is 'Which items belong to this workflow?';
 create index if not exists work_items_by_pool on public.work_items (pool, seq);
 comment on index public.work_items_by_pool is 'Which items of the pool come after this one? (paging candidates, enrolling past items)';
 
@@ -91,8 +102,8 @@ begin
   if jsonb_typeof(item) <> 'object' then
     return 'an item is a JSON object';
   end if;
-  if item - '{pool,payload,priority,dedupe_key,run_after}'::text[] <> '{}' then
-    return 'an item has pool, payload, priority, dedupe_key and run_after, and nothing else';
+  if item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow}'::text[] <> '{}' then
+    return 'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity and workflow, and nothing else';
   end if;
   if jsonb_typeof(item -> 'priority') <> 'null' then
     if jsonb_typeof(item -> 'priority') = 'number' then
@@ -111,6 +122,14 @@ begin
   end if;
   if jsonb_typeof(item -> 'run_after') not in ('string', 'null') or item ->> 'run_after' ~* '^\s*[-+]?inf' then
     return 'run_after is a time, such as "2030-01-31T12:00:00Z"';
+  end if;
+  if jsonb_typeof(item -> 'affinity') <> 'null'
+    and (jsonb_typeof(item -> 'affinity') <> 'string' or length(item ->> 'affinity') not between 1 and 200) then
+    return 'affinity is a text of 1 to 200 characters';
+  end if;
+  if jsonb_typeof(item -> 'workflow') <> 'null'
+    and (jsonb_typeof(item -> 'workflow') <> 'string' or length(item ->> 'workflow') not between 1 and 200) then
+    return 'workflow is a name of 1 to 200 characters';
   end if;
   if pg_column_size(item -> 'payload') > 1048576 then
     return format(
@@ -141,6 +160,7 @@ as $$
 #variable_conflict use_column
 declare
   wrong record;
+  has_classes boolean;
   answer jsonb;
 begin
   perform work.check_list('items', enqueue_items.items);
@@ -156,6 +176,20 @@ begin
      from (select distinct coalesce(e.value ->> 'pool', 'default') as pool
              from jsonb_array_elements(enqueue_items.items) as e(value)) as named;
 
+  has_classes := jsonb_path_exists(enqueue_items.items, '$[*] ? (exists(@.requires) || exists(@.labels))');
+  if has_classes then
+    perform work.intern_classes(
+      array_agg(coalesce(nullif(e.value -> 'requires', 'null'), '{}') order by e.n),
+      array_agg(coalesce(nullif(e.value -> 'labels', 'null'), '{}') order by e.n),
+      array_agg(format('items[%s]: ', e.n - 1) order by e.n))
+       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
+      where e.value ?| '{requires,labels}';
+  end if;
+  if jsonb_path_exists(enqueue_items.items, '$[*] ? (@.workflow != null)') then
+    perform work.intern_workflows(array_agg(e.value ->> 'workflow'))
+       from jsonb_array_elements(enqueue_items.items) as e(value);
+  end if;
+
   -- Ids that follow from the request id make a repeated call meet its own rows. Rows go in by dedupe key, so that
   -- two calls with the same keys wait for each other in one order; seq keeps the order given.
   with given as materialized (
@@ -166,15 +200,22 @@ begin
            coalesce(e.value -> 'payload', '{}') as payload,
            coalesce((e.value ->> 'priority')::integer, 0) as priority,
            e.value ->> 'dedupe_key' as dedupe_key,
-           (e.value ->> 'run_after')::timestamptz as run_after
+           (e.value ->> 'run_after')::timestamptz as run_after,
+           case when has_classes
+             then work.class_of(
+               coalesce(nullif(e.value -> 'requires', 'null'), '{}'), coalesce(nullif(e.value -> 'labels', 'null'), '{}'))
+             else 1 end as class_id,
+           e.value ->> 'affinity' as affinity,
+           (select w.id from public.work_workflows w where w.name = e.value ->> 'workflow') as workflow_id
       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
   ),
   numbered as materialized (
     select given.*, nextval('work.item_seq') as seq from given order by given.n
   ),
   added as (
-    insert into public.work_items (id, seq, pool, payload, priority, dedupe_key, run_after)
-    select id, seq, pool, payload, priority, dedupe_key, run_after
+    insert into public.work_items
+      (id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id)
+    select id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id
       from numbered
      order by pool, dedupe_key, n
     on conflict do nothing
@@ -194,6 +235,6 @@ begin
 end
 $$;
 comment on function public.enqueue_items is
-  'Adds items [{pool, payload, priority, dedupe_key, run_after}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has.';
+  'Adds items [{pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has.';
 revoke execute on function public.enqueue_items from public, anon, authenticated;
 grant execute on function public.enqueue_items to service_role;

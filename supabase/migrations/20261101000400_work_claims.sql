@@ -24,17 +24,45 @@ create table if not exists public.work_claims (
   constraint a_terminal_row_says_when_it_ended check (
     (finished_at is not null) = (status in ('succeeded', 'failed', 'cancelled')))
 );
+alter table public.work_claims
+  add column if not exists class_id integer not null default 1,
+  add column if not exists line bigint not null default 0,
+  add column if not exists affinity text,
+  add column if not exists workflow_id bigint;
+update public.work_claims c set line = c.position where c.line = 0;
 comment on table public.work_claims is
   'work-claims: one row an (item, work type): at most one worker holds it. Ready and waiting rows are work to do, terminal rows are the record.';
-comment on column public.work_claims.position is 'Its place in line within one priority: the item''s seq.';
+comment on column public.work_claims.class_id is 'What its item requires and shows: see work_classes.';
+comment on column public.work_claims.priority is 'The workflow''s priority where it has one, else the item''s.';
+comment on column public.work_claims.line is 'Its place in line within one priority: the workflow''s where it has one, else the item''s seq.';
+comment on column public.work_claims.position is 'Its place within a workflow: the item''s seq.';
 comment on column public.work_claims.fence is 'New with every claim; only the current one may extend or release.';
 comment on column public.work_claims.worker_id is 'Who holds it, or who released it last.';
 comment on column public.work_claims.due_at is 'Since when it may run, or when it will be able to.';
 comment on column public.work_claims.expires_at is 'The end of the lease, by this database''s clock.';
 comment on column public.work_claims.failures is 'How often a handler failed. Crashes, leases that ended without a release, are counted apart.';
 
-create index if not exists work_claims_ready on public.work_claims (work_type, priority desc, position) where status = 'ready';
-comment on index public.work_claims_ready is 'What is next in line for this work type?';
+do $$
+begin
+  -- An index of that name on other columns is of an earlier version.
+  if exists (select from pg_catalog.pg_indexes x
+              where x.schemaname = 'public' and x.indexname = 'work_claims_ready' and x.indexdef not like '%class_id%') then
+    drop index public.work_claims_ready;
+  end if;
+end
+$$;
+create index if not exists work_claims_ready on public.work_claims
+  (work_type, class_id, priority desc, line, position) where status = 'ready';
+comment on index public.work_claims_ready is 'What is next in line for this work type and this class?';
+create index if not exists work_claims_in_line on public.work_claims
+  (work_type, priority desc, line, position, class_id) where status = 'ready' and class_id <> 1;
+comment on index public.work_claims_in_line is 'What is next in line among all classes that require or show something?';
+create index if not exists work_claims_warm on public.work_claims
+  (work_type, affinity, priority desc, line, position, class_id) where status = 'ready' and affinity is not null;
+comment on index public.work_claims_warm is 'What is next for a worker that is warm for this?';
+create index if not exists work_claims_of_workflow on public.work_claims
+  (workflow_id, work_type, class_id, priority desc, line, position) where status = 'ready' and workflow_id is not null;
+comment on index public.work_claims_of_workflow is 'What is next in line of this workflow alone?';
 create index if not exists work_claims_leases on public.work_claims (expires_at) where status = 'claimed';
 comment on index public.work_claims_leases is 'Whose lease has ended? What is held at all?';
 create index if not exists work_claims_due on public.work_claims (due_at) where status = 'waiting';
@@ -56,11 +84,25 @@ create policy service_role_works on public.work_claims to service_role using (tr
 revoke all on public.work_claims from public, anon, authenticated, service_role;
 grant select, insert, update, delete on public.work_claims to service_role;
 
+-- The place that an item's claims have in line.
+create or replace view work.places with (security_invoker = true) as
+select i.id as item_id, i.pool, i.seq as position, coalesce(w.priority, i.priority) as priority,
+       coalesce(w.line, i.seq) as line, i.class_id, i.affinity, i.workflow_id, i.run_after
+  from public.work_items i
+  left join public.work_workflows w on w.id = i.workflow_id;
+comment on view work.places is 'work-claims: the place that each item''s claims have in line.';
+revoke all on work.places from public, anon, authenticated, service_role;
+grant select on work.places to service_role;
+
 -- New items are enrolled for the work types of their pool, in the transaction that adds them.
 create or replace function work.enroll_new_items()
 returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
   pool_name text;
@@ -68,12 +110,19 @@ begin
   for pool_name in select distinct i.pool from new_items i order by i.pool loop
     perform pg_advisory_xact_lock_shared(work.pool_lock_key(pool_name));
   end loop;
-  insert into public.work_claims (item_id, work_type, status, priority, position, due_at)
+  -- A workflow's priority does not change meanwhile.
+  perform from public.work_workflows w
+   where w.id in (select i.workflow_id from new_items i where i.workflow_id is not null)
+   order by w.id for share;
+  insert into public.work_claims
+    (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id, due_at)
   select i.id, t.name,
          case when i.run_after > clock_timestamp() then 'waiting' else 'ready' end,
-         i.priority, i.seq, coalesce(i.run_after, clock_timestamp())
+         coalesce(w.priority, i.priority), coalesce(w.line, i.seq), i.seq, i.class_id, i.affinity, i.workflow_id,
+         coalesce(i.run_after, clock_timestamp())
     from new_items i
     join public.work_types t on t.pool = i.pool
+    left join public.work_workflows w on w.id = i.workflow_id
    order by i.id, t.name
   on conflict do nothing;
   return null;
@@ -85,7 +134,7 @@ create or replace trigger enroll_new_items
   after insert on public.work_items referencing new table as new_items
   for each statement execute function work.enroll_new_items();
 
--- A changed priority or run_after moves the item's open claims.
+-- Open claims follow what has changed of their item: its priority, its workflow, what it requires, when it may run.
 create or replace function work.move_open_claims()
 returns trigger
 language plpgsql
@@ -103,19 +152,26 @@ begin
     into moved, rescheduled
     from new_items n
     join old_items o on o.id = n.id
-   where n.priority <> o.priority or n.run_after is distinct from o.run_after;
+   where (n.priority, n.run_after, n.class_id, n.affinity, n.workflow_id)
+           is distinct from (o.priority, o.run_after, o.class_id, o.affinity, o.workflow_id);
   if moved is null then
     return null;
   end if;
+  perform from public.work_workflows w
+   where w.id in (select i.workflow_id from new_items i where i.workflow_id is not null)
+   order by w.id for share;
   with changed as materialized (
-    select m.id, m.is_rescheduled, i.priority, i.run_after
+    select m.is_rescheduled, p.*
       from unnest(moved, rescheduled) as m(id, is_rescheduled)
-     cross join lateral (
-       select k.priority, k.run_after from public.work_items k where k.id = m.id limit 1) as i
+     cross join lateral (select k.* from work.places k where k.item_id = m.id limit 1) as p
      order by m.id
   )
   update public.work_claims c
      set priority = m.priority,
+         line = m.line,
+         class_id = m.class_id,
+         affinity = m.affinity,
+         workflow_id = m.workflow_id,
          status = case
            when not m.is_rescheduled or c.status not in ('ready', 'waiting') then c.status
            when m.run_after > clock_timestamp() then 'waiting'
@@ -126,16 +182,49 @@ begin
            else c.due_at
          end
     from changed m
-   where c.item_id = any (array[m.id])
+   where c.item_id = any (array[m.item_id])
      and c.status in ('blocked', 'waiting', 'ready', 'claimed');
   return null;
 end
 $$;
-comment on function work.move_open_claims is 'Trigger: open claims follow their item''s priority and run_after.';
+comment on function work.move_open_claims is 'Trigger: open claims follow their item''s place in line, class and run_after.';
 revoke execute on function work.move_open_claims from public, anon, authenticated;
 create or replace trigger move_open_claims
   after update on public.work_items referencing old table as old_items new table as new_items
   for each statement execute function work.move_open_claims();
+
+-- A workflow's priority counts for its open claims at once; an item that is added meanwhile waits for it.
+create or replace function work.move_workflow()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  if (new.priority, new.line) is distinct from (old.priority, old.line) then
+    with moved as materialized (
+      select i.id, coalesce(new.priority, i.priority) as priority
+        from public.work_items i
+       where i.workflow_id = new.id
+       order by i.id
+    )
+    update public.work_claims c
+       set priority = m.priority, line = new.line
+      from moved m
+     where c.item_id = any (array[m.id])
+       and c.status in ('blocked', 'waiting', 'ready', 'claimed')
+       and (c.priority, c.line) is distinct from (m.priority, new.line);
+  end if;
+  return null;
+end
+$$;
+comment on function work.move_workflow is 'Trigger: open claims follow their workflow''s priority.';
+revoke execute on function work.move_workflow from public, anon, authenticated;
+create or replace trigger move_workflow
+  after update on public.work_workflows for each row execute function work.move_workflow();
 
 -- A work type with claims stays and keeps its name: their rules are its row.
 create or replace function work.keep_used_type()

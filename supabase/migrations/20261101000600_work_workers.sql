@@ -9,8 +9,20 @@ create table if not exists public.work_workers (
   last_seen_at timestamptz not null default clock_timestamp(),
   retired_at timestamptz
 );
+alter table public.work_workers
+  add column if not exists accepts jsonb not null default '{}',
+  add column if not exists exclusive text[] not null default '{}',
+  add column if not exists yield_seconds integer,
+  add column if not exists profile_id integer not null default 1 references work.profiles (id);
 comment on table public.work_workers is
-  'work-claims: one row a worker process: what it does, and when it was last heard of. Rows of workers not heard of for a week go by themselves.';
+  'work-claims: one row a worker process: what it does, has and takes, and when it was last heard of. Rows of workers not heard of for a week go by themselves.';
+comment on column public.work_workers.capabilities is 'What it has: items that require more are not for it.';
+comment on column public.work_workers.accepts is 'A condition on the labels of items: those it does not meet are not for it.';
+comment on column public.work_workers.exclusive is
+  'Capabilities too dear for items that do not need them: such items are left to others for yield_seconds, or for good where that is null.';
+comment on column public.work_workers.profile_id is 'Its row in work.profiles, with the classes that it matches.';
+create index if not exists work_workers_by_profile on public.work_workers (profile_id);
+comment on index public.work_workers_by_profile is 'Which workers have this profile?';
 
 alter table public.work_workers enable row level security;
 drop policy if exists service_role_works on public.work_workers;
@@ -18,28 +30,36 @@ create policy service_role_works on public.work_workers to service_role using (t
 revoke all on public.work_workers from public, anon, authenticated, service_role;
 grant select, insert, update, delete on public.work_workers to service_role;
 
--- Say that a worker is there. The instance is a number that its process drew: the same id from another process is
--- refused while the first one is alive, that is, heard of within a minute.
+-- Say that a worker is there, and what it has and takes; again whenever that changes. The instance is a number that its
+-- process drew: the same id from another process is refused while the first one is alive, that is, heard of within a minute.
+drop function if exists public.register_worker(text, uuid, text[], jsonb, text);
 create or replace function public.register_worker(
   worker_id text,
   instance uuid,
   work_types text[] default null,
   capabilities jsonb default '{}',
-  version text default null
+  version text default null,
+  accepts jsonb default '{}',
+  exclusive text[] default '{}',
+  yield_seconds integer default null
 )
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
+declare
+  checked boolean;
+  profile integer;
 begin
-  perform work.check_name('worker_id', register_worker.worker_id);
+  checked := work.check_name('worker_id', register_worker.worker_id);
   if register_worker.instance is null then
     perform work.refuse('instance', null, 'a uuid that the process drew was expected');
   end if;
-  if register_worker.capabilities is null or jsonb_typeof(register_worker.capabilities) <> 'object'
-    or pg_column_size(register_worker.capabilities) > 65536 then
-    perform work.refuse('capabilities', left(register_worker.capabilities::text, 60), 'a JSON object of at most 64 kB was expected');
+  checked := work.check_properties('capabilities', register_worker.capabilities, 65536);
+  if register_worker.accepts is null then
+    perform work.refuse('accepts', null, 'a condition on labels was expected; {} accepts all');
   end if;
   if length(register_worker.version) > 200 then
     perform work.refuse('version', register_worker.version, 'at most 200 characters were expected');
@@ -47,16 +67,38 @@ begin
   if cardinality(register_worker.work_types) > 1000 then
     perform work.refuse('work_types', cardinality(register_worker.work_types) || ' long', 'at most 1000 were expected');
   end if;
+  if register_worker.exclusive is null or cardinality(register_worker.exclusive) > 100
+    or array_position(register_worker.exclusive, null) is not null then
+    perform work.refuse('exclusive', register_worker.exclusive::text, 'a list of at most 100 names of capabilities was expected');
+  end if;
+  if register_worker.yield_seconds not between 1 and 604800 then
+    perform work.refuse('yield_seconds', register_worker.yield_seconds::text, '1 to 604800 seconds were expected');
+  end if;
+  if register_worker.yield_seconds is not null and register_worker.exclusive = '{}' then
+    perform work.refuse('yield_seconds', register_worker.yield_seconds::text,
+      'it goes with exclusive, the capabilities that other items do not need');
+  end if;
   delete from public.work_workers w where w.last_seen_at < clock_timestamp() - interval '7 days';
+  delete from work.profiles p
+   where p.id <> 1 and p.used_at < clock_timestamp() - interval '1 day'
+     and not exists (select from public.work_workers w where w.profile_id = p.id);
+  profile := work.profile_of(
+    register_worker.capabilities, register_worker.accepts, register_worker.exclusive, register_worker.yield_seconds);
 
-  insert into public.work_workers as w (id, instance, work_types, capabilities, version)
+  insert into public.work_workers as w
+    (id, instance, work_types, capabilities, version, accepts, exclusive, yield_seconds, profile_id)
   values (register_worker.worker_id, register_worker.instance, register_worker.work_types,
-          register_worker.capabilities, register_worker.version)
+          register_worker.capabilities, register_worker.version, register_worker.accepts,
+          register_worker.exclusive, register_worker.yield_seconds, profile)
   on conflict (id) do update
      set instance = excluded.instance,
          work_types = excluded.work_types,
          capabilities = excluded.capabilities,
          version = excluded.version,
+         accepts = excluded.accepts,
+         exclusive = excluded.exclusive,
+         yield_seconds = excluded.yield_seconds,
+         profile_id = excluded.profile_id,
          registered_at = clock_timestamp(),
          last_seen_at = clock_timestamp(),
          retired_at = null
@@ -72,7 +114,7 @@ begin
 end
 $$;
 comment on function public.register_worker is
-  'Says that a worker process is there and what it can do. An id that is alive in another process is refused (409).';
+  'Says that a worker process is there, what it has (capabilities) and what it takes (accepts, exclusive). Call it again when that changes. An id that is alive in another process is refused (409).';
 revoke execute on function public.register_worker from public, anon, authenticated;
 grant execute on function public.register_worker to service_role;
 

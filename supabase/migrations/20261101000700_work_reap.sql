@@ -71,10 +71,11 @@ comment on function work.reap is 'Takes back claims whose lease has ended: at mo
 revoke execute on function work.reap from public, anon, authenticated;
 grant execute on function work.reap to service_role;
 
--- Every claim call begins with this: lapsed leases are taken back, what is due is readied, at most 1,000 of each, and
--- the worker was seen. The answer is which of the work types are open: declared and not paused.
+-- Every claim call begins with this: lapsed leases are taken back, what is due is readied, at most 1,000 of each, the
+-- worker was seen, and classes that have come are judged. The answer is the worker's profile.
+drop function if exists work.catch_up(text, text[], uuid[]);
 create or replace function work.catch_up(worker_id text, work_types text[], item_ids uuid[])
-returns text[]
+returns work.profiles
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -86,14 +87,21 @@ declare
   has_lapsed boolean;
   has_due boolean;
   is_unseen boolean;
-  open_types text[];
+  is_unjudged boolean;
+  profile work.profiles;
 begin
   -- One statement for all that mostly has nothing to do.
   select exists (select from public.work_claims c where c.status = 'claimed' and c.expires_at <= moment),
          exists (select from public.work_claims c where c.status = 'waiting' and c.due_at <= moment),
-         exists (select from public.work_workers w where w.id = catch_up.worker_id and w.last_seen_at < recently),
-         array(select t.name from public.work_types t where t.name = any (catch_up.work_types) and not t.paused)
-    into has_lapsed, has_due, is_unseen, open_types;
+         w.last_seen_at < recently,
+         exists (select from public.work_classes c where c.number > p.judged_through)
+           or exists (select from public.work_classes c where c.number is null),
+         p.id, p.class_ids, p.yielded_class_ids, p.yield_seconds, p.judged_through
+    into has_lapsed, has_due, is_unseen, is_unjudged,
+         profile.id, profile.class_ids, profile.yielded_class_ids, profile.yield_seconds, profile.judged_through
+    from (values (catch_up.worker_id)) as caller(id)
+    left join public.work_workers w on w.id = caller.id
+    join work.profiles p on p.id = coalesce(w.profile_id, 1);
   -- Rows that the caller will wait for are locked first, in the order of keys: it must not wait with others in hand.
   if (has_lapsed or has_due) and cardinality(catch_up.item_ids) > 0 then
     perform
@@ -120,11 +128,14 @@ begin
   if is_unseen then
     perform work.saw_worker(catch_up.worker_id);
   end if;
-  return open_types;
+  if is_unjudged then
+    profile := work.judged_profile(profile.id);
+  end if;
+  return profile;
 end
 $$;
 comment on function work.catch_up is
-  'Takes back lapsed leases, readies what is due, notes the worker, and answers which of these work types are open.';
+  'Takes back lapsed leases, readies what is due, notes the worker, judges new classes, and answers the worker''s profile.';
 revoke execute on function work.catch_up from public, anon, authenticated;
 grant execute on function work.catch_up to service_role;
 

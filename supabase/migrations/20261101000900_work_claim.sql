@@ -16,7 +16,7 @@ as $$
       || case when with_payload
            then jsonb_build_object('pool', i.pool, 'source_key', i.source_key, 'payload', i.payload)
            else '{}' end
-      order by c.priority desc, c.position),
+      order by c.priority desc, c.line, c.position),
     '[]')
     from public.work_claims c
     join public.work_items i on i.id = c.item_id
@@ -51,7 +51,7 @@ as $$
 #variable_conflict use_column
 declare
   checked boolean;
-  open_types text[];
+  profile work.profiles;
   rules public.work_types;
   moment timestamptz;
   answer json;
@@ -68,15 +68,16 @@ begin
   if claim_items.request_id is not null and work.is_repeated(claim_items.request_id) then
     return work.claims_of_request(claim_items.worker_id, claim_items.request_id, false);
   end if;
-  open_types := work.catch_up(claim_items.worker_id, array[claim_items.work_type], claim_items.item_ids);
+  profile := work.catch_up(claim_items.worker_id, array[claim_items.work_type], claim_items.item_ids);
   if cardinality(claim_items.item_ids) = 0 then
     return '[]';
   end if;
 
-  if open_types = '{}' then
-    insert into public.work_types (name) values (claim_items.work_type) on conflict do nothing;
-  end if;
   select * into rules from public.work_types t where t.name = claim_items.work_type;
+  if not found then
+    insert into public.work_types (name) values (claim_items.work_type) on conflict do nothing;
+    select * into rules from public.work_types t where t.name = claim_items.work_type;
+  end if;
   if rules.paused then
     return '[]';
   end if;
@@ -89,13 +90,15 @@ begin
     begin
       with won as (
         insert into public.work_claims as c
-          (item_id, work_type, status, priority, position, worker_id, fence, request_id, claimed_at, expires_at)
-        select i.id, claim_items.work_type, 'claimed', i.priority, i.seq, claim_items.worker_id, nextval('work.fence'),
-               claim_items.request_id, clock_timestamp(),
+          (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id,
+           worker_id, fence, request_id, claimed_at, expires_at)
+        select i.item_id, claim_items.work_type, 'claimed', i.priority, i.line, i.position, i.class_id, i.affinity,
+               i.workflow_id, claim_items.worker_id, nextval('work.fence'), claim_items.request_id, clock_timestamp(),
                clock_timestamp() + make_interval(secs => coalesce(claim_items.ttl_seconds, rules.lease_seconds))
           from (select distinct u.id from unnest(claim_items.item_ids) as u(id) order by u.id) as wanted
-          join public.work_items i on i.id = any (array[wanted.id])
-         where i.run_after is null or i.run_after <= moment
+          join work.places i on i.item_id = any (array[wanted.id])
+         where (i.run_after is null or i.run_after <= moment)
+           and (i.class_id = any (profile.class_ids) or i.class_id = any (profile.yielded_class_ids))
         on conflict (item_id, work_type) do update
            set status = 'claimed',
                worker_id = excluded.worker_id,
@@ -104,10 +107,13 @@ begin
                claimed_at = clock_timestamp(),
                expires_at = clock_timestamp() + make_interval(secs => coalesce(claim_items.ttl_seconds, rules.lease_seconds)),
                progress = null
-         where c.status = 'ready' or (c.status = 'waiting' and c.due_at <= clock_timestamp())
+         where (c.status = 'ready' or (c.status = 'waiting' and c.due_at <= clock_timestamp()))
+           and (c.class_id = any (profile.class_ids)
+             or (c.class_id = any (profile.yielded_class_ids)
+               and c.due_at <= moment - make_interval(secs => profile.yield_seconds)))
         returning c.*
       )
-      select json_agg(told order by w.priority desc, w.position)
+      select json_agg(told order by w.priority desc, w.line, w.position)
         into answer
         from won w
        cross join lateral (
@@ -124,53 +130,81 @@ begin
 end
 $$;
 comment on function public.claim_items is
-  'Claims these items for a worker and answers those it won, each with its fence and lease. Held, finished or unknown ids are just missing. Repeat it with the same request_id and it claims nothing more.';
+  'Claims these items for a worker and answers those it won, each with its fence and lease. Held, finished or unknown ids, and items that require more than the worker has, are just missing. Repeat it with the same request_id and it claims nothing more.';
 revoke execute on function public.claim_items from public, anon, authenticated;
 grant execute on function public.claim_items to service_role;
 
--- Take the next claims in line of these open, distinct work types. Locked rows are passed over, so nobody waits; a call may win fewer than there are.
+-- What is wrong with "only", by which a worker narrows what it takes: {pool, workflow, labels}.
+create or replace function work.check_only("only" jsonb)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof("only") <> 'object' or "only" - '{pool,workflow,labels}'::text[] <> '{}'
+    or jsonb_typeof("only" -> 'pool') <> 'string' or jsonb_typeof("only" -> 'workflow') <> 'string' then
+    perform work.refuse('only', left("only"::text, 60),
+      '{"pool": name, "workflow": name, "labels": condition} was expected, or some of them');
+  end if;
+  return true;
+end
+$$;
+comment on function work.check_only is 'Refuses what does not narrow by pool, workflow or labels.';
+revoke execute on function work.check_only from public, anon, authenticated;
+grant execute on function work.check_only to service_role;
+
+-- Take the next claims in line. Locked rows are passed over, so nobody waits; a call may win fewer than there are.
+drop function if exists work.take_next(text[], text, integer, integer, uuid);
 create or replace function work.take_next(
-  work_types text[], worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
+  work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb, request_id uuid)
 returns json
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+  profile work.profiles;
+  moment timestamptz;
   answer json;
 begin
-  -- The rows are picked and locked by ctid first: with a join or an IN the planner may run the limit more than once.
+  profile := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
+  if cardinality(take_next.work_types) > 1 or cardinality(profile.class_ids) <> 1 or profile.yielded_class_ids <> '{}'
+    or take_next.warm is not null or take_next."only" is not null then
+    return work.take_from_lines(
+      profile, take_next.work_types, take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.warm,
+      take_next."only", take_next.request_id);
+  end if;
+
+  -- One work type, one class: one line. The rows are picked and locked by ctid first: with a join or an IN the planner
+  -- may run the limit more than once.
+  moment := clock_timestamp();
   with won as (
     update public.work_claims c
        set status = 'claimed',
            worker_id = take_next.worker_id,
            fence = nextval('work.fence'),
            request_id = take_next.request_id,
-           claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + make_interval(secs => coalesce(take_next.ttl_seconds, t.lease_seconds)),
+           claimed_at = moment,
+           expires_at = moment + make_interval(secs => coalesce(
+             take_next.ttl_seconds, (select t.lease_seconds from public.work_types t where t.name = take_next.work_types[1]))),
            progress = null
-      from public.work_types t
-     where t.name = c.work_type
-       and c.ctid = any (array(
-             select line.ctid
-               from unnest(take_next.work_types) as open(name)
-              cross join lateral (
-                select r.ctid, r.priority, r.position
-                  from public.work_claims r
-                 where r.work_type = open.name and r.status = 'ready'
-                 order by r.priority desc, r.position
-                 limit take_next.max_items
-                   for no key update skip locked) as line
-              order by line.priority desc, line.position
-              limit take_next.max_items))
-    returning c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes, c.priority, c.position,
-              coalesce(take_next.ttl_seconds, t.lease_seconds) as ttl_seconds
+     where c.ctid = any (array(
+             select r.ctid
+               from public.work_claims r
+              where r.work_type = (
+                      select t.name from public.work_types t where t.name = take_next.work_types[1] and not t.paused)
+                and r.class_id = profile.class_ids[1] and r.status = 'ready'
+              order by r.priority desc, r.line, r.position
+              limit take_next.max_items
+                for no key update skip locked))
+    returning c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes, c.priority, c.line, c.position
   )
-  select json_agg(told order by w.priority desc, w.position) into answer
+  select json_agg(told order by w.priority desc, w.line, w.position) into answer
     from won w
     join public.work_items i on i.id = w.item_id
    cross join lateral (
-     select w.item_id, w.work_type, w.fence, w.ttl_seconds, w.expires_at, w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
+     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - moment)) as ttl_seconds, w.expires_at,
+            w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
   return coalesce(answer, '[]');
 end
 $$;
@@ -178,7 +212,108 @@ comment on function work.take_next is 'Claims what is next in line; the argument
 revoke execute on function work.take_next from public, anon, authenticated;
 grant execute on function work.take_next to service_role;
 
-create or replace function work.check_claim(work_types text[], worker_id text, max_items integer, ttl_seconds integer)
+-- Take the next claims of several lines: work types, classes, what the worker is warm for, what it narrows itself to.
+create or replace function work.take_from_lines(
+  profile work.profiles, work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[],
+  "only" jsonb, request_id uuid)
+returns json
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  class_ids integer[] := profile.class_ids;
+  yielded_class_ids integer[] := profile.yielded_class_ids;
+  only_labels jsonpath;
+  only_workflow bigint;
+  -- Others may hold the first rows in this moment: some more are read than are asked for.
+  wanted integer := take_from_lines.max_items + least(take_from_lines.max_items * 3, 60) + 4;
+  depth integer;
+  is_wide boolean;
+  moment timestamptz := clock_timestamp();
+  line record;
+  part json;
+  won integer;
+  left_to_win integer := take_from_lines.max_items;
+  answer json;
+begin
+  if "only" ? 'labels' then
+    only_labels := work.compile_requirement("only" -> 'labels', 'only.labels');
+    class_ids := array(
+      select c.id from public.work_classes c where c.id = any (class_ids) and c.labels @@ only_labels);
+    yielded_class_ids := array(
+      select c.id from public.work_classes c where c.id = any (yielded_class_ids) and c.labels @@ only_labels);
+  end if;
+  if "only" ? 'workflow' then
+    select w.id into only_workflow from public.work_workflows w where w.name = "only" ->> 'workflow';
+    if not found then
+      return '[]';
+    end if;
+  end if;
+  if class_ids = '{}' and yielded_class_ids = '{}' then
+    return '[]';
+  end if;
+  depth := 2 + 2 * wanted / (cardinality(take_from_lines.work_types) * (cardinality(class_ids) + cardinality(yielded_class_ids)));
+  -- One row in sixteen or more is the worker's own, if classes are as common as each other.
+  is_wide := cardinality(class_ids) > 8 and cardinality(class_ids) * 16 > profile.judged_through
+    and cardinality(take_from_lines.work_types) = 1 and "only" is null and yielded_class_ids = '{}';
+
+  loop
+    line := work.line_up(
+      take_from_lines.work_types, class_ids, yielded_class_ids,
+      moment - make_interval(secs => profile.yield_seconds),
+      take_from_lines.warm, "only" ->> 'pool', only_workflow, wanted, case when is_wide then wanted else depth end, is_wide);
+    with picked as materialized (
+      select r.ctid as row_id, l.n
+        from unnest(line.row_ids) with ordinality as l(row_id, n)
+        join public.work_claims r on r.ctid = l.row_id
+       where r.status is not distinct from 'ready' and r.class_id = any (class_ids || yielded_class_ids)
+       order by l.n
+       limit left_to_win
+         for no key update of r skip locked
+    ),
+    won as (
+      update public.work_claims c
+         set status = 'claimed',
+             worker_id = take_from_lines.worker_id,
+             fence = nextval('work.fence'),
+             request_id = take_from_lines.request_id,
+             claimed_at = moment,
+             expires_at = moment + make_interval(secs => coalesce(take_from_lines.ttl_seconds, t.lease_seconds)),
+             progress = null
+        from picked p, public.work_types t
+       where c.ctid = p.row_id and t.name = c.work_type
+      returning p.n, c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes,
+                coalesce(take_from_lines.ttl_seconds, t.lease_seconds) as ttl_seconds
+    )
+    select json_agg(told order by w.n), count(*) into part, won
+      from won w
+      join public.work_items i on i.id = w.item_id
+     cross join lateral (
+       select w.item_id, w.work_type, w.fence, w.ttl_seconds, w.expires_at, w.failures, w.crashes,
+              i.pool, i.source_key, i.payload) as told;
+    if won > 0 then
+      answer := case when answer is null then part else (answer::jsonb || part::jsonb)::json end;
+      left_to_win := left_to_win - won;
+    end if;
+    -- Where others hold ten thousand rows in front, it is their turn.
+    exit when left_to_win = 0 or line.is_all or depth > 10000;
+    if is_wide then
+      is_wide := false;
+    else
+      depth := depth * 4;
+      wanted := wanted * 2;
+    end if;
+  end loop;
+  return coalesce(answer, '[]');
+end
+$$;
+comment on function work.take_from_lines is 'Claims what is next in several lines, in exact order.';
+revoke execute on function work.take_from_lines from public, anon, authenticated;
+grant execute on function work.take_from_lines to service_role;
+
+create or replace function work.check_claim(
+  work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb)
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -191,19 +326,28 @@ begin
   if max_items is null or max_items < 1 then
     perform work.refuse('max_items', max_items::text, 'at least 1 was expected');
   end if;
-  return work.check_name('worker_id', worker_id) and (ttl_seconds is null or work.check_ttl(ttl_seconds));
+  if cardinality(warm) > 100 then
+    perform work.refuse('warm', cardinality(warm) || ' long', 'at most 100 were expected');
+  end if;
+  return work.check_name('worker_id', worker_id) and (ttl_seconds is null or work.check_ttl(ttl_seconds))
+    and ("only" is null or work.check_only("only"));
 end
 $$;
+drop function if exists work.check_claim(text[], text, integer, integer);
 comment on function work.check_claim is 'Refuses wrong arguments of claim_next() and finish_and_claim().';
 revoke execute on function work.check_claim from public, anon, authenticated;
 grant execute on function work.check_claim to service_role;
 
--- Claim what is next: the highest priority first, within one the first that came. At most 1,000 a call.
+-- Claim what is next: the highest priority first; within one what the worker is warm for, unless something has waited
+-- too long; then the older workflow, then what came first. Only what the worker matches. At most 1,000 a call.
+drop function if exists public.claim_next(text[], text, integer, integer, uuid);
 create or replace function public.claim_next(
   work_types text[],
   worker_id text,
   max_items integer default 1,
   ttl_seconds integer default null,
+  warm text[] default null,
+  "only" jsonb default null,
   request_id uuid default null
 )
 returns json
@@ -220,15 +364,14 @@ as $$
 declare
   checked boolean;
 begin
-  checked := work.check_claim(work_types, worker_id, max_items, ttl_seconds);
+  checked := work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only");
   if request_id is not null and work.is_repeated(request_id) then
     return work.claims_of_request(worker_id, request_id, true);
   end if;
-  return work.take_next(
-    work.catch_up(worker_id, work_types, '{}'), worker_id, least(max_items, 1000), ttl_seconds, request_id);
+  return work.take_next(work_types, worker_id, least(max_items, 1000), ttl_seconds, warm, "only", request_id);
 end
 $$;
 comment on function public.claim_next is
-  'Claims what is next in line for these work types, at most max_items (1000), and answers the claims with their payloads. Repeat it with the same request_id and it claims nothing more.';
+  'Claims what is next in line for these work types among the items that the worker matches, at most max_items (1000), and answers the claims with their payloads. warm: affinities it has at hand; only: {pool, workflow, labels}. Repeat it with the same request_id and it claims nothing more.';
 revoke execute on function public.claim_next from public, anon, authenticated;
 grant execute on function public.claim_next to service_role;

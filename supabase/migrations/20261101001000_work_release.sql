@@ -252,12 +252,15 @@ revoke execute on function public.release_items from public, anon, authenticated
 grant execute on function public.release_items to service_role;
 
 -- Close a batch and claim the next one in a single round trip.
+drop function if exists public.finish_and_claim(text, jsonb, text[], integer, integer, uuid);
 create or replace function public.finish_and_claim(
   worker_id text,
   outcomes jsonb,
   work_types text[],
   max_items integer default 1,
   ttl_seconds integer default null,
+  warm text[] default null,
+  "only" jsonb default null,
   request_id uuid default null
 )
 returns json
@@ -275,7 +278,7 @@ declare
   checked boolean;
   states json;
 begin
-  checked := work.check_claim(work_types, worker_id, max_items, ttl_seconds);
+  checked := work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only");
   if request_id is not null and work.is_repeated(request_id) then
     select r.released into states from work.requests r where r.request_id = finish_and_claim.request_id;
     return json_build_object(
@@ -290,7 +293,7 @@ begin
   return json_build_object(
     'released', states,
     'claimed', work.take_next(
-      work.catch_up(worker_id, work_types, '{}'), worker_id, least(max_items, 1000), ttl_seconds, request_id));
+      work_types, worker_id, least(max_items, 1000), ttl_seconds, warm, "only", request_id));
 end
 $$;
 comment on function public.finish_and_claim is

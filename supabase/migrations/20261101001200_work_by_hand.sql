@@ -109,7 +109,7 @@ begin
         from (
           (select r.item_id from public.work_claims r
             where r.work_type = cancel_items.work_type and r.status = 'ready'
-            order by r.priority desc, r.position limit cancel_items.max_items)
+            order by r.class_id, r.priority desc, r.line, r.position limit cancel_items.max_items)
           union all
           (select w.item_id from public.work_claims w
             where w.work_type = cancel_items.work_type and w.status = 'waiting' limit cancel_items.max_items)
@@ -120,10 +120,13 @@ begin
        limit cancel_items.max_items);
   end if;
   with stopped as (
-    insert into public.work_claims as c (item_id, work_type, status, priority, position, finished_at)
-    select i.id, cancel_items.work_type, 'cancelled', i.priority, i.seq, clock_timestamp()
+    insert into public.work_claims as c
+      (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id, finished_at)
+    select i.id, cancel_items.work_type, 'cancelled', coalesce(w.priority, i.priority), coalesce(w.line, i.seq), i.seq,
+           i.class_id, i.affinity, i.workflow_id, clock_timestamp()
       from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as wanted
       join public.work_items i on i.id = any (array[wanted.id])
+      left join public.work_workflows w on w.id = i.workflow_id
        for key share of i
     on conflict (item_id, work_type) do update
        set status = 'cancelled', finished_at = clock_timestamp(), worker_id = null, progress = null

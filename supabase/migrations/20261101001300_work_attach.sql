@@ -65,7 +65,9 @@ begin
      where a.attrelid = pool.source and a.attnum > 0 and not a.attisdropped
        and (a.attname = any (pool.key_columns)
          or (not is_key_only
-           and (a.attname = any (pool.payload_columns) or a.attname in (pool.priority_column, pool.run_after_column)))));
+           and (a.attname = any (pool.payload_columns) or a.attname in (
+             pool.priority_column, pool.run_after_column, pool.requires_column, pool.labels_column,
+             pool.affinity_column, pool.workflow_column)))));
 end
 $$;
 comment on function work.row_as_json is 'The SQL that makes JSON of a row r of the attached table.';
@@ -115,28 +117,53 @@ as $$
 #variable_conflict use_column
 declare
   added integer;
+  has_classes boolean := mirror_rows.pool.requires_column is not null or mirror_rows.pool.labels_column is not null;
 begin
+  if has_classes then
+    perform work.intern_classes(
+      array_agg(coalesce(nullif(r.source_row -> mirror_rows.pool.requires_column, 'null'), '{}')),
+      array_agg(coalesce(nullif(r.source_row -> mirror_rows.pool.labels_column, 'null'), '{}')),
+      array_agg(format('the row with key %s of pool %s: ',
+        left(work.source_key(mirror_rows.pool, r.source_row), 60), mirror_rows.pool.name)))
+       from unnest(mirror_rows.source_rows) as r(source_row);
+  end if;
+  if mirror_rows.pool.workflow_column is not null then
+    perform work.intern_workflows(array_agg(left(nullif(r.source_row ->> mirror_rows.pool.workflow_column, ''), 200)))
+       from unnest(mirror_rows.source_rows) as r(source_row);
+  end if;
+
   -- The pool comes as a column, so that each row's item is looked up by pool and key, and never by the pool alone.
   with mirrored as materialized (
     select r.n, mirror_rows.pool.name as pool, work.source_key(mirror_rows.pool, r.source_row) as source_key,
            work.payload_of(mirror_rows.pool, r.source_row) as payload,
            greatest(-1000000, least(1000000, round(coalesce(
              (r.source_row ->> mirror_rows.pool.priority_column)::numeric, 0))))::integer as priority,
-           nullif((r.source_row ->> mirror_rows.pool.run_after_column)::timestamptz, '-infinity') as run_after
+           nullif((r.source_row ->> mirror_rows.pool.run_after_column)::timestamptz, '-infinity') as run_after,
+           case when has_classes
+             then work.class_of(
+               coalesce(nullif(r.source_row -> mirror_rows.pool.requires_column, 'null'), '{}'),
+               coalesce(nullif(r.source_row -> mirror_rows.pool.labels_column, 'null'), '{}'))
+             else 1 end as class_id,
+           left(nullif(r.source_row ->> mirror_rows.pool.affinity_column, ''), 200) as affinity,
+           (select w.id from public.work_workflows w
+             where w.name = left(nullif(r.source_row ->> mirror_rows.pool.workflow_column, ''), 200)) as workflow_id
       from unnest(mirror_rows.source_rows) with ordinality as r(source_row, n)
   ),
   changed as (
     update public.work_items i
-       set payload = m.payload, priority = m.priority, run_after = m.run_after
+       set payload = m.payload, priority = m.priority, run_after = m.run_after,
+           class_id = m.class_id, affinity = m.affinity, workflow_id = m.workflow_id
       from mirrored m
      where i.pool = any (array[m.pool]) and i.source_key = any (array[m.source_key])
-       and (i.payload, i.priority, i.run_after) is distinct from (m.payload, m.priority, m.run_after)
+       and (i.payload, i.priority, i.run_after, i.class_id, i.affinity, i.workflow_id)
+             is distinct from (m.payload, m.priority, m.run_after, m.class_id, m.affinity, m.workflow_id)
   ),
   new_items as (
     -- A uuid key is the item's id, unless an item of another pool has that id.
-    insert into public.work_items (id, pool, source_key, payload, priority, run_after)
+    insert into public.work_items
+      (id, pool, source_key, payload, priority, run_after, class_id, affinity, workflow_id)
     select case when mirror_rows.pool.key_is_uuid and taken.id is null then m.source_key::uuid else gen_random_uuid() end,
-           m.pool, m.source_key, m.payload, m.priority, m.run_after
+           m.pool, m.source_key, m.payload, m.priority, m.run_after, m.class_id, m.affinity, m.workflow_id
       from mirrored m
       left join lateral (
         select i.id from public.work_items i where i.pool = m.pool and i.source_key = m.source_key
@@ -149,7 +176,8 @@ begin
      where present.id is null
      order by m.n
     on conflict (pool, source_key) where source_key is not null do update
-       set payload = excluded.payload, priority = excluded.priority, run_after = excluded.run_after
+       set payload = excluded.payload, priority = excluded.priority, run_after = excluded.run_after,
+           class_id = excluded.class_id, affinity = excluded.affinity, workflow_id = excluded.workflow_id
     returning 1
   )
   select count(*) into added from new_items;
@@ -261,12 +289,17 @@ grant execute on function work.mirror_truncated to service_role;
 -- Turn a table into a pool: from now on its rows are items. enroll_pool() takes in the rows that are there. Attaching
 -- it again changes the columns that are named (an empty list of payload columns stands for all), and goes through all
 -- rows anew. The caller needs the right to create triggers on the table.
+drop function if exists public.attach_pool(regclass, text, text[], text, text);
 create or replace function public.attach_pool(
   source regclass,
   pool text default null,
   payload_columns text[] default null,
   priority_column text default null,
-  run_after_column text default null
+  run_after_column text default null,
+  requires_column text default null,
+  labels_column text default null,
+  affinity_column text default null,
+  workflow_column text default null
 )
 returns jsonb
 language plpgsql
@@ -280,6 +313,7 @@ declare
   key_attnums int2[];
   key_types oid[];
   missing text;
+  ill_typed record;
   attached public.work_pools;
 begin
   if attach_pool.source is null then
@@ -287,7 +321,8 @@ begin
   end if;
   if (select r.relkind not in ('r', 'p') or r.relnamespace = 'work'::regnamespace
              or (r.relnamespace = 'public'::regnamespace and r.relname in (
-                  'work_pools', 'work_items', 'work_claims', 'work_types', 'work_workers', 'work_events'))
+                  'work_pools', 'work_items', 'work_claims', 'work_types', 'work_workers', 'work_events',
+                  'work_classes', 'work_workflows'))
         from pg_catalog.pg_class r where r.oid = attach_pool.source) then
     perform work.refuse('source', attach_pool.source::text, 'a table of your own was expected');
   end if;
@@ -327,7 +362,10 @@ begin
   end if;
 
   select c.name into missing
-    from unnest(attach_pool.payload_columns || attach_pool.priority_column || attach_pool.run_after_column) as c(name)
+    from unnest(
+           attach_pool.payload_columns || array[
+             attach_pool.priority_column, attach_pool.run_after_column, attach_pool.requires_column,
+             attach_pool.labels_column, attach_pool.affinity_column, attach_pool.workflow_column]) as c(name)
    where c.name is not null
      and not exists (
        select from pg_catalog.pg_attribute a
@@ -348,6 +386,17 @@ begin
        and a.atttypid in ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)) then
     perform work.refuse('run_after_column', attach_pool.run_after_column, 'a column of times was expected');
   end if;
+
+  for ill_typed in
+    select c.argument, c.name
+      from (values ('requires_column', attach_pool.requires_column), ('labels_column', attach_pool.labels_column)) as c(argument, name)
+     where c.name is not null
+       and not exists (
+         select from pg_catalog.pg_attribute a
+          where a.attrelid = attach_pool.source and a.attname = c.name and a.atttypid in ('jsonb'::regtype, 'json'::regtype))
+  loop
+    perform work.refuse(ill_typed.argument, ill_typed.name, 'a column of type jsonb was expected');
+  end loop;
 
   select coalesce(attach_pool.pool, case when n.nspname = 'public' then r.relname::text else n.nspname || '.' || r.relname end)
     into pool_name
@@ -372,11 +421,13 @@ begin
   end if;
 
   insert into public.work_pools as p
-    (name, source, key_columns, key_attnums, key_is_uuid, payload_columns, priority_column, run_after_column, is_mirrored)
+    (name, source, key_columns, key_attnums, key_is_uuid, payload_columns, priority_column, run_after_column,
+     requires_column, labels_column, affinity_column, workflow_column, is_mirrored)
   values
     (pool_name, attach_pool.source, key_columns, key_attnums, key_types = array['uuid'::regtype::oid],
      nullif(attach_pool.payload_columns, '{}'), attach_pool.priority_column,
-     attach_pool.run_after_column, false)
+     attach_pool.run_after_column, attach_pool.requires_column, attach_pool.labels_column,
+     attach_pool.affinity_column, attach_pool.workflow_column, false)
   on conflict (name) do update
      set source = excluded.source,
          key_columns = excluded.key_columns,
@@ -385,6 +436,10 @@ begin
          payload_columns = case when attach_pool.payload_columns is null then p.payload_columns else excluded.payload_columns end,
          priority_column = coalesce(excluded.priority_column, p.priority_column),
          run_after_column = coalesce(excluded.run_after_column, p.run_after_column),
+         requires_column = coalesce(excluded.requires_column, p.requires_column),
+         labels_column = coalesce(excluded.labels_column, p.labels_column),
+         affinity_column = coalesce(excluded.affinity_column, p.affinity_column),
+         workflow_column = coalesce(excluded.workflow_column, p.workflow_column),
          mirrored_through = null,
          is_mirrored = false
   returning * into attached;
@@ -468,6 +523,7 @@ declare
   keys text;
   cursor_values text;
   page jsonb[];
+  item_ids uuid[];
   through bigint;
   page_size integer;
   step integer;
@@ -523,25 +579,32 @@ begin
      where t.pool = enroll_pool.pool and t.enrolled_through < t.enroll_until
      order by t.name for no key update
   loop
-    with next_page as materialized (
-      select i.id, i.seq, i.priority, i.run_after
+    -- Items and workflows are locked against change, and read by a statement of its own.
+    item_ids := array(
+      select i.id
         from public.work_items i
        where i.pool = enroll_pool.pool and i.seq > declared.enrolled_through and i.seq <= declared.enroll_until
        order by i.seq
        limit enroll_pool.max_items
-         for share
-    ),
-    new_claims as (
-      insert into public.work_claims (item_id, work_type, status, priority, position, due_at)
-      select n.id, declared.name, case when n.run_after > clock_timestamp() then 'waiting' else 'ready' end,
-             n.priority, n.seq, coalesce(n.run_after, clock_timestamp())
-        from next_page n
+         for share);
+    perform from public.work_workflows w
+     where w.id = any (array(
+             select i.workflow_id from unnest(item_ids) as n(id) join public.work_items i on i.id = any (array[n.id])))
+     order by w.id for share;
+    with new_claims as (
+      insert into public.work_claims
+        (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id, due_at)
+      select p.item_id, declared.name, case when p.run_after > clock_timestamp() then 'waiting' else 'ready' end,
+             p.priority, p.line, p.position, p.class_id, p.affinity, p.workflow_id, coalesce(p.run_after, clock_timestamp())
+        from unnest(item_ids) as n(id)
+        join work.places p on p.item_id = any (array[n.id])
        order by n.id
       on conflict do nothing
       returning 1
     )
-    select (select count(*) from new_claims), (select max(n.seq) from next_page n), (select count(*) from next_page)
-      into step, through, page_size;
+    select count(*) into step from new_claims;
+    page_size := cardinality(item_ids);
+    through := (select i.seq from public.work_items i where i.id = item_ids[page_size]);
     enrolled := enrolled + step;
     is_done := is_done and page_size < enroll_pool.max_items;
     update public.work_types t

@@ -86,15 +86,23 @@ select next_in_line.work_type, next_in_line.item_id,
             where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes'
               and (w.work_types is null or t.name = any (w.work_types)))
            then 'it is next in line, and no live worker does this work type'
+         when not exists (
+           select from public.work_workers w
+             join work.profiles p on p.id = w.profile_id
+            where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes'
+              and (w.work_types is null or t.name = any (w.work_types))
+              and k.id = any (p.class_ids || p.yielded_class_ids))
+           then format('it is next in line, and no live worker has what it requires: %s', left(k.tag, 200))
          else 'it is next in line, and nobody has taken it for five minutes'
        end,
        next_in_line.due_at
   from public.work_types t
+ cross join public.work_classes k
  cross join lateral (
    select c.work_type, c.item_id, c.due_at
      from public.work_claims c
-    where c.work_type = t.name and c.status = 'ready'
-    order by c.priority desc, c.position
+    where c.work_type = t.name and c.class_id = k.id and c.status = 'ready'
+    order by c.priority desc, c.line, c.position
     limit 1) as next_in_line
  where t.paused or next_in_line.due_at < now() - interval '5 minutes'
 union all
@@ -102,7 +110,7 @@ select c.work_type, c.item_id, format('it goes round: %s failures, %s crashes; %
   from public.work_claims c
  where c.status = 'waiting' and c.due_at >= now() and c.failures > 1;
 comment on view public.work_stuck is
-  'work-claims: what does not move, and why: ended leases nobody took back, the head of each line that nobody takes, paused types, what keeps failing.';
+  'work-claims: what does not move, and why: ended leases nobody took back, the head of each line (a work type and class) that nobody takes, paused types, what keeps failing.';
 
 revoke all on public.work_overview, public.work_held, public.work_failures, public.work_stuck
   from public, anon, authenticated, service_role;

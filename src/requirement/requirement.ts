@@ -1,0 +1,25 @@
+/** A text, number or boolean that a capability is compared with. */
+export type Comparable = string | number | boolean;
+
+/** What one name must be, said exactly; several of them must all hold. */
+export type Comparison = {
+  readonly "=="?: Comparable;
+  readonly "!="?: Comparable;
+  readonly "<"?: string | number;
+  readonly "<="?: string | number;
+  readonly ">"?: string | number;
+  readonly ">="?: string | number;
+  readonly in?: readonly Comparable[];
+  readonly exists?: boolean;
+};
+
+/** A number is a minimum, a list means all of it, "all" asks for nothing, an object compares or nests. */
+export type Condition = Comparable | readonly Comparable[] | Comparison | Requirement;
+
+/** What an item asks of a worker's capabilities, or a worker of an item's labels: all members must hold. */
+export type Requirement = {
+  readonly any?: readonly Requirement[];
+  readonly all?: readonly Requirement[];
+  readonly not?: Requirement;
+  readonly [name: string]: Condition | readonly Requirement[];
+};

@@ -1,0 +1,176 @@
+-- Classes: each distinct pair of what an item requires and what it shows is kept once. A million items share a few,
+-- and a claim call compares their numbers alone.
+create table if not exists public.work_classes (
+  id integer generated always as identity primary key,
+  requires jsonb not null default '{}',
+  labels jsonb not null default '{}',
+  tag text not null,
+  path jsonpath not null,
+  digest bytea not null unique,
+  number bigint unique,
+  created_at timestamptz not null default clock_timestamp()
+);
+comment on table public.work_classes is
+  'work-claims: each distinct pair of requirement and labels that items have. Written as items come; prune_classes() drops those that no item has.';
+comment on column public.work_classes.tag is 'The requirement as canonical text: two that mean the same have one.';
+comment on column public.work_classes.path is 'The requirement as Postgres judges it: capabilities @@ path.';
+comment on column public.work_classes.digest is 'Of tag and labels.';
+comment on column public.work_classes.number is
+  'Numbers are given one after the other, to classes that are committed: whoever has judged a number has judged all below it.';
+create index if not exists work_classes_unnumbered on public.work_classes (id) where number is null;
+comment on index public.work_classes_unnumbered is 'Which classes has no claim call seen yet?';
+
+alter table public.work_classes enable row level security;
+drop policy if exists service_role_works on public.work_classes;
+create policy service_role_works on public.work_classes to service_role using (true) with check (true);
+revoke all on public.work_classes from public, anon, authenticated, service_role;
+grant select, insert, update, delete on public.work_classes to service_role;
+revoke all on sequence public.work_classes_id_seq from public, anon, authenticated, service_role;
+
+-- A requirement is compiled the first time it is seen; its spelling leads to the class from then on.
+create table if not exists work.spellings (
+  digest bytea primary key,
+  class_id integer not null references public.work_classes (id) on delete cascade
+);
+comment on table work.spellings is 'work-claims: which class a pair of requirement and labels is, as it was spelled.';
+create index if not exists spellings_by_class on work.spellings (class_id);
+comment on index work.spellings_by_class is 'Which spellings go with this class?';
+alter table work.spellings enable row level security;
+drop policy if exists service_role_works on work.spellings;
+create policy service_role_works on work.spellings to service_role using (true) with check (true);
+revoke all on work.spellings from public, anon, authenticated, service_role;
+grant select, insert, update, delete on work.spellings to service_role;
+
+-- The class of items that require nothing and show nothing.
+insert into public.work_classes (id, requires, labels, tag, path, digest, number)
+overriding system value
+values (1, '{}', '{}', work.canonical_requirement('{}'), work.compile_requirement('{}'),
+        sha256(convert_to(jsonb_build_array(work.canonical_requirement('{}'), '{}'::jsonb)::text, 'UTF8')), 1)
+on conflict do nothing;
+select setval('public.work_classes_id_seq', greatest((select max(c.id) from public.work_classes c), 1));
+
+-- Properties that a requirement may ask for: an object whose names have no dot, since a dot leads into an object.
+create or replace function work.check_properties(argument text, given jsonb, max_bytes integer)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  dotted text;
+begin
+  if given is null or jsonb_typeof(given) <> 'object' then
+    perform work.refuse(argument, coalesce(left(given::text, 60), 'null'), 'a JSON object was expected');
+  end if;
+  if length(given::text) > max_bytes then
+    perform work.refuse(argument, length(given::text) || ' characters long', format('at most %s were expected', max_bytes));
+  end if;
+  if position('.' in given::text) > 0 then
+    select k.name #>> '{}' into dotted
+      from jsonb_path_query(given, '$.** ? (@.type() == "object").keyvalue().key ? (@ like_regex "[.]")') as k(name)
+     limit 1;
+    if dotted is not null then
+      perform work.refuse(
+        argument, format('a name with a dot, %s', left(dotted, 60)),
+        'a dot leads into an object: write {"a": {"b": …}}, or keep the name as a value in a list');
+    end if;
+  end if;
+  return true;
+end
+$$;
+comment on function work.check_properties is 'Refuses capabilities or labels that are no object, too large, or have a dot in a name.';
+revoke execute on function work.check_properties from public, anon, authenticated;
+grant execute on function work.check_properties to service_role;
+
+-- The class of a pair that has one.
+create or replace function work.class_of(requires jsonb, labels jsonb)
+returns integer
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  if class_of.requires = '{}' and class_of.labels = '{}' then
+    return 1;
+  end if;
+  return (
+    select s.class_id from work.spellings s
+     where s.digest = sha256(convert_to(class_of.requires::text || ' ' || class_of.labels::text, 'UTF8')));
+end
+$$;
+comment on function work.class_of is 'The class of a pair of requirement and labels that has one.';
+revoke execute on function work.class_of from public, anon, authenticated;
+grant execute on function work.class_of to service_role;
+
+-- While items are given classes, none of these is pruned: whoever gives shares this lock, pruning takes it alone.
+create or replace function work.class_lock_key()
+returns bigint
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select hashtextextended('work-claims classes', 0) $$;
+comment on function work.class_lock_key is 'The advisory lock that keeps the use and the pruning of classes apart.';
+revoke execute on function work.class_lock_key from public, anon, authenticated;
+grant execute on function work.class_lock_key to service_role;
+
+-- Make sure that each of these pairs has a class: requires[n] with labels[n]. "places" says where a pair stands, for
+-- the sentence that refuses it.
+create or replace function work.intern_classes(requires jsonb[], labels jsonb[], places text[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  pair record;
+  tags text[] := '{}';
+  paths text[] := '{}';
+  digests bytea[] := '{}';
+  spelled bytea[] := '{}';
+  known_requires jsonb[] := '{}';
+  known_labels jsonb[] := '{}';
+  form jsonb;
+  checked boolean;
+begin
+  perform pg_advisory_xact_lock_shared(work.class_lock_key());
+  for pair in
+    select distinct on (p.spelling) p.requires, p.labels, p.place, p.spelling
+      from (select u.requires, u.labels, u.place, u.n,
+                   sha256(convert_to(u.requires::text || ' ' || u.labels::text, 'UTF8')) as spelling
+              from unnest(intern_classes.requires, intern_classes.labels, intern_classes.places)
+                   with ordinality as u(requires, labels, place, n)) as p
+     where not exists (select from work.spellings s where s.digest = p.spelling)
+     order by p.spelling, p.n
+  loop
+    checked := work.check_properties(pair.place || 'labels', pair.labels, 8192);
+    form := work.parse_requirement(pair.requires, pair.place || 'requires');
+    tags := tags || ('c:' || (form ->> 'text'));
+    paths := paths || (form ->> 'path');
+    digests := digests || sha256(convert_to(jsonb_build_array(tags[cardinality(tags)], pair.labels)::text, 'UTF8'));
+    spelled := spelled || pair.spelling;
+    known_requires := known_requires || array[pair.requires];
+    known_labels := known_labels || array[pair.labels];
+  end loop;
+  if cardinality(tags) = 0 then
+    return;
+  end if;
+
+  -- In the order of digests: calls that bring the same new classes wait for each other in one order.
+  insert into public.work_classes (requires, labels, tag, path, digest)
+  select distinct on (u.digest) u.requires, u.labels, u.tag, u.path::jsonpath, u.digest
+    from unnest(known_requires, known_labels, tags, paths, digests) as u(requires, labels, tag, path, digest)
+   where not exists (select from public.work_classes c where c.digest = u.digest)
+   order by u.digest
+  on conflict (digest) do nothing;
+  -- A statement of its own: it sees the classes of a call that this one waited for.
+  insert into work.spellings (digest, class_id)
+  select u.spelling, c.id
+    from unnest(spelled, digests) as u(spelling, digest)
+    join public.work_classes c on c.digest = u.digest
+   order by u.spelling
+  on conflict do nothing;
+end
+$$;
+comment on function work.intern_classes is 'Makes sure that each of these pairs of requirement and labels has a class.';
+revoke execute on function work.intern_classes from public, anon, authenticated;
+grant execute on function work.intern_classes to service_role;

@@ -1,0 +1,66 @@
+-- Workflows: items that belong together. Its priority counts for all of them, and the older workflow goes first.
+create table if not exists public.work_workflows (
+  id bigint generated always as identity primary key,
+  name text not null unique check (length(name) between 1 and 200),
+  priority integer check (priority between -1000000 and 1000000),
+  line bigint not null default nextval('work.item_seq'),
+  created_at timestamptz not null default clock_timestamp()
+);
+comment on table public.work_workflows is
+  'work-claims: named sets of items that are worked on together. The first item that names one makes it; define_workflow() gives it a priority.';
+comment on column public.work_workflows.priority is 'Counts for all its items; null: each item''s own does.';
+comment on column public.work_workflows.line is 'Its place in line within one priority: that of the moment it was made.';
+
+alter table public.work_workflows enable row level security;
+drop policy if exists service_role_works on public.work_workflows;
+create policy service_role_works on public.work_workflows to service_role using (true) with check (true);
+revoke all on public.work_workflows from public, anon, authenticated, service_role;
+grant select, insert, update, delete on public.work_workflows to service_role;
+revoke all on sequence public.work_workflows_id_seq from public, anon, authenticated, service_role;
+
+-- Make sure that these workflows are there.
+create or replace function work.intern_workflows(names text[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  insert into public.work_workflows (name)
+  select n.name from (select distinct u.name from unnest(intern_workflows.names) as u(name)) as n
+   where n.name is not null
+     and not exists (select from public.work_workflows w where w.name = n.name)
+   order by n.name
+  on conflict (name) do nothing;
+end
+$$;
+comment on function work.intern_workflows is 'Makes sure that these workflows are there.';
+revoke execute on function work.intern_workflows from public, anon, authenticated;
+grant execute on function work.intern_workflows to service_role;
+
+-- Name a workflow, or change its priority; null leaves each item its own. Its open claims move at once.
+create or replace function public.define_workflow(workflow text, priority integer default null)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
+as $$
+#variable_conflict use_column
+declare
+  defined public.work_workflows;
+begin
+  perform work.check_name('workflow', define_workflow.workflow);
+  if define_workflow.priority not between -1000000 and 1000000 then
+    perform work.refuse('priority', define_workflow.priority::text, 'a whole number from -1000000 to 1000000 was expected');
+  end if;
+  insert into public.work_workflows as w (name, priority)
+  values (define_workflow.workflow, define_workflow.priority)
+  on conflict (name) do update set priority = excluded.priority
+  returning * into defined;
+  return to_jsonb(defined);
+end
+$$;
+comment on function public.define_workflow is
+  'Names a workflow, or changes its priority, which counts for all its items; null leaves each item its own. Its open claims move at once.';
+revoke execute on function public.define_workflow from public, anon, authenticated;
+grant execute on function public.define_workflow to service_role;

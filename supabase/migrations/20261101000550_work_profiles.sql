@@ -1,0 +1,161 @@
+-- Profiles: what workers have and take, each kept once, with the classes that it matches. A claim call compares the
+-- numbers of classes alone.
+create table if not exists work.profiles (
+  id integer generated always as identity primary key,
+  capabilities jsonb not null,
+  accepts jsonb not null,
+  accepts_path jsonpath not null,
+  exclusive text[] not null,
+  yield_seconds integer,
+  digest bytea not null unique,
+  class_ids integer[] not null default '{}',
+  yielded_class_ids integer[] not null default '{}',
+  judged_through bigint not null default 0,
+  used_at timestamptz not null default clock_timestamp()
+);
+comment on table work.profiles is
+  'work-claims: each distinct set of capabilities and conditions that workers have, with the classes that it matches.';
+comment on column work.profiles.class_ids is 'The classes that such a worker runs at once.';
+comment on column work.profiles.yielded_class_ids is
+  'The classes that it leaves to others for yield_seconds: they need nothing of what it is exclusive about.';
+comment on column work.profiles.judged_through is 'The number of the last class that was judged.';
+alter table work.profiles enable row level security;
+drop policy if exists service_role_works on work.profiles;
+create policy service_role_works on work.profiles to service_role using (true) with check (true);
+revoke all on work.profiles from public, anon, authenticated, service_role;
+grant select, insert, update, delete on work.profiles to service_role;
+revoke all on sequence work.profiles_id_seq from public, anon, authenticated, service_role;
+
+-- The profile of a worker that nobody registered: it has nothing, and takes what asks for nothing.
+insert into work.profiles (id, capabilities, accepts, accepts_path, exclusive, digest, class_ids, judged_through)
+overriding system value
+values (1, '{}', '{}', work.compile_requirement('{}'), '{}', sha256(convert_to('the worker that nobody registered', 'UTF8')), '{1}', 1)
+on conflict do nothing;
+select setval('work.profiles_id_seq', greatest((select max(p.id) from work.profiles p), 1));
+
+-- Capabilities without these: {"gpu"} takes gpu away, {"hardware.gpu"} the one inside.
+create or replace function work.without(capabilities jsonb, names text[])
+returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  name text;
+begin
+  foreach name in array names loop
+    capabilities := capabilities #- string_to_array(name, '.');
+  end loop;
+  return capabilities;
+end
+$$;
+comment on function work.without is 'Capabilities without these names.';
+revoke execute on function work.without from public, anon, authenticated;
+grant execute on function work.without to service_role;
+
+-- Give numbers to the classes that are committed and have none. One call at a time does so, and the next one waits
+-- until it is committed: numbers become visible in their order. Where another is at it, its numbers will do.
+create or replace function work.number_classes()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_try_advisory_xact_lock(hashtextextended('work-claims class numbers', 0)) then
+    update public.work_classes c
+       set number = n.number
+      from (select u.id, coalesce((select max(k.number) from public.work_classes k), 0) + row_number() over (order by u.id) as number
+              from public.work_classes u
+             where u.number is null) as n
+     where c.id = any (array[n.id]) and c.number is null;
+  end if;
+end
+$$;
+comment on function work.number_classes is 'Gives numbers to the classes that are committed and have none.';
+revoke execute on function work.number_classes from public, anon, authenticated;
+grant execute on function work.number_classes to service_role;
+
+-- A profile with every class judged that is committed. A class matches where the capabilities meet its requirement and
+-- its labels are accepted; it is yielded, or refused, where they would meet it without what the worker is exclusive about.
+create or replace function work.judged_profile(profile_id integer)
+returns work.profiles
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  profile work.profiles;
+  spared jsonb;
+  is_ours boolean;
+begin
+  if exists (select from public.work_classes c where c.number is null) then
+    perform work.number_classes();
+  end if;
+  select p.* into profile from work.profiles p where p.id = judged_profile.profile_id for no key update skip locked;
+  is_ours := found;
+  if not is_ours then
+    -- Another call is judging the same: not waited for, since it may stand in somebody's open transaction.
+    select p.* into profile from work.profiles p where p.id = judged_profile.profile_id;
+    if not found then
+      return null;
+    end if;
+  end if;
+  spared := work.without(profile.capabilities, profile.exclusive);
+  with fresh as materialized (
+    select c.id, c.number, profile.exclusive <> '{}' and spared @@ c.path is true as is_spared
+      from public.work_classes c
+     where c.number > profile.judged_through
+       and profile.capabilities @@ c.path
+       and c.labels @@ profile.accepts_path
+  )
+  select profile.class_ids || coalesce(array_agg(f.id order by f.id) filter (where not f.is_spared), '{}'),
+         profile.yielded_class_ids
+           || coalesce(array_agg(f.id order by f.id) filter (where f.is_spared and profile.yield_seconds is not null), '{}'),
+         greatest(profile.judged_through, (select max(c.number) from public.work_classes c))
+    into profile.class_ids, profile.yielded_class_ids, profile.judged_through
+    from fresh f;
+  if is_ours then
+    update work.profiles p
+       set class_ids = profile.class_ids,
+           yielded_class_ids = profile.yielded_class_ids,
+           judged_through = profile.judged_through
+     where p.id = profile.id;
+  end if;
+  return profile;
+end
+$$;
+comment on function work.judged_profile is 'A profile with every class judged that is committed.';
+revoke execute on function work.judged_profile from public, anon, authenticated;
+grant execute on function work.judged_profile to service_role;
+
+-- The profile of these capabilities and conditions; made where it is new.
+create or replace function work.profile_of(capabilities jsonb, accepts jsonb, exclusive text[], yield_seconds integer)
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  names text[] := array(select distinct u.name from unnest(profile_of.exclusive) as u(name) order by u.name);
+  waits integer := case when names <> '{}' then profile_of.yield_seconds end;
+  form jsonb := work.parse_requirement(profile_of.accepts, 'accepts');
+  known bytea := sha256(convert_to(
+    jsonb_build_array(profile_of.capabilities, form -> 'text', to_jsonb(names), waits)::text, 'UTF8'));
+  found_id integer;
+begin
+  update work.profiles p set used_at = clock_timestamp()
+   where p.digest = known and p.used_at < clock_timestamp() - interval '1 hour';
+  select p.id into found_id from work.profiles p where p.digest = known;
+  if not found then
+    insert into work.profiles (capabilities, accepts, accepts_path, exclusive, yield_seconds, digest)
+    values (profile_of.capabilities, profile_of.accepts, (form ->> 'path')::jsonpath, names, waits, known)
+    on conflict (digest) do nothing;
+    select p.id into found_id from work.profiles p where p.digest = known;
+  end if;
+  perform work.judged_profile(found_id);
+  return found_id;
+end
+$$;
+comment on function work.profile_of is 'The profile of these capabilities and conditions; made where it is new.';
+revoke execute on function work.profile_of from public, anon, authenticated;
+grant execute on function work.profile_of to service_role;
