@@ -11,9 +11,20 @@ const api = [
 const helpers = [
   ...["catch_up", "check_choice", "check_claim", "check_list", "check_name", "check_only", "check_outcomes"],
   ...["check_pool", "check_properties", "check_ttl", "claims_of_request", "class_lock_key", "class_of", "close_claims"],
-  ...["intern_classes", "intern_workflows", "is_repeated", "judged_profile", "line_up", "max_crashes", "mirror_rows"],
+  ...["intern_classes", "intern_workflows", "is_repeated", "judged_profile", "max_crashes", "mirror_rows"],
   ...["number_classes", "payload_of", "pool_lock_key", "pool_of", "profile_of", "reap", "refuse", "row_as_json"],
-  ...["saw_worker", "source_key", "take_from_lines", "take_next", "without", "wrong_item", "wrong_outcome"],
+  ...[
+    "saw_worker",
+    "source_key",
+    "take_line",
+    "take_merged",
+    "take_next",
+    "take_rows",
+    "walk_lines",
+    "without",
+    "wrong_item",
+    "wrong_outcome",
+  ],
 ];
 const language = [
   ...["all_of", "any_of", "canonical_requirement", "check_requirement_size", "comparison", "compile_requirement"],

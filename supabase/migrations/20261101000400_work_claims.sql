@@ -46,22 +46,22 @@ do $$
 begin
   -- An index of that name on other columns is of an earlier version.
   if exists (select from pg_catalog.pg_indexes x
-              where x.schemaname = 'public' and x.indexname = 'work_claims_ready' and x.indexdef not like '%class_id%') then
+              where x.schemaname = 'public' and x.indexname = 'work_claims_ready' and x.indexdef not like '%(class_id%') then
     drop index public.work_claims_ready;
   end if;
 end
 $$;
 create index if not exists work_claims_ready on public.work_claims
-  (work_type, class_id, priority desc, line, position) where status = 'ready';
-comment on index public.work_claims_ready is 'What is next in line for this work type and this class?';
+  (class_id, work_type, priority desc, line, position) where status = 'ready';
+comment on index public.work_claims_ready is 'What is next in line for this class and this work type?';
 create index if not exists work_claims_in_line on public.work_claims
-  (work_type, priority desc, line, position, class_id) where status = 'ready' and class_id <> 1;
-comment on index public.work_claims_in_line is 'What is next in line among all classes that require or show something?';
+  (work_type, priority desc, line, position) where status = 'ready';
+comment on index public.work_claims_in_line is 'What is next in line among all classes?';
 create index if not exists work_claims_warm on public.work_claims
   (work_type, affinity, priority desc, line, position, class_id) where status = 'ready' and affinity is not null;
 comment on index public.work_claims_warm is 'What is next for a worker that is warm for this?';
 create index if not exists work_claims_of_workflow on public.work_claims
-  (workflow_id, work_type, class_id, priority desc, line, position) where status = 'ready' and workflow_id is not null;
+  (workflow_id, class_id, work_type, priority desc, line, position) where status = 'ready' and workflow_id is not null;
 comment on index public.work_claims_of_workflow is 'What is next in line of this workflow alone?';
 create index if not exists work_claims_leases on public.work_claims (expires_at) where status = 'claimed';
 comment on index public.work_claims_leases is 'Whose lease has ended? What is held at all?';
@@ -87,7 +87,8 @@ grant select, insert, update, delete on public.work_claims to service_role;
 -- The place that an item's claims have in line.
 create or replace view work.places with (security_invoker = true) as
 select i.id as item_id, i.pool, i.seq as position, coalesce(w.priority, i.priority) as priority,
-       coalesce(w.line, i.seq) as line, i.class_id, i.affinity, i.workflow_id, i.run_after
+       coalesce(w.line, i.seq) as line, i.class_id, i.affinity, i.workflow_id, i.run_after,
+       greatest(i.created_at, i.run_after) as due_at
   from public.work_items i
   left join public.work_workflows w on w.id = i.workflow_id;
 comment on view work.places is 'work-claims: the place that each item''s claims have in line.';

@@ -9,6 +9,7 @@ create table if not exists work.profiles (
   yield_seconds integer,
   digest bytea not null unique,
   class_ids integer[] not null default '{}',
+  class_bits varbit,
   yielded_class_ids integer[] not null default '{}',
   judged_through bigint not null default 0,
   used_at timestamptz not null default clock_timestamp()
@@ -16,6 +17,8 @@ create table if not exists work.profiles (
 comment on table work.profiles is
   'work-claims: each distinct set of capabilities and conditions that workers have, with the classes that it matches.';
 comment on column work.profiles.class_ids is 'The classes that such a worker runs at once.';
+comment on column work.profiles.class_bits is
+  'The same, a bit a class, where these are a good share of all classes: what a walk along all lines asks of each row.';
 comment on column work.profiles.yielded_class_ids is
   'The classes that it leaves to others for yield_seconds: they need nothing of what it is exclusive about.';
 comment on column work.profiles.judged_through is 'The number of the last class that was judged.';
@@ -114,9 +117,16 @@ begin
          greatest(profile.judged_through, (select max(c.number) from public.work_classes c))
     into profile.class_ids, profile.yielded_class_ids, profile.judged_through
     from fresh f;
+  profile.class_bits := null;
+  if cardinality(profile.class_ids) > 8 and cardinality(profile.class_ids) * 32 > profile.judged_through then
+    select string_agg(repeat('0', m.id - m.before - 1) || '1', '' order by m.id)::varbit into profile.class_bits
+      from (select u.id, coalesce(lag(u.id) over (order by u.id), -1) as before
+              from (select distinct c.id from unnest(profile.class_ids) as c(id)) as u) as m;
+  end if;
   if is_ours then
     update work.profiles p
        set class_ids = profile.class_ids,
+           class_bits = profile.class_bits,
            yielded_class_ids = profile.yielded_class_ids,
            judged_through = profile.judged_through
      where p.id = profile.id;

@@ -96,9 +96,9 @@ begin
          w.last_seen_at < recently,
          exists (select from public.work_classes c where c.number > p.judged_through)
            or exists (select from public.work_classes c where c.number is null),
-         p.id, p.class_ids, p.yielded_class_ids, p.yield_seconds, p.judged_through
+         p.id, p.class_ids, p.class_bits, p.yielded_class_ids, p.yield_seconds, p.judged_through
     into has_lapsed, has_due, is_unseen, is_unjudged,
-         profile.id, profile.class_ids, profile.yielded_class_ids, profile.yield_seconds, profile.judged_through
+         profile.id, profile.class_ids, profile.class_bits, profile.yielded_class_ids, profile.yield_seconds, profile.judged_through
     from (values (catch_up.worker_id)) as caller(id)
     left join public.work_workers w on w.id = caller.id
     join work.profiles p on p.id = coalesce(w.profile_id, 1);

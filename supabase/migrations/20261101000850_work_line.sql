@@ -1,155 +1,342 @@
--- The line: what a worker may take, in exact order, read no further than needed.
+-- The lines: each work type and class has one, in the order of priority, workflow, arrival. A worker takes from the
+-- front of those that it matches, as if they were one line. Rows that another call holds at that moment are passed over.
 
--- The first claims that a worker may take, as one line: its priority first, then what waited too long, what the worker
--- is warm for, the older workflow, first come. Each work type and class has a line of its own. The answer holds rows
--- that go before all that was not read; "is_all" says that there are no others.
---
--- Each class is asked for its first row. Only the classes with the best of them can hold what comes next, and of these
--- "depth" rows are read. Where the worker matches a good share of all classes, the first rows of all of them together
--- are read instead ("is_wide", for one work type).
-create or replace function work.line_up(
-  work_types text[],
-  class_ids integer[],
-  yielded_class_ids integer[],
-  old_enough timestamptz,
-  warm text[],
-  pool text,
-  workflow_id bigint,
-  wanted integer,
-  depth integer,
-  is_wide boolean,
-  out row_ids tid[],
-  out is_all boolean
-)
+-- Claim the first of one line. The rows are picked and locked by ctid first: with a join or an IN the planner may run
+-- the limit more than once.
+create or replace function work.take_line(
+  work_type text, class_id integer, worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
+returns json
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
   moment timestamptz := clock_timestamp();
+  answer json;
 begin
-  with open_type as materialized (
-    select t.name, moment - make_interval(secs => t.passed_over_seconds) as long_ago
-      from public.work_types t
-     where t.name = any (line_up.work_types) and not t.paused
-       and (line_up.pool is null or t.pool is null or t.pool = line_up.pool)
-  ),
-  head as materialized (
-    select t.name as work_type, k.class_id, k.is_yielded, h.*
-      from open_type t
-     cross join (
-       select u.id as class_id, false as is_yielded from unnest(line_up.class_ids) as u(id)
-        where not line_up.is_wide or u.id = 1
-        union all
-       select u.id, true from unnest(line_up.yielded_class_ids) as u(id)) as k
-     cross join lateral (
-       (select c.priority, c.line, c.position from public.work_claims c
-         where c.work_type = t.name and c.class_id = k.class_id and c.status = 'ready' and line_up.workflow_id is null
-         order by c.priority desc, c.line, c.position
-         limit 1)
-        union all
-       (select c.priority, c.line, c.position from public.work_claims c
-         where c.workflow_id = line_up.workflow_id and c.work_type = t.name and c.class_id = k.class_id
-           and c.status = 'ready'
-         order by c.priority desc, c.line, c.position
-         limit 1)) as h
-     order by h.priority desc, h.line, h.position
-     limit line_up.wanted + 1
-  ),
-  -- What is left to others for a while hides what is behind it in its line: all of that came later, or matters less.
-  seen as materialized (
-    select r.*, row_number() over behind as n,
-           best.is_yielded and bool_or(r.due_at > line_up.old_enough) over behind as is_too_new
-      from (select h.* from head h order by h.priority desc, h.line, h.position limit line_up.wanted) as best
-     cross join lateral (
-       (select c.ctid as row_id, c.work_type, c.class_id, c.priority, c.line, c.position, c.affinity, c.due_at
-          from public.work_claims c
-         where c.work_type = best.work_type and c.class_id = best.class_id and c.status = 'ready'
-           and line_up.workflow_id is null
-           and (line_up.pool is null or exists (
-                 select from public.work_items i where i.id = any (array[c.item_id]) and i.pool is not distinct from line_up.pool))
-         order by c.priority desc, c.line, c.position
-         limit line_up.depth)
-        union all
-       (select c.ctid, c.work_type, c.class_id, c.priority, c.line, c.position, c.affinity, c.due_at
-          from public.work_claims c
-         where c.workflow_id = line_up.workflow_id and c.work_type = best.work_type and c.class_id = best.class_id
-           and c.status = 'ready'
-           and (line_up.pool is null or exists (
-                 select from public.work_items i where i.id = any (array[c.item_id]) and i.pool is not distinct from line_up.pool))
-         order by c.priority desc, c.line, c.position
-         limit line_up.depth)) as r
-    window behind as (partition by r.work_type, r.class_id order by r.priority desc, r.line, r.position)
-  ),
-  wide as materialized (
-    select r.*, row_number() over (order by r.priority desc, r.line, r.position) as n
-      from (select c.ctid as row_id, c.work_type, c.class_id, c.priority, c.line, c.position, c.affinity, c.due_at
-              from public.work_claims c
-             where line_up.is_wide and c.work_type = (select t.name from open_type t) and c.status = 'ready'
-               and c.class_id <> 1
-             order by c.priority desc, c.line, c.position
-             limit line_up.wanted * 16) as r
-     where r.class_id = any (line_up.class_ids)
-     limit line_up.wanted
-  ),
-  warmed as materialized (
-    select w.*
-      from open_type t
-     cross join unnest(line_up.warm) as a(affinity)
-     cross join lateral (
-       select r.*
-         from (select c.ctid as row_id, c.work_type, c.class_id, c.priority, c.line, c.position, c.affinity, c.due_at
-                 from public.work_claims c
-                where c.work_type = t.name and c.affinity = a.affinity and c.status = 'ready'
-                  and (line_up.workflow_id is null or c.workflow_id is not distinct from line_up.workflow_id)
-                  and (line_up.pool is null or exists (
-                        select from public.work_items i
-                         where i.id = any (array[c.item_id]) and i.pool is not distinct from line_up.pool))
-                order by c.priority desc, c.line, c.position
-                limit line_up.wanted * 16) as r
-        where r.class_id = any (line_up.class_ids)
-        limit line_up.wanted) as w
-  ),
-  -- The first row behind which others may stand that were not read.
-  edge as materialized (
-    select e.priority, e.line, e.position
-      from (
-        select s.priority, s.line, s.position from seen s where s.n = line_up.depth and not s.is_too_new
-         union all
-        (select h.priority, h.line, h.position from head h
-          order by h.priority desc, h.line, h.position
-         offset line_up.wanted)
-         union all
-        (select w.priority, w.line, w.position from wide w order by w.n desc limit 1)
-      ) as e
-     order by e.priority desc, e.line, e.position
-     limit 1
+  with won as (
+    update public.work_claims c
+       set status = 'claimed',
+           worker_id = take_line.worker_id,
+           fence = nextval('work.fence'),
+           request_id = take_line.request_id,
+           claimed_at = moment,
+           expires_at = moment + make_interval(secs => coalesce(
+             take_line.ttl_seconds, (select t.lease_seconds from public.work_types t where t.name = take_line.work_type))),
+           progress = null
+     where c.ctid = any (array(
+             select r.ctid
+               from public.work_claims r
+              where r.work_type = (
+                      select t.name from public.work_types t where t.name = take_line.work_type and not t.paused)
+                and r.class_id = take_line.class_id and r.status = 'ready'
+              order by r.priority desc, r.line, r.position
+              limit take_line.max_items
+                for no key update skip locked))
+    returning c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes, c.priority, c.line, c.position
   )
-  select array_agg(
-           l.row_id
-           order by l.priority desc, line_up.warm is not null and l.due_at <= t.long_ago desc,
-                    coalesce(l.affinity = any (line_up.warm), false) desc, l.line, l.position),
-         not exists (select from edge) and not line_up.is_wide
-    into row_ids, is_all
-    from (
-      select s.row_id, s.work_type, s.priority, s.line, s.position, s.affinity, s.due_at
-        from seen s left join edge e on true
-       where not s.is_too_new
-         and (e.line is null or (-s.priority, s.line, s.position) <= (-e.priority, e.line, e.position))
-       union all
-      select w.row_id, w.work_type, w.priority, w.line, w.position, w.affinity, w.due_at
-        from wide w left join edge e on true
-       where e.line is null or (-w.priority, w.line, w.position) <= (-e.priority, e.line, e.position)
-       union all
-      select w.row_id, w.work_type, w.priority, w.line, w.position, w.affinity, w.due_at
-        from warmed w left join edge e on true
-       where (e.line is null or w.priority >= e.priority)
-         and not exists (select from seen s where s.row_id = w.row_id)
-         and not exists (select from wide o where o.row_id = w.row_id)
-    ) as l
-    join open_type t on t.name = l.work_type;
+  select json_agg(told order by w.priority desc, w.line, w.position) into answer
+    from won w
+    join public.work_items i on i.id = w.item_id
+   cross join lateral (
+     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - moment)) as ttl_seconds, w.expires_at,
+            w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
+  return coalesce(answer, '[]');
 end
 $$;
-comment on function work.line_up is 'The first claims that a worker may take, in exact order, and whether they are all.';
-revoke execute on function work.line_up from public, anon, authenticated;
-grant execute on function work.line_up to service_role;
+comment on function work.take_line is 'Claims the first of one line.';
+revoke execute on function work.take_line from public, anon, authenticated;
+grant execute on function work.take_line to service_role;
+
+-- Claim these rows, the first of them that nobody holds; as long as they are ready and of these classes.
+create or replace function work.take_rows(
+  row_ids tid[], row_classes integer[], worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
+returns json
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+  answer json;
+begin
+  with picked as materialized (
+    select r.ctid as row_id, p.n
+      from unnest(take_rows.row_ids, take_rows.row_classes) with ordinality as p(row_id, class_id, n)
+      join public.work_claims r on r.ctid = p.row_id
+     where r.status is not distinct from 'ready' and r.class_id is not distinct from p.class_id
+     order by p.n
+     limit take_rows.max_items
+       for no key update of r skip locked
+  ),
+  won as (
+    update public.work_claims c
+       set status = 'claimed',
+           worker_id = take_rows.worker_id,
+           fence = nextval('work.fence'),
+           request_id = take_rows.request_id,
+           claimed_at = moment,
+           expires_at = moment + make_interval(secs => coalesce(take_rows.ttl_seconds, (
+             select t.lease_seconds from public.work_types t where t.name = c.work_type))),
+           progress = null
+      from picked p
+     where c.ctid = p.row_id
+    returning p.n, c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes
+  )
+  select json_agg(told order by w.n) into answer
+    from won w
+    join public.work_items i on i.id = w.item_id
+   cross join lateral (
+     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - moment)) as ttl_seconds, w.expires_at,
+            w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
+  return answer;
+end
+$$;
+comment on function work.take_rows is 'Claims the first of these rows that nobody holds.';
+revoke execute on function work.take_rows from public, anon, authenticated;
+grant execute on function work.take_rows to service_role;
+
+-- The first rows of one work type that a worker may take, locked, where it matches a good share of the classes: all lines
+-- are walked as one, and what the worker does not match is stepped over. The walk has an end; what is behind it is looked
+-- for line by line.
+create or replace function work.walk_lines(
+  work_type text, matched varbit, max_items integer, out row_ids tid[], out row_classes integer[])
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  select array_agg(p.row_id order by p.priority desc, p.line, p.position),
+         array_agg(p.class_id order by p.priority desc, p.line, p.position)
+    into row_ids, row_classes
+    from (
+    select c.ctid as row_id, c.class_id, c.priority, c.line, c.position
+      from (select r.ctid as row_id, r.class_id, r.priority, r.line, r.position
+              from public.work_claims r
+             where r.work_type = (select t.name from public.work_types t where t.name = walk_lines.work_type and not t.paused)
+               and r.status = 'ready'
+             order by r.priority desc, r.line, r.position
+             -- Of thirty-two rows one is the worker's own, or more, and others hold some of those.
+             limit walk_lines.max_items * 64 + 64) as w
+      join public.work_claims c on c.ctid = w.row_id
+     where case when w.class_id < length(walk_lines.matched) then get_bit(walk_lines.matched, w.class_id) = 1 end
+       and c.status is not distinct from 'ready' and c.class_id is not distinct from w.class_id
+     order by w.priority desc, w.line, w.position
+     limit walk_lines.max_items
+       for no key update of c skip locked) as p;
+end
+$$;
+comment on function work.walk_lines is 'The first rows of one work type that a worker may take, locked.';
+revoke execute on function work.walk_lines from public, anon, authenticated;
+grant execute on function work.walk_lines to service_role;
+
+-- Claim the first of several lines, in exact order. Each line is asked for its first row; only the lines with the best
+-- first rows can have what comes next, and of these some rows are read. What goes before all that was not read is
+-- claimed, and the rest looked for further back.
+create or replace function work.take_merged(
+  profile work.profiles, work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[],
+  "only" jsonb, request_id uuid)
+returns json
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+  old_enough timestamptz := moment - make_interval(secs => profile.yield_seconds);
+  class_ids integer[] := profile.class_ids;
+  yielded_class_ids integer[] := profile.yielded_class_ids;
+  only_pool text := "only" ->> 'pool';
+  only_labels jsonpath;
+  only_workflow bigint;
+  open_types text[];
+  -- How many lines are read, and how many rows of each.
+  breadth integer;
+  depth integer;
+  reach integer := 1;
+  lines integer;
+  line_types text[];
+  line_classes integer[];
+  line_yields boolean[];
+  top integer;
+  edge_priority integer;
+  edge_line bigint;
+  edge_position bigint;
+  found record;
+  part json;
+  answer json;
+  left_to_win integer := take_merged.max_items;
+  is_warmed boolean := coalesce(cardinality(take_merged.warm), 0) > 0;
+begin
+  open_types := array(
+    select t.name from public.work_types t
+     where t.name = any (take_merged.work_types) and not t.paused
+       and (only_pool is null or t.pool is null or t.pool = only_pool)
+     order by t.name);
+  if "only" ? 'labels' then
+    only_labels := work.compile_requirement("only" -> 'labels', 'only.labels');
+    class_ids := array(
+      select c.id from unnest(class_ids) as m(id) join public.work_classes c on c.id = m.id where c.labels @@ only_labels);
+    yielded_class_ids := array(
+      select c.id from unnest(yielded_class_ids) as m(id) join public.work_classes c on c.id = m.id
+       where c.labels @@ only_labels);
+  end if;
+  if "only" ? 'workflow' then
+    only_workflow := (select w.id from public.work_workflows w where w.name = "only" ->> 'workflow');
+    if only_workflow is null then
+      return '[]';
+    end if;
+  end if;
+
+  -- Where the classes that it matches are a good share of all: walk, and look line by line for what is lacking. The
+  -- concatenation unpacks what was stored compressed, once and not for each row.
+  if cardinality(class_ids) > 100 and profile.class_bits is not null and cardinality(open_types) = 1 and yielded_class_ids = '{}'
+    and "only" is null and not is_warmed then
+    found := work.walk_lines(open_types[1], profile.class_bits || B'', left_to_win);
+    if found.row_ids is not null then
+      answer := work.take_rows(
+        found.row_ids, found.row_classes, take_merged.worker_id, left_to_win, take_merged.ttl_seconds, take_merged.request_id);
+      left_to_win := left_to_win - coalesce(json_array_length(answer), 0);
+    end if;
+  end if;
+
+  -- Others may hold the first rows at this moment: some more are read than are asked for.
+  breadth := left_to_win + least(left_to_win, 10) + 4;
+  while left_to_win > 0 and reach <= 65536 loop
+    -- One line more than is read: its first row is where the others end.
+    select count(*), (array_agg(h.work_type order by h.n))[1:breadth], (array_agg(h.class_id order by h.n))[1:breadth],
+           (array_agg(h.is_yielded order by h.n))[1:breadth], max(h.priority),
+           max(h.priority) filter (where h.n > breadth), max(h.line) filter (where h.n > breadth),
+           max(h.position) filter (where h.n > breadth)
+      into lines, line_types, line_classes, line_yields, top, edge_priority, edge_line, edge_position
+      from (
+        select t.name as work_type, k.class_id, k.is_yielded, f.*,
+               row_number() over (order by f.priority desc, f.line, f.position) as n
+          from (
+           select u.id as class_id, false as is_yielded from unnest(class_ids) as u(id)
+            union all
+           select u.id, true from unnest(yielded_class_ids) as u(id)) as k
+         cross join unnest(open_types) as t(name)
+         cross join lateral (
+           (select c.priority, c.line, c.position from public.work_claims c
+             where c.class_id = k.class_id and c.work_type = t.name and c.status = 'ready' and only_workflow is null
+             order by c.priority desc, c.line, c.position
+             limit 1)
+            union all
+           (select c.priority, c.line, c.position from public.work_claims c
+             where c.workflow_id = only_workflow and c.class_id = k.class_id and c.work_type = t.name and c.status = 'ready'
+             order by c.priority desc, c.line, c.position
+             limit 1)) as f
+         order by f.priority desc, f.line, f.position
+         limit breadth + 1
+      ) as h;
+    exit when lines = 0;
+    if lines = 1 and answer is null and not line_yields[1] and "only" is null and not is_warmed then
+      return work.take_line(
+        line_types[1], line_classes[1], take_merged.worker_id, left_to_win, take_merged.ttl_seconds, take_merged.request_id);
+    end if;
+
+    -- Somewhat more than is wanted in all, at first.
+    depth := (2 + breadth / least(lines, breadth)) * reach;
+    with read as materialized (
+      select r.*
+        from unnest(line_types, line_classes, line_yields) as l(work_type, class_id, is_yielded)
+       cross join lateral (
+         select f.*, row_number() over back as n,
+                -- What is left to others for a while hides what is behind it in its line.
+                l.is_yielded and bool_or(f.due_at > old_enough) over back as is_too_new
+           from (
+             (select c.ctid as row_id, c.work_type, c.class_id, c.priority, c.line, c.position, c.due_at
+                from public.work_claims c
+               where c.work_type = l.work_type and c.class_id = l.class_id and c.status = 'ready' and only_workflow is null
+                 and (only_pool is null or exists (
+                       select from public.work_items i
+                        where i.id = any (array[c.item_id]) and i.pool is not distinct from only_pool))
+               order by c.priority desc, c.line, c.position
+               limit depth)
+              union all
+             (select c.ctid, c.work_type, c.class_id, c.priority, c.line, c.position, c.due_at
+                from public.work_claims c
+               where c.workflow_id = only_workflow and c.work_type = l.work_type and c.class_id = l.class_id
+                 and c.status = 'ready'
+                 and (only_pool is null or exists (
+                       select from public.work_items i
+                        where i.id = any (array[c.item_id]) and i.pool is not distinct from only_pool))
+               order by c.priority desc, c.line, c.position
+               limit depth)) as f
+         window back as (order by f.priority desc, f.line, f.position)) as r
+    ),
+    edge as materialized (
+      select e.priority, e.line, e.position
+        from (select r.priority, r.line, r.position from read r where r.n = depth and not r.is_too_new
+               union all
+              select edge_priority, edge_line, edge_position where edge_line is not null) as e
+       order by e.priority desc, e.line, e.position
+       limit 1
+    )
+    -- For a worker that is warm for something, one priority at a time: what waited too long goes first.
+    select array_agg(r.row_id order by o.is_overdue desc, r.priority desc, r.line, r.position) as row_ids,
+           array_agg(r.class_id order by o.is_overdue desc, r.priority desc, r.line, r.position) as row_classes,
+           count(*) filter (where o.is_overdue) as overdue,
+           not exists (select from edge) as is_all
+      into found
+      from read r
+      left join edge e on true
+     cross join lateral (
+       select is_warmed and r.due_at <= moment - make_interval(secs => (
+                select t.passed_over_seconds from public.work_types t where t.name = r.work_type)) as is_overdue) as o
+     where not r.is_too_new
+       and (e.line is null or (-r.priority, r.line, r.position) <= (-e.priority, e.line, e.position))
+       and (not is_warmed or r.priority = top);
+    if is_warmed then
+      select array_agg(u.row_id order by u.n), array_agg(u.class_id order by u.n)
+        into found.row_ids, found.row_classes
+        from (
+          select a.row_id, a.class_id, min(a.n) as n
+            from (
+              select u.row_id, u.class_id, case when u.n <= found.overdue then u.n else u.n + 10000 end as n
+                from unnest(found.row_ids, found.row_classes) with ordinality as u(row_id, class_id, n)
+               union all
+              select w.row_id, w.class_id, 5000 + row_number() over (order by w.line, w.position)
+                from unnest(open_types) as t(name)
+               cross join (select distinct d.affinity from unnest(take_merged.warm) as d(affinity)) as at_hand
+               cross join lateral (
+                 select f.row_id, f.class_id, f.line, f.position
+                   from (select c.ctid as row_id, c.class_id, c.line, c.position
+                           from public.work_claims c
+                          where c.work_type = t.name and c.affinity = at_hand.affinity and c.priority = top
+                            and c.status = 'ready'
+                            and (only_workflow is null or c.workflow_id is not distinct from only_workflow)
+                            and (only_pool is null or exists (
+                                  select from public.work_items i
+                                   where i.id = any (array[c.item_id]) and i.pool is not distinct from only_pool))
+                          order by c.line, c.position
+                          -- A preference is no duty: it is not looked for behind this many that are not for this worker.
+                          limit breadth * 16) as f
+                  where f.class_id = any (class_ids)
+                  order by f.line, f.position
+                  limit breadth) as w
+            ) as a
+           group by a.row_id, a.class_id) as u;
+    end if;
+    part := work.take_rows(
+      found.row_ids, found.row_classes, take_merged.worker_id, left_to_win, take_merged.ttl_seconds, take_merged.request_id);
+    if part is not null then
+      answer := case when answer is null then part else (answer::jsonb || part::jsonb)::json end;
+      left_to_win := left_to_win - json_array_length(part);
+    end if;
+    if is_warmed then
+      -- The next priority; without regard to warmth where others hold all of this one that was found.
+      is_warmed := part is not null;
+    else
+      exit when found.is_all;
+      reach := reach * 4;
+      breadth := breadth * 2;
+    end if;
+  end loop;
+  return coalesce(answer, '[]');
+end
+$$;
+comment on function work.take_merged is 'Claims the first of several lines, in exact order.';
+revoke execute on function work.take_merged from public, anon, authenticated;
+grant execute on function work.take_merged to service_role;

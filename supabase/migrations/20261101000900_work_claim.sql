@@ -98,7 +98,10 @@ begin
           from (select distinct u.id from unnest(claim_items.item_ids) as u(id) order by u.id) as wanted
           join work.places i on i.item_id = any (array[wanted.id])
          where (i.run_after is null or i.run_after <= moment)
-           and (i.class_id = any (profile.class_ids) or i.class_id = any (profile.yielded_class_ids))
+           and (i.class_id = any (profile.class_ids)
+             or (i.class_id = any (profile.yielded_class_ids)
+               -- Where it has no claim yet; a claim's own age is asked below.
+               and i.due_at <= moment - make_interval(secs => profile.yield_seconds)))
         on conflict (item_id, work_type) do update
            set status = 'claimed',
                worker_id = excluded.worker_id,
@@ -153,7 +156,7 @@ comment on function work.check_only is 'Refuses what does not narrow by pool, wo
 revoke execute on function work.check_only from public, anon, authenticated;
 grant execute on function work.check_only to service_role;
 
--- Take the next claims in line. Locked rows are passed over, so nobody waits; a call may win fewer than there are.
+-- Take the next claims in line, of one line or of many. A call may win fewer than there are.
 drop function if exists work.take_next(text[], text, integer, integer, uuid);
 create or replace function work.take_next(
   work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb, request_id uuid)
@@ -164,153 +167,18 @@ as $$
 #variable_conflict use_column
 declare
   profile work.profiles;
-  moment timestamptz;
-  answer json;
 begin
-  profile := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
-  if cardinality(take_next.work_types) > 1 or cardinality(profile.class_ids) <> 1 or profile.yielded_class_ids <> '{}'
-    or take_next.warm is not null or take_next."only" is not null then
-    return work.take_from_lines(
-      profile, take_next.work_types, take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.warm,
-      take_next."only", take_next.request_id);
+  profile := work.catch_up(worker_id, work_types, '{}');
+  if cardinality(work_types) = 1 and cardinality(profile.class_ids) = 1 and profile.yielded_class_ids = '{}'
+    and coalesce(warm, '{}') = '{}' and "only" is null then
+    return work.take_line(work_types[1], profile.class_ids[1], worker_id, max_items, ttl_seconds, request_id);
   end if;
-
-  -- One work type, one class: one line. The rows are picked and locked by ctid first: with a join or an IN the planner
-  -- may run the limit more than once.
-  moment := clock_timestamp();
-  with won as (
-    update public.work_claims c
-       set status = 'claimed',
-           worker_id = take_next.worker_id,
-           fence = nextval('work.fence'),
-           request_id = take_next.request_id,
-           claimed_at = moment,
-           expires_at = moment + make_interval(secs => coalesce(
-             take_next.ttl_seconds, (select t.lease_seconds from public.work_types t where t.name = take_next.work_types[1]))),
-           progress = null
-     where c.ctid = any (array(
-             select r.ctid
-               from public.work_claims r
-              where r.work_type = (
-                      select t.name from public.work_types t where t.name = take_next.work_types[1] and not t.paused)
-                and r.class_id = profile.class_ids[1] and r.status = 'ready'
-              order by r.priority desc, r.line, r.position
-              limit take_next.max_items
-                for no key update skip locked))
-    returning c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes, c.priority, c.line, c.position
-  )
-  select json_agg(told order by w.priority desc, w.line, w.position) into answer
-    from won w
-    join public.work_items i on i.id = w.item_id
-   cross join lateral (
-     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - moment)) as ttl_seconds, w.expires_at,
-            w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
-  return coalesce(answer, '[]');
+  return work.take_merged(profile, work_types, worker_id, max_items, ttl_seconds, warm, "only", request_id);
 end
 $$;
 comment on function work.take_next is 'Claims what is next in line; the arguments are checked already.';
 revoke execute on function work.take_next from public, anon, authenticated;
 grant execute on function work.take_next to service_role;
-
--- Take the next claims of several lines: work types, classes, what the worker is warm for, what it narrows itself to.
-create or replace function work.take_from_lines(
-  profile work.profiles, work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[],
-  "only" jsonb, request_id uuid)
-returns json
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-declare
-  class_ids integer[] := profile.class_ids;
-  yielded_class_ids integer[] := profile.yielded_class_ids;
-  only_labels jsonpath;
-  only_workflow bigint;
-  -- Others may hold the first rows in this moment: some more are read than are asked for.
-  wanted integer := take_from_lines.max_items + least(take_from_lines.max_items * 3, 60) + 4;
-  depth integer;
-  is_wide boolean;
-  moment timestamptz := clock_timestamp();
-  line record;
-  part json;
-  won integer;
-  left_to_win integer := take_from_lines.max_items;
-  answer json;
-begin
-  if "only" ? 'labels' then
-    only_labels := work.compile_requirement("only" -> 'labels', 'only.labels');
-    class_ids := array(
-      select c.id from public.work_classes c where c.id = any (class_ids) and c.labels @@ only_labels);
-    yielded_class_ids := array(
-      select c.id from public.work_classes c where c.id = any (yielded_class_ids) and c.labels @@ only_labels);
-  end if;
-  if "only" ? 'workflow' then
-    select w.id into only_workflow from public.work_workflows w where w.name = "only" ->> 'workflow';
-    if not found then
-      return '[]';
-    end if;
-  end if;
-  if class_ids = '{}' and yielded_class_ids = '{}' then
-    return '[]';
-  end if;
-  depth := 2 + 2 * wanted / (cardinality(take_from_lines.work_types) * (cardinality(class_ids) + cardinality(yielded_class_ids)));
-  -- One row in sixteen or more is the worker's own, if classes are as common as each other.
-  is_wide := cardinality(class_ids) > 8 and cardinality(class_ids) * 16 > profile.judged_through
-    and cardinality(take_from_lines.work_types) = 1 and "only" is null and yielded_class_ids = '{}';
-
-  loop
-    line := work.line_up(
-      take_from_lines.work_types, class_ids, yielded_class_ids,
-      moment - make_interval(secs => profile.yield_seconds),
-      take_from_lines.warm, "only" ->> 'pool', only_workflow, wanted, case when is_wide then wanted else depth end, is_wide);
-    with picked as materialized (
-      select r.ctid as row_id, l.n
-        from unnest(line.row_ids) with ordinality as l(row_id, n)
-        join public.work_claims r on r.ctid = l.row_id
-       where r.status is not distinct from 'ready' and r.class_id = any (class_ids || yielded_class_ids)
-       order by l.n
-       limit left_to_win
-         for no key update of r skip locked
-    ),
-    won as (
-      update public.work_claims c
-         set status = 'claimed',
-             worker_id = take_from_lines.worker_id,
-             fence = nextval('work.fence'),
-             request_id = take_from_lines.request_id,
-             claimed_at = moment,
-             expires_at = moment + make_interval(secs => coalesce(take_from_lines.ttl_seconds, t.lease_seconds)),
-             progress = null
-        from picked p, public.work_types t
-       where c.ctid = p.row_id and t.name = c.work_type
-      returning p.n, c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes,
-                coalesce(take_from_lines.ttl_seconds, t.lease_seconds) as ttl_seconds
-    )
-    select json_agg(told order by w.n), count(*) into part, won
-      from won w
-      join public.work_items i on i.id = w.item_id
-     cross join lateral (
-       select w.item_id, w.work_type, w.fence, w.ttl_seconds, w.expires_at, w.failures, w.crashes,
-              i.pool, i.source_key, i.payload) as told;
-    if won > 0 then
-      answer := case when answer is null then part else (answer::jsonb || part::jsonb)::json end;
-      left_to_win := left_to_win - won;
-    end if;
-    -- Where others hold ten thousand rows in front, it is their turn.
-    exit when left_to_win = 0 or line.is_all or depth > 10000;
-    if is_wide then
-      is_wide := false;
-    else
-      depth := depth * 4;
-      wanted := wanted * 2;
-    end if;
-  end loop;
-  return coalesce(answer, '[]');
-end
-$$;
-comment on function work.take_from_lines is 'Claims what is next in several lines, in exact order.';
-revoke execute on function work.take_from_lines from public, anon, authenticated;
-grant execute on function work.take_from_lines to service_role;
 
 create or replace function work.check_claim(
   work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb)

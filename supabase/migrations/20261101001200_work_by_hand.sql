@@ -109,7 +109,7 @@ begin
         from (
           (select r.item_id from public.work_claims r
             where r.work_type = cancel_items.work_type and r.status = 'ready'
-            order by r.class_id, r.priority desc, r.line, r.position limit cancel_items.max_items)
+            order by r.priority desc, r.line, r.position limit cancel_items.max_items)
           union all
           (select w.item_id from public.work_claims w
             where w.work_type = cancel_items.work_type and w.status = 'waiting' limit cancel_items.max_items)
