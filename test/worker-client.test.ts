@@ -1,7 +1,8 @@
 // The worker's client, its lease arithmetic and its candidates: what is sent, and what is decided from an answer.
 import { expect, test, vi } from "vitest";
 import { fullJitter, idleDelay } from "../workers/runtime/backoff.ts";
-import { candidatesPath, createCandidates, shuffled } from "../workers/runtime/candidates.ts";
+import { candidatesPath } from "../workers/runtime/candidate-paths.ts";
+import { createCandidates, shuffled } from "../workers/runtime/candidates.ts";
 import { createClient } from "../workers/runtime/client.ts";
 import { isFatal, RequestError } from "../workers/runtime/errors.ts";
 import { deadline, heartbeatDelay, isFresh, leaseFrom } from "../workers/runtime/lease.ts";
@@ -167,7 +168,7 @@ test("a lease is reckoned from before its request was sent, with a margin", () =
 
 test("candidates are an anti-join on the embed itself, and names are escaped", () => {
   expect(decodeURIComponent(candidatesPath("a&b,c", "em bed", 17, 99, 50))).toBe(
-    "work_items?select=id,seq,pool,source_key,payload,work_claims()&pool=eq.a&b,c" +
+    "work_items?select=id,seq,pool,class_id,source_key,payload,work_claims()&pool=eq.a&b,c" +
       "&or=(run_after.is.null,run_after.lte.now)&work_claims.work_type=eq.em bed" +
       "&work_claims.or=(status.in.(succeeded,failed,cancelled,blocked),and(status.eq.claimed,expires_at.gt.now)," +
       "and(status.eq.waiting,due_at.gt.now))&work_claims=is.null&seq=gt.17&seq=lte.99&order=seq&limit=50",
@@ -205,7 +206,7 @@ test("the walk through candidates goes on, wraps around, and takes back before i
     asked.push(`page after ${after}`);
     const rows = [...free].filter((seq) => seq > after && seq <= until).slice(0, 50);
     return Response.json(
-      rows.map((seq) => ({ id: String(seq), seq, pool: "p", source_key: `k${seq}`, payload: { seq } })),
+      rows.map((seq) => ({ id: String(seq), seq, pool: "p", class_id: 1, source_key: `k${seq}`, payload: { seq } })),
     );
   };
   const client = createClient({ url: "http://stack.test", key: secret, fetch, clock });
@@ -213,6 +214,9 @@ test("the walk through candidates goes on, wraps around, and takes back before i
     workTypes: ["embed"],
     workerId: "w1",
     leaseSeconds: null,
+    profile: () => ({}),
+    warm: () => [],
+    only: undefined,
   });
   const first = await clock.drive(source.exchange([], 4, {}));
   expect(first.won.map(({ claim }) => claim.payload.seq).sort()).toEqual([1, 2, 3]);
@@ -227,4 +231,86 @@ test("the walk through candidates goes on, wraps around, and takes back before i
   asked.length = 0;
   expect((await clock.drive(source.exchange([], 1, {}))).won).toEqual([]);
   expect(asked).toEqual(["page after 100", "claim 0", "page after 0", "page after 100"]);
+});
+
+/** Candidates of these classes; the database gives a worker those of the classes it matches, and notes what was asked. */
+function pool(classes: number[], matched: number[]) {
+  const clock = createFakeClock();
+  const free = new Map(classes.map((class_id, n) => [n + 1, class_id]));
+  const asked: string[] = [];
+  const rowsOf = (seqs: number[]): object[] =>
+    seqs.map((seq) => ({ id: String(seq), seq, pool: "p", class_id: free.get(seq), source_key: null, payload: seq }));
+  const fetch: typeof globalThis.fetch = async (input, init) => {
+    if (String(input).includes("/rpc/claim_items")) {
+      const ids: string[] = JSON.parse(String(init?.body)).item_ids;
+      const won = ids.filter((id) => matched.includes(free.get(Number(id)) ?? 0));
+      asked.push(...ids.map((id) => `claim ${free.get(Number(id))}`));
+      for (const id of won) free.delete(Number(id));
+      return Response.json(
+        won.map((item_id) => ({ item_id, work_type: "embed", fence: Number(item_id), ttl_seconds: 60 })),
+      );
+    }
+    const query = new URL(String(input)).searchParams;
+    if (query.has("offset")) return Response.json([]);
+    const ids = query.get("id")?.slice(4, -1).split(",").map(Number);
+    if (ids) {
+      asked.push(`still free ${ids.map((id) => free.get(id))}`);
+      return Response.json(rowsOf(ids.filter((id) => free.has(id))));
+    }
+    const aside = query.get("class_id")?.slice(8, -1).split(",").map(Number) ?? [];
+    const after = Number(query.get("seq")?.slice(3));
+    const left = [...free].filter(([seq, class_id]) => seq > after && !aside.includes(class_id)).map(([seq]) => seq);
+    return Response.json(rowsOf(left.slice(0, Number(query.get("limit")))));
+  };
+  const source = createCandidates(
+    createClient({ url: "http://stack.test", key: secret, fetch, clock }),
+    clock,
+    () => 0,
+    "p",
+    {
+      workTypes: ["embed"],
+      workerId: "w1",
+      leaseSeconds: null,
+      profile: () => ({}),
+      warm: () => [],
+      only: undefined,
+    },
+  );
+  const look = (): ReturnType<typeof source.exchange> => clock.drive(source.exchange([], 1, {}));
+  return { clock, source, asked, look };
+}
+
+test("candidates behind many that are not for this worker are found, and those are asked for once", async () => {
+  const { look, asked } = pool([...Array(500).fill(7), 1], [1]);
+  expect((await look()).won.map(({ claim }) => claim.payload)).toEqual([501]);
+  expect(asked).toEqual(["claim 7", "still free 7", "claim 1"]);
+});
+
+test("a look that ends among what is not for this worker says that there is more", async () => {
+  const { look } = pool([...Array.from({ length: 15 }, (_, n) => n + 2), 1], [1]);
+  expect(await look()).toMatchObject({ won: [], isMore: true });
+  expect((await look()).won).toHaveLength(1);
+  expect(await look()).toMatchObject({ won: [], isMore: false });
+});
+
+test("what is not for this worker is tried again after a minute, and at once when the worker is another", async () => {
+  const matched: number[] = [];
+  const { look, asked, clock, source } = pool([7, 7], matched);
+  await look();
+  asked.length = 0;
+  await look();
+  expect(asked).toEqual([]);
+  await clock.drive(clock.sleep(61_000));
+  await look();
+  expect(asked).toEqual(["claim 7", "still free 7"]);
+  matched.push(7);
+  source.onProfile();
+  await clock.drive(clock.sleep(5000));
+  expect((await look()).won).toHaveLength(1);
+});
+
+test("a race that is lost for what asks for nothing costs no further request", async () => {
+  const { look, asked } = pool([1, 1], []);
+  await look();
+  expect(asked.filter((each) => each.startsWith("still free"))).toEqual([]);
 });

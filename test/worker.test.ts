@@ -1,6 +1,6 @@
 // The worker's decisions about time: a fake clock, and a scripted transport in place of the network.
 import { expect, test, vi } from "vitest";
-import { FinalError, RetryAfter, type Summary, type WorkOptions, work } from "../workers/runtime/work.ts";
+import { type Context, FinalError, RetryAfter, type Summary, type WorkOptions, work } from "../workers/runtime/work.ts";
 import { createFakeClock, type FakeClock } from "./fake-clock.ts";
 import { createServer, problem, type Reply, type Server, uuid } from "./scripted-transport.ts";
 
@@ -491,6 +491,153 @@ test("no payload and no key reaches the log", async () => {
   expect(lines.length).toBeGreaterThan(3);
   expect(lines.join("\n")).not.toContain("canary");
   expect(lines.every((line) => !line.includes("\n"))).toBe(true);
+});
+
+test("what a worker has and takes is registered, and its claims say what it is warm for and keeps to", async () => {
+  const more: WorkOptions = {
+    capabilities: { gpu: "a100", models: ["sdxl"] },
+    accepts: { customer: "acme" },
+    exclusive: ["gpu"],
+    yieldSeconds: 30,
+    warm: ["sdxl"],
+    only: { pool: "pictures" },
+  };
+  const { clock, server, options } = world(2, more);
+  await clock.drive(work("embed", () => null, options));
+  expect(server.of("register_worker")[0]?.args).toMatchObject({
+    capabilities: { gpu: "a100", models: ["sdxl"] },
+    accepts: { customer: "acme" },
+    exclusive: ["gpu"],
+    yield_seconds: 30,
+  });
+  for (const name of ["claim_next", "finish_and_claim"]) {
+    expect(server.of(name)[0]?.args).toMatchObject({ warm: ["sdxl"], only: { pool: "pictures" } });
+  }
+});
+
+test("a worker that says nothing of it leaves all of it to the database", async () => {
+  const { clock, server, options } = world(2, { warm: [] });
+  await clock.drive(work("embed", () => null, options));
+  const sent = server.calls.flatMap((call) => Object.keys(call.args ?? {}));
+  const matching = ["capabilities", "accepts", "exclusive", "yield_seconds", "warm", "only"];
+  expect(matching.filter((name) => sent.includes(name))).toEqual([]);
+});
+
+test("what it is warm for is asked before each claim", async () => {
+  const loaded: string[] = [];
+  const { clock, server, options } = world(3, { warm: () => loaded, maxClaims: 3 });
+  const handler = (claim: { payload: { n: number } }): void => {
+    loaded.push(`model ${claim.payload.n}`);
+  };
+  await clock.drive(work("embed", handler, options));
+  const claims = server.calls.filter((call) => /claim_next|finish_and_claim/.test(call.name));
+  expect(claims.map((call) => call.args.warm)).toEqual([undefined, ["model 1"], ["model 1", "model 2"]]);
+});
+
+test("a handler's update registers the same process again, one after the other, and keeps what it does not name", async () => {
+  const { clock, server, options } = world(1, { capabilities: { gpu: "a100" }, accepts: { customer: "acme" } });
+  server.script = (call, nth) => (call.name === "register_worker" && nth === 2 ? { delayMs: 500 } : undefined);
+  await clock.drive(
+    work(
+      "embed",
+      async (_, { update }) => {
+        const first = update({ capabilities: { gpu: "a100", models: ["sdxl"] } });
+        await Promise.all([first, update({ accepts: {} })]);
+      },
+      options,
+    ),
+  );
+  const [before, first, second] = server.of("register_worker");
+  expect(first?.args).toEqual({ ...before?.args, capabilities: { gpu: "a100", models: ["sdxl"] } });
+  expect(second?.args).toEqual({ ...first?.args, accepts: {} });
+  expect(second?.at).toBeGreaterThan((first?.at ?? 0) + 500);
+  expect(statuses(server)).toBe("succeeded");
+});
+
+test("an update that the database refuses is thrown, and the next one starts from what was taken", async () => {
+  const { clock, server, options } = world(1, { capabilities: { gpu: "a100" } });
+  server.script = (call, nth) =>
+    call.name === "register_worker" && nth === 2 ? problem(400, "PT400", "capabilities is 7") : undefined;
+  const refusals: string[] = [];
+  await clock.drive(
+    work(
+      "embed",
+      async (_, { update }) => {
+        await update({ exclusive: ["gpu"] }).catch((error: Error) => refusals.push(error.message));
+        await update({ accepts: {} });
+      },
+      options,
+    ),
+  );
+  expect(refusals).toEqual(["register_worker: capabilities is 7"]);
+  expect(server.of("register_worker")[2]?.args).not.toHaveProperty("exclusive");
+  expect(statuses(server)).toBe("succeeded");
+});
+
+test("an update while the worker stops is neither sent nor waited for", async () => {
+  const stop = new AbortController();
+  const { clock, server, options } = world(1, { signal: stop.signal, untilEmpty: false });
+  const handler = async (_: unknown, { update }: Context): Promise<void> => {
+    server.script = (call) => (call.name === "register_worker" ? problem(503, "") : undefined);
+    const sent = update({ capabilities: { a: 1 } });
+    stop.abort();
+    await sent;
+    await update({ capabilities: { b: 1 } });
+  };
+  const summary = await clock.drive(work("embed", handler, options));
+  expect(summary.succeeded).toBe(1);
+  expect(server.of("register_worker").map((call) => call.args.capabilities)).toEqual([undefined, { a: 1 }]);
+});
+
+test("what a worker has and takes can be said by variables", async () => {
+  vi.stubEnv("WORK_CAPABILITIES", '{"gpu": "a100"}');
+  vi.stubEnv("WORK_ACCEPTS", '{"customer": "acme"}');
+  vi.stubEnv("WORK_EXCLUSIVE", "gpu, hardware.disk");
+  vi.stubEnv("WORK_YIELD_SECONDS", "30");
+  vi.stubEnv("WORK_WARM", "sdxl,flux");
+  vi.stubEnv("WORK_ONLY", '{"labels": {"tier": "paid"}}');
+  const { clock, server, options } = world(0);
+  await clock.drive(work("embed", () => null, options));
+  vi.unstubAllEnvs();
+  expect(server.of("register_worker")[0]?.args).toMatchObject({
+    capabilities: { gpu: "a100" },
+    accepts: { customer: "acme" },
+    exclusive: ["gpu", "hardware.disk"],
+    yield_seconds: 30,
+  });
+  expect(server.of("claim_next")[0]?.args).toMatchObject({
+    warm: ["sdxl", "flux"],
+    only: { labels: { tier: "paid" } },
+  });
+});
+
+test.each([
+  [
+    "WORK_CAPABILITIES",
+    "gpu=a100",
+    'WORK_CAPABILITIES is gpu=a100; a JSON object was expected, such as {"gpu": "a100"}',
+  ],
+  ["WORK_ACCEPTS", '["acme"]', 'WORK_ACCEPTS is ["acme"]; a JSON object was expected, such as {"customer": "acme"}'],
+  ["WORK_ONLY", "null", 'WORK_ONLY is null; a JSON object was expected, such as {"workflow": "nightly"}'],
+  ["WORK_YIELD_SECONDS", "0", "WORK_YIELD_SECONDS is 0; a whole number from 1 to 604800 was expected"],
+])("a wrong %s is one line that says what was expected", async (variable, text, message) => {
+  const { options } = world(0);
+  vi.stubEnv(variable, text);
+  const thrown: Error = await work("embed", () => null, options).catch((error) => error);
+  vi.unstubAllEnvs();
+  expect(thrown.message).toBe(message);
+  expect(thrown.stack).toBe(message);
+});
+
+test.each<[WorkOptions, string]>([
+  [{ warm: ["sdxl"] }, "warm is honoured where the database picks what is next: leave out the pool (WORK_POOL)"],
+  [{ warm: () => [] }, "warm is honoured where"],
+  [{ only: { workflow: "nightly" } }, "only.workflow is honoured where"],
+  [{ only: { labels: {} } }, "only.labels is honoured where"],
+  [{ only: { pool: "others" } }, "only.pool is others and the pool is texts; give the one that is meant"],
+])("where the worker picks the candidates, %j is refused", async (more, message) => {
+  const { options } = world(0, { pool: "texts", ...more });
+  await expect(work("embed", () => null, options)).rejects.toThrow(message);
 });
 
 test("missing and wrong settings are named", async () => {

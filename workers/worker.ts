@@ -10,6 +10,14 @@
 //   WORK_TYPE                   what to do: a work type, or several with commas between          (needed)
 //   WORK_POOL                   claim from this pool, also work types that nobody declared;
 //                               without it the database picks among the declared work types
+//   WORK_CAPABILITIES           what this worker has, as JSON: {"gpu": "a100", "models": ["sdxl"]};
+//                               items that require more go to others                      (nothing)
+//   WORK_ACCEPTS                a condition on items' labels, as JSON: {"customer": "acme"}   (takes all)
+//   WORK_EXCLUSIVE              capabilities too dear for items that do without them: names,
+//                               with commas between; such items are left to others
+//   WORK_YIELD_SECONDS          for how long they are                                     (for good)
+//   WORK_WARM                   affinities whose items come first, with commas between
+//   WORK_ONLY                   take nothing else, as JSON: {"pool": …, "workflow": …, "labels": {…}}
 //   WORK_CONCURRENCY            how many items at once                                    (1)
 //   WORK_BATCH                  how many items to hold at most, those waiting included    (WORK_CONCURRENCY)
 //   WORK_LEASE_SECONDS          after how long without a sign of life others take over    (the work type's)

@@ -1,3 +1,4 @@
+import { candidatesPath, stillFreePath, windowPath } from "./candidate-paths.ts";
 import { type Claim, quoted, type Source, type SourceOptions, type Won } from "./claim.ts";
 import type { CallOptions, Client, Json } from "./client.ts";
 import type { Clock } from "./clock.ts";
@@ -9,6 +10,7 @@ interface Candidate {
   id: string;
   seq: number;
   pool: string;
+  class_id: number;
   source_key: string | null;
   payload: Json;
 }
@@ -24,45 +26,24 @@ interface Walk {
   wrapAt: number;
   page: Candidate[];
   readAt: number;
+  /** Classes that the database refused to this worker, and until when they are passed over. */
+  readonly aside: Map<number, number>;
 }
-
-/** Which claims make an item no candidate: done, not to run yet, or held on a lease that has not ended. */
-const taken =
-  "(status.in.(succeeded,failed,cancelled,blocked)," +
-  "and(status.eq.claimed,expires_at.gt.now),and(status.eq.waiting,due_at.gt.now))";
 
 /** A page kept longer than this shows items that others have had, and payloads that may have changed. */
 const pageLifeMs = 10_000;
 
-/**
- * So many items are looked at by one request. Each costs the database some ten microseconds, done or not: a pool of a
- * million done ones would run into the API's time-out, and hold up the worker.
- */
-const windowSize = 10_000;
-
 /** A walk that found nothing is begun anew only after so many times as long as it took. */
 const restFactor = 9;
 
-/** The item that ends the window after this one. */
-export function windowPath(pool: string, after: number): string {
-  return `work_items?select=seq&pool=eq.${encodeURIComponent(pool)}&seq=gt.${after}&order=seq&offset=${windowSize - 1}&limit=1`;
-}
+/** A class that was refused is tried again after this time: its work type was paused, or it has been left to others for long enough. */
+const asideMs = 60_000;
 
-/** One page of candidates: an anti-join on the embed itself, which runs once an item, so the walk never starts over. */
-export function candidatesPath(pool: string, workType: string, after: number, until: number, limit: number): string {
-  return `work_items?${[
-    "select=id,seq,pool,source_key,payload,work_claims()",
-    `pool=eq.${encodeURIComponent(pool)}`,
-    "or=(run_after.is.null,run_after.lte.now)",
-    `work_claims.work_type=eq.${encodeURIComponent(workType)}`,
-    `work_claims.or=${taken}`,
-    "work_claims=is.null",
-    `seq=gt.${after}`,
-    ...(Number.isFinite(until) ? [`seq=lte.${until}`] : []),
-    "order=seq",
-    `limit=${limit}`,
-  ].join("&")}`;
-}
+/** So many classes are looked at in one request, whose address names an item of each. */
+const doubtsAtOnce = 100;
+
+/** The class of what asks for nothing and shows nothing. */
+const plainClass = 1;
 
 /** A page in an order of this worker's own, so that workers on the same page claim different items of it. */
 export function shuffled<T>(page: readonly T[], random: () => number): T[] {
@@ -83,7 +64,7 @@ export function createCandidates(
   options: SourceOptions,
 ): Source {
   const walks = options.workTypes.map(
-    (workType): Walk => ({ workType, after: 0, until: null, wrapAt: 0, page: [], readAt: 0 }),
+    (workType): Walk => ({ workType, after: 0, until: null, wrapAt: 0, page: [], readAt: 0, aside: new Map() }),
   );
   let turn = 0;
 
@@ -101,6 +82,38 @@ export function createCandidates(
     );
   }
 
+  function asideNow(walk: Walk): number[] {
+    for (const [classId, until] of walk.aside) {
+      if (until <= clock.now()) {
+        walk.aside.delete(classId);
+      }
+    }
+    return [...walk.aside.keys()];
+  }
+
+  /** Puts aside the classes of which nothing was won though nobody has it: they are not for this worker. True for some. */
+  async function putAside(walk: Walk, picked: Candidate[], claims: Claim[], call: CallOptions): Promise<boolean> {
+    const won = new Set(claims.map((each) => each.item_id));
+    const wonClasses = new Set(picked.filter((item) => won.has(item.id)).map((item) => item.class_id));
+    const { accepts, exclusive } = options.profile();
+    const takesPlain = accepts === undefined && exclusive === undefined;
+    const doubtful = new Map(
+      picked
+        .filter((item) => !wonClasses.has(item.class_id) && !(takesPlain && item.class_id === plainClass))
+        .map((item): [number, string] => [item.class_id, item.id])
+        .slice(0, doubtsAtOnce),
+    );
+    if (doubtful.size === 0) {
+      return false;
+    }
+    const free: { class_id: number }[] = await client.get(stillFreePath(walk.workType, [...doubtful.values()]), call);
+    for (const { class_id } of free) {
+      walk.aside.set(class_id, clock.now() + asideMs);
+    }
+    walk.page = walk.page.filter((item) => !walk.aside.has(item.class_id));
+    return free.length > 0;
+  }
+
   /** The next page, window by window to the end of the pool. */
   async function read(walk: Walk, limit: number, call: CallOptions): Promise<Candidate[]> {
     for (;;) {
@@ -109,15 +122,17 @@ export function createCandidates(
         walk.until = last?.seq ?? Number.POSITIVE_INFINITY;
       }
       const { workType, after, until } = walk;
-      const page: Candidate[] = await client.get(candidatesPath(pool, workType, after, until, limit), call);
+      const aside = asideNow(walk);
+      const page: Candidate[] = await client.get(candidatesPath(pool, workType, after, until, limit, aside), call);
+      const fitting = page.filter((item) => !aside.includes(item.class_id));
       if (page.length === limit || !Number.isFinite(until)) {
         walk.after = page.at(-1)?.seq ?? after;
       } else {
         walk.after = until;
         walk.until = null;
       }
-      if (page.length > 0 || !Number.isFinite(until)) {
-        return page;
+      if (fitting.length > 0 || (page.length < limit && !Number.isFinite(until))) {
+        return fitting;
       }
     }
   }
@@ -141,8 +156,12 @@ export function createCandidates(
     walk.readAt = clock.now();
   }
 
-  /** Adds to what was won until there is half of what is wanted, or the pool has no more; the next call asks for the rest. */
-  async function claimAlong(walk: Walk, wanted: number, won: Won[], call: CallOptions): Promise<void> {
+  /**
+   * Adds to what was won until there is half of what is wanted, or the pool has no more; the next call asks for the rest.
+   * True where it came to no end, for what the database refused.
+   */
+  async function claimAlong(walk: Walk, wanted: number, won: Won[], call: CallOptions): Promise<boolean> {
+    let isMore = false;
     if (clock.now() - walk.readAt > pageLifeMs) {
       walk.page = [];
     }
@@ -152,7 +171,7 @@ export function createCandidates(
         await turnPage(walk, wanted - won.length, call);
       }
       if (walk.page.length === 0) {
-        break;
+        return false;
       }
       const picked = new Map(walk.page.splice(0, wanted - won.length).map((item) => [item.id, item]));
       const sentAt = clock.now();
@@ -161,10 +180,13 @@ export function createCandidates(
         const { pool, source_key, payload } = picked.get(each.item_id) as Candidate;
         won.push({ claim: { ...each, pool, source_key, payload }, sentAt });
       }
-      if (claims.length < picked.size / 2) {
+      const isAside = claims.length < picked.size && (await putAside(walk, [...picked.values()], claims, call));
+      isMore ||= isAside;
+      if (!isAside && claims.length < picked.size / 2) {
         walk.page = []; // Others are on this page: go on to the next.
       }
     }
+    return isMore;
   }
 
   return {
@@ -172,9 +194,10 @@ export function createCandidates(
       const states = outcomes.length > 0 ? await releaseItems(client, options.workerId, outcomes, call) : [];
       const won: Won[] = [];
       const first = turn++;
+      let isMore = false;
       try {
         for (let n = 0; n < walks.length && won.length < room / 2; n++) {
-          await claimAlong(walks[(first + n) % walks.length] as Walk, room, won, call);
+          isMore = (await claimAlong(walks[(first + n) % walks.length] as Walk, room, won, call)) || isMore;
         }
       } catch (error) {
         // What was reached must not be forgotten; an error that stays comes again with the next look.
@@ -182,7 +205,12 @@ export function createCandidates(
           throw error;
         }
       }
-      return { states, won };
+      return { states, won, isMore };
+    },
+    onProfile() {
+      for (const walk of walks) {
+        walk.aside.clear();
+      }
     },
     async whyNothing(call) {
       const pools: Json[] = await client.get(`work_pools?select=name&name=in.(${quoted(pool)})`, call);

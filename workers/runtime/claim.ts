@@ -1,5 +1,7 @@
 import type { CallOptions, Json } from "./client.ts";
 import type { Outcome } from "./outcome.ts";
+import type { Profile } from "./profile.ts";
+import type { Only } from "./settings.ts";
 
 /** A claimed item, as the database answers it. */
 export interface Claim<Payload = Json> {
@@ -26,8 +28,17 @@ export interface Won {
 
 /** Hands outcomes in and brings at most so many new claims; each outcome is answered with its new state, or "lost". */
 export interface Source {
-  exchange(outcomes: Outcome[], room: number, call: CallOptions): Promise<{ states: string[]; won: Won[] }>;
+  exchange(outcomes: Outcome[], room: number, call: CallOptions): Promise<Exchanged>;
+  /** What the worker has or takes is another: what was not for it may be. */
+  onProfile(): void;
   whyNothing(call: CallOptions): Promise<WhyNothing>;
+}
+
+export interface Exchanged {
+  readonly states: string[];
+  readonly won: Won[];
+  /** The look ended before all was looked at; the next one goes on from there. */
+  readonly isMore?: boolean;
 }
 
 /** Why nothing may be coming; both are empty where it is just that there is no work now. */
@@ -43,6 +54,9 @@ export interface SourceOptions {
   workerId: string;
   /** Null leaves it to the work type. */
   leaseSeconds: number | null;
+  profile(): Profile;
+  warm(): readonly string[];
+  only: Only | undefined;
 }
 
 /** A value inside PostgREST's in.(…), where commas and brackets would end it. */

@@ -130,11 +130,11 @@ export async function runLoop(loop: Loop): Promise<void> {
     }
     // Asked before the look for work: what is handed back in between, the look finds.
     const isLast = settings.untilEmpty && emptyLooks > 0 && holding.size === 0 && (await isNothingToCome(call));
-    const { states, won } = await source.exchange(outcomes, room, call).catch(async (error: unknown) => {
+    const { states, won, isMore } = await source.exchange(outcomes, room, call).catch(async (error: unknown) => {
       if (outcomes.length === 0 || !isRefusal(error)) {
         throw error;
       }
-      return { states: await releaseEach(client, settings.workerId, outcomes, call, log), won: [] };
+      return { states: await releaseEach(client, settings.workerId, outcomes, call, log), won: [], isMore: false };
     });
     failures = 0;
     loop.onAnswer();
@@ -162,6 +162,10 @@ export async function runLoop(loop: Loop): Promise<void> {
       emptyLooks = 0;
       // Fewer than there was room for: others took some, or there are no more; what ends meanwhile brings the next look.
       lookAt = clock.now() + (won.length < room ? idleDelay(0, random, settings.idleMinMs, settings.idleMaxMs) : 0);
+      return;
+    }
+    if (isMore) {
+      lookAt = clock.now();
       return;
     }
     isEmpty = isLast;

@@ -12,11 +12,14 @@ export function createPull(client: Client, clock: Clock, options: SourceOptions)
       if (room === 0) {
         return { states: await releaseItems(client, workerId, outcomes, call), won: [] };
       }
+      const warm = options.warm();
       const wanted = {
         work_types: workTypes,
         worker_id: workerId,
         max_items: room,
         ttl_seconds: options.leaseSeconds,
+        ...(warm.length > 0 && { warm }),
+        ...(options.only && { only: options.only }),
         request_id: randomUuid(),
       };
       const sentAt = clock.now();
@@ -27,6 +30,7 @@ export function createPull(client: Client, clock: Clock, options: SourceOptions)
       const { released, claimed } = await client.rpc("finish_and_claim", { ...wanted, outcomes }, call);
       return { states: released, won: won(claimed) };
     },
+    onProfile() {},
     whyNothing: (call) => whyNothing(client, workTypes, call),
   };
 }

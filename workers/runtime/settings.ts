@@ -1,14 +1,32 @@
+import type { Json } from "./client.ts";
 import type { Clock } from "./clock.ts";
 import { env, hostname, inOneLine, processId, randomUuid, requiredEnv } from "./host.ts";
+import type { Profile } from "./profile.ts";
+import { flag, named, names, object, whole } from "./variable.ts";
+
+/** To what a worker narrows itself, of all that it could do. */
+export interface Only {
+  pool?: string;
+  workflow?: string;
+  /** A condition on the labels of items. */
+  labels?: { readonly [name: string]: Json };
+}
 
 /** Each option, where it is not given, is read from the environment variable named beside it. */
-export interface WorkOptions {
+export interface WorkOptions extends Profile {
   /** The project's address: SUPABASE_URL. */
   url?: string;
   /** A service_role or secret key: SUPABASE_SERVICE_ROLE_KEY. */
   key?: string;
   /** Claim by candidates from this pool: WORK_POOL. Without it the database picks among the declared work types. */
   pool?: string;
+  /**
+   * Affinities at hand, such as the model in memory: within one priority their items come first. A function is asked
+   * before each claim. WORK_WARM, with commas between.
+   */
+  warm?: readonly string[] | (() => readonly string[]);
+  /** Takes nothing else: WORK_ONLY, as JSON. */
+  only?: Only;
   /** How many handlers run at once: WORK_CONCURRENCY, else 1. */
   concurrency?: number;
   /** How many claims are held at most, and asked for in one call: WORK_BATCH, else the concurrency. More lets the next wait ready. */
@@ -44,6 +62,9 @@ export interface Settings {
   called: { url: string; key: string };
   workTypes: string[];
   pool: string | null;
+  profile: Profile;
+  warm: () => readonly string[];
+  only: Only | undefined;
   concurrency: number;
   batch: number;
   leaseSeconds: number | null;
@@ -68,6 +89,12 @@ export function settle(workType: string | readonly string[], options: WorkOption
   const concurrency = whole("concurrency", options.concurrency, "WORK_CONCURRENCY", 1, 1000) ?? 1;
   const idleMinMs = (options.idleMinSeconds ?? 0.2) * 1000;
   const pool = options.pool ?? env("WORK_POOL") ?? null;
+  const given = options.warm ?? names("WORK_WARM") ?? [];
+  const warm = typeof given === "function" ? given : (): readonly string[] => given;
+  const only = object("only", options.only, "WORK_ONLY", '{"workflow": "nightly"}');
+  if (pool !== null) {
+    refuseInCandidates(pool, given, only);
+  }
   return {
     url,
     key,
@@ -77,6 +104,9 @@ export function settle(workType: string | readonly string[], options: WorkOption
     },
     workTypes,
     pool,
+    profile: profileFrom(options),
+    warm,
+    only,
     concurrency,
     batch: whole("batch", options.batch, "WORK_BATCH", 1, 1000) ?? concurrency,
     leaseSeconds: whole("leaseSeconds", options.leaseSeconds, "WORK_LEASE_SECONDS", 1, 86_400) ?? null,
@@ -91,10 +121,8 @@ export function settle(workType: string | readonly string[], options: WorkOption
 
 /** The work types that WORK_TYPE names, separated by commas. */
 export function workTypesFromEnv(): string[] {
-  return requiredEnv("WORK_TYPE")
-    .split(",")
-    .map((name) => name.trim())
-    .filter((name) => name !== "");
+  requiredEnv("WORK_TYPE");
+  return names("WORK_TYPE") ?? [];
 }
 
 /** Host and process are for the person who reads it, the random part makes it unique. */
@@ -102,39 +130,31 @@ function uniqueWorkerId(): string {
   return `${hostname().slice(0, 100)}-${processId()}-${randomUuid().slice(0, 8)}`;
 }
 
-function whole(
-  option: string,
-  given: number | undefined,
-  variable: string,
-  least: number,
-  most: number,
-): number | undefined {
-  const text = given === undefined ? env(variable) : String(given);
-  if (text === undefined) {
-    return undefined;
-  }
-  const number = Number(text);
-  if (!Number.isInteger(number) || number < least || number > most) {
-    const name = given === undefined ? variable : option;
-    throw inOneLine(new Error(`${name} is ${text.slice(0, 60)}; a whole number from ${least} to ${most} was expected`));
-  }
-  return number;
+function profileFrom(options: WorkOptions): Profile {
+  const capabilities = object("capabilities", options.capabilities, "WORK_CAPABILITIES", '{"gpu": "a100"}');
+  const accepts = object("accepts", options.accepts, "WORK_ACCEPTS", '{"customer": "acme"}');
+  const exclusive = options.exclusive ?? names("WORK_EXCLUSIVE");
+  const yieldSeconds = whole("yieldSeconds", options.yieldSeconds, "WORK_YIELD_SECONDS", 1, 604_800);
+  return {
+    ...(capabilities && { capabilities }),
+    ...(accepts && { accepts }),
+    ...(exclusive && { exclusive }),
+    ...(yieldSeconds !== undefined && { yieldSeconds }),
+  };
 }
 
-function flag(variable: string): boolean {
-  const text = env(variable)?.toLowerCase();
-  if (text === undefined || ["0", "false", "no"].includes(text)) {
-    return false;
+/** Where the worker picks the candidates itself, it goes through a pool in its order. */
+function refuseInCandidates(pool: string, warm: NonNullable<WorkOptions["warm"]>, only: Only | undefined): void {
+  const why = "is honoured where the database picks what is next: leave out the pool (WORK_POOL)";
+  if (typeof warm === "function" || warm.length > 0) {
+    throw inOneLine(new Error(`warm ${why}`));
   }
-  if (["1", "true", "yes"].includes(text)) {
-    return true;
+  for (const name of ["workflow", "labels"] as const) {
+    if (only?.[name] !== undefined) {
+      throw inOneLine(new Error(`only.${name} ${why}`));
+    }
   }
-  throw inOneLine(new Error(`${variable} is ${text.slice(0, 60)}; 1 or 0 was expected`));
-}
-
-function named(what: string, name: string): string {
-  if (name.length < 1 || name.length > 200) {
-    throw inOneLine(new Error(`${what} has ${name.length} characters; 1 to 200 were expected`));
+  if (only?.pool !== undefined && only.pool !== pool) {
+    throw inOneLine(new Error(`only.pool is ${only.pool} and the pool is ${pool}; give the one that is meant`));
   }
-  return name;
 }

@@ -1,13 +1,14 @@
 import { createCandidates } from "./candidates.ts";
 import type { SourceOptions } from "./claim.ts";
-import { createClient, type Json } from "./client.ts";
+import { type CallOptions, createClient, type Json } from "./client.ts";
 import { createBell, systemClock } from "./clock.ts";
 import { isFatal, RequestError } from "./errors.ts";
 import { type Keeper, keepLeases, watchDeadlines } from "./heartbeat.ts";
 import type { Held, Holding } from "./held.ts";
-import { abortError, exit, inOneLine, onStopSignal, randomUuid } from "./host.ts";
+import { abortError, exit, inOneLine, onStopSignal } from "./host.ts";
 import { runLoop } from "./loop.ts";
 import { messageOf } from "./outcome.ts";
+import { createRegistration, type Profile } from "./profile.ts";
 import { createPull } from "./pull.ts";
 import { type Handler, run } from "./run.ts";
 import { settle, type WorkOptions } from "./settings.ts";
@@ -17,8 +18,9 @@ import { type Counts, createTally } from "./tally.ts";
 export type { Claim } from "./claim.ts";
 export { RequestError } from "./errors.ts";
 export { FinalError, RetryAfter } from "./outcome.ts";
+export type { Profile } from "./profile.ts";
 export type { Context, Handler } from "./run.ts";
-export { type WorkOptions, workTypesFromEnv } from "./settings.ts";
+export { type Only, type WorkOptions, workTypesFromEnv } from "./settings.ts";
 
 export interface Summary extends Counts {
   workerId: string;
@@ -104,11 +106,36 @@ export async function work<Payload = Json>(
     },
     ended: ended.signal,
   };
-  const sourceOptions: SourceOptions = { workTypes, workerId, leaseSeconds: settings.leaseSeconds };
+  const registration = createRegistration(client, workerId, workTypes, settings.profile);
+  const sourceOptions: SourceOptions = {
+    workTypes,
+    workerId,
+    leaseSeconds: settings.leaseSeconds,
+    profile: () => registration.profile,
+    warm: settings.warm,
+    only: settings.only,
+  };
   const source =
     settings.pool === null
       ? createPull(client, clock, sourceOptions)
       : createCandidates(client, clock, random, settings.pool, sourceOptions);
+
+  const untilStopped: CallOptions = { retryForMs: Number.POSITIVE_INFINITY, until: stop.asked };
+  // A worker that claims no more need not say what it would take.
+  const isLeaving = (): boolean => stop.asked.aborted || ended.signal.aborted;
+  async function update(changes: Profile): Promise<void> {
+    if (isLeaving()) {
+      return;
+    }
+    try {
+      await registration.update(changes, { ...untilStopped, signal: ended.signal });
+      source.onProfile();
+    } catch (error) {
+      if (!isLeaving()) {
+        throw error;
+      }
+    }
+  }
 
   const ask = (why: string): void => {
     log(`${why}: claiming no more, ${holding.size} to finish within ${settings.graceMs / 1000} s`);
@@ -133,11 +160,7 @@ export async function work<Payload = Json>(
   const keepers = [keepLeases(keeper, bells.beat), watchDeadlines(keeper, bells.deadline)];
   let isRegistered = false;
   try {
-    await client.rpc(
-      "register_worker",
-      { worker_id: workerId, instance: randomUuid(), work_types: workTypes },
-      { retryForMs: Number.POSITIVE_INFINITY, until: stop.asked, signal: broken.signal },
-    );
+    await registration.register({ ...untilStopped, signal: broken.signal });
     isRegistered = true;
     log(`worker ${workerId} is ready for ${workTypes.join(", ")}`);
     await runLoop({
@@ -151,7 +174,7 @@ export async function work<Payload = Json>(
       tally,
       bell: bells.loop,
       run: async (held) => {
-        const outcome = await run(handler, held);
+        const outcome = await run(handler, held, update);
         return outcome.error === undefined ? outcome : { ...outcome, error: client.redact(outcome.error) };
       },
       lose,
@@ -175,7 +198,7 @@ export async function work<Payload = Json>(
     for (const held of holding.values()) {
       held.abort.abort(abortError("the worker has ended"));
     }
-    await Promise.all(keepers);
+    await Promise.all([...keepers, registration.settled()]);
     if (isRegistered) {
       await client
         .rpc("retire_worker", { worker_id: workerId }, { timeoutMs: 5000, retryForMs: 3000 })

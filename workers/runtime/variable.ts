@@ -1,0 +1,78 @@
+import type { Json } from "./client.ts";
+import { env, inOneLine } from "./host.ts";
+
+// Settings: as an option gives them, or else as text from the environment variable that stands for it.
+
+export function whole(
+  option: string,
+  given: number | undefined,
+  variable: string,
+  least: number,
+  most: number,
+): number | undefined {
+  const text = given === undefined ? env(variable) : String(given);
+  if (text === undefined) {
+    return undefined;
+  }
+  const number = Number(text);
+  if (!Number.isInteger(number) || number < least || number > most) {
+    throw wrong(given === undefined ? variable : option, text, `a whole number from ${least} to ${most} was expected`);
+  }
+  return number;
+}
+
+export function flag(variable: string): boolean {
+  const text = env(variable)?.toLowerCase();
+  if (text === undefined || ["0", "false", "no"].includes(text)) {
+    return false;
+  }
+  if (["1", "true", "yes"].includes(text)) {
+    return true;
+  }
+  throw wrong(variable, text, "1 or 0 was expected");
+}
+
+/** The names in a variable, separated by commas. */
+export function names(variable: string): string[] | undefined {
+  return env(variable)
+    ?.split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
+}
+
+/** An object, in a variable as JSON. What may be in it, the database knows. */
+export function object<Kind extends object>(
+  option: string,
+  given: Kind | undefined,
+  variable: string,
+  example: string,
+): Kind | undefined {
+  const text = given === undefined ? env(variable) : JSON.stringify(given);
+  if (text === undefined) {
+    return undefined;
+  }
+  const parsed = given ?? parse(text);
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+    throw wrong(given === undefined ? variable : option, text, `a JSON object was expected, such as ${example}`);
+  }
+  return parsed;
+}
+
+export function named(what: string, name: string): string {
+  if (name.length < 1 || name.length > 200) {
+    throw inOneLine(new Error(`${what} has ${name.length} characters; 1 to 200 were expected`));
+  }
+  return name;
+}
+
+function parse(text: string): Json {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function wrong(name: string, text: string, expected: string): Error {
+  return inOneLine(new Error(`${name} is ${text.slice(0, 60)}; ${expected}`));
+}
