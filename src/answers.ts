@@ -1,5 +1,7 @@
 /** What the functions and views of work-claims take and answer, in the database's own names. */
 
+import type { Requirement } from "./requirement/requirement.ts";
+
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json };
 
 export type ClaimedItem = {
@@ -42,13 +44,27 @@ export type ClaimOutcome = {
 /** What became of a claim: its new status, or that somebody else has it. */
 export type ReleasedState = "succeeded" | "failed" | "waiting" | "ready" | "cancelled" | "lost";
 
+/** What a worker has, or an item shows: values by name, which may nest. */
+export type Properties = { [name: string]: Json };
+
 export type NewItem = {
   pool?: string;
   payload?: Json;
   priority?: number;
   dedupe_key?: string;
   run_after?: string;
+  /** What it asks of a worker's capabilities. */
+  requires?: Requirement;
+  /** What it shows to workers, who may be willing to take it or not. */
+  labels?: Properties;
+  /** What a worker may be warm for: a model in memory, a snapshot on disk. */
+  affinity?: string;
+  /** The name of the items that it belongs to; the first that names it makes it. */
+  workflow?: string;
 };
+
+/** To what a claim narrows itself, of all that the worker matches. */
+export type Only = { pool?: string; workflow?: string; labels?: Requirement };
 
 export type WorkTypeRules = {
   name: string;
@@ -59,14 +75,30 @@ export type WorkTypeRules = {
   backoff_seconds: number;
   backoff_limit_seconds: number;
   paused: boolean;
+  /** How long an item may wait while workers take others that they are warm for. */
+  passed_over_seconds: number;
 };
+
+export type Workflow = {
+  id: number;
+  name: string;
+  /** Counts for all its items; null leaves each its own. */
+  priority: number | null;
+  line: number;
+  created_at: string;
+};
+
+export type AttachedPool = { pool: string; key: string[] };
 
 export type EnrollStep = { mirrored: number; enrolled: number; done: boolean };
 
 export type WorkerRow = {
   id: string;
   work_types: string[] | null;
-  capabilities: { [name: string]: Json };
+  capabilities: Properties;
+  accepts: Requirement;
+  exclusive: string[];
+  yield_seconds: number | null;
   version: string | null;
   registered_at: string;
   last_seen_at: string;

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { createClient } from "../workers/runtime/client.ts";
 import type {
+  AttachedPool,
   ClaimedItem,
   ClaimedItemWithPayload,
   ClaimOutcome,
@@ -11,13 +12,17 @@ import type {
   HeldRow,
   Json,
   NewItem,
+  Only,
   Outcome,
+  Properties,
   ReleasedState,
   StuckRow,
   WorkerRow,
+  Workflow,
   WorkTypeRules,
 } from "./answers.ts";
 import { type OverviewRow, readOverview } from "./overview.ts";
+import type { Requirement } from "./requirement/requirement.ts";
 
 export type WorkClientOptions = {
   /** The project's address, as in the dashboard. */
@@ -32,6 +37,15 @@ export type WorkClientOptions = {
 /** Undefined stands for "not given": the database's default applies. */
 type Maybe<T> = T | undefined;
 
+type ClaimOptions = {
+  maxItems?: Maybe<number>;
+  ttlSeconds?: Maybe<number>;
+  /** Affinities at hand: within one priority their items come first. */
+  warm?: Maybe<readonly string[]>;
+  only?: Maybe<Only>;
+  requestId?: Maybe<string>;
+};
+
 export type WorkClient = {
   /** Add items; their ids come in the order given. A repeated call with one request id adds nothing. */
   enqueueItems(items: readonly NewItem[], options?: { requestId?: Maybe<string> }): Promise<string[]>;
@@ -45,8 +59,28 @@ export type WorkClient = {
       backoffSeconds?: Maybe<number>;
       backoffLimitSeconds?: Maybe<number>;
       paused?: Maybe<boolean>;
+      passedOverSeconds?: Maybe<number>;
     },
   ): Promise<WorkTypeRules>;
+  /** Make a workflow, or set its priority, which counts for all its items; null leaves each its own. */
+  defineWorkflow(workflow: string, options?: { priority?: Maybe<number | null> }): Promise<Workflow>;
+  /**
+   * Make a table a pool. The key's role needs the right to make triggers on it; the table's owner has it in any case,
+   * with select attach_pool(…) or work-claims attach.
+   */
+  attachPool(
+    source: string,
+    options?: {
+      pool?: Maybe<string>;
+      payloadColumns?: Maybe<readonly string[]>;
+      priorityColumn?: Maybe<string>;
+      runAfterColumn?: Maybe<string>;
+      requiresColumn?: Maybe<string>;
+      labelsColumn?: Maybe<string>;
+      affinityColumn?: Maybe<string>;
+      workflowColumn?: Maybe<string>;
+    },
+  ): Promise<AttachedPool>;
   /** One bounded step; repeat it until `done`. */
   enrollPool(pool: string, options?: { maxItems?: Maybe<number> }): Promise<EnrollStep>;
   /** Claim these items; those that somebody else holds are missing from the answer. */
@@ -56,12 +90,8 @@ export type WorkClient = {
     workerId: string,
     options?: { ttlSeconds?: Maybe<number>; requestId?: Maybe<string> },
   ): Promise<ClaimedItem[]>;
-  /** Claim what is next in line. */
-  claimNext(
-    workTypes: readonly string[],
-    workerId: string,
-    options?: { maxItems?: Maybe<number>; ttlSeconds?: Maybe<number>; requestId?: Maybe<string> },
-  ): Promise<ClaimedItemWithPayload[]>;
+  /** Claim what is next in line, of what the worker matches. */
+  claimNext(workTypes: readonly string[], workerId: string, options?: ClaimOptions): Promise<ClaimedItemWithPayload[]>;
   extendClaims(
     workerId: string,
     held: readonly HeldClaim[],
@@ -79,17 +109,22 @@ export type WorkClient = {
     workerId: string,
     outcomes: readonly ClaimOutcome[],
     workTypes: readonly string[],
-    options?: { maxItems?: Maybe<number>; ttlSeconds?: Maybe<number>; requestId?: Maybe<string> },
+    options?: ClaimOptions,
   ): Promise<{ released: ReleasedState[]; claimed: ClaimedItemWithPayload[] }>;
   releaseClaimsForWorker(workerId: string): Promise<number>;
   reapExpiredClaims(options?: { maxItems?: Maybe<number> }): Promise<number>;
+  /** Say that a worker is there, what it has and what it takes; again when that changes. */
   registerWorker(
     workerId: string,
     instance: string,
     options?: {
       workTypes?: Maybe<readonly string[]>;
-      capabilities?: Maybe<{ [name: string]: Json }>;
+      capabilities?: Maybe<Properties>;
       version?: Maybe<string>;
+      accepts?: Maybe<Requirement>;
+      /** Capabilities too dear for items that do without: those are left to others for yieldSeconds, or for good. */
+      exclusive?: Maybe<readonly string[]>;
+      yieldSeconds?: Maybe<number>;
     },
   ): Promise<{ worker_id: string }>;
   retireWorker(workerId: string): Promise<boolean>;
@@ -132,6 +167,20 @@ export function createWorkClient({ url, key, fetch, retryForMs = 30_000 }: WorkC
         backoff_seconds: rules.backoffSeconds,
         backoff_limit_seconds: rules.backoffLimitSeconds,
         paused: rules.paused,
+        passed_over_seconds: rules.passedOverSeconds,
+      }),
+    defineWorkflow: (workflow, { priority } = {}) => call("define_workflow", { workflow, priority }),
+    attachPool: (source, columns = {}) =>
+      call("attach_pool", {
+        source,
+        pool: columns.pool,
+        payload_columns: columns.payloadColumns,
+        priority_column: columns.priorityColumn,
+        run_after_column: columns.runAfterColumn,
+        requires_column: columns.requiresColumn,
+        labels_column: columns.labelsColumn,
+        affinity_column: columns.affinityColumn,
+        workflow_column: columns.workflowColumn,
       }),
     enrollPool: (pool, { maxItems } = {}) => call("enroll_pool", { pool, max_items: maxItems }),
     claimItems: (itemIds, workType, workerId, { ttlSeconds, requestId = randomUUID() } = {}) =>
@@ -142,12 +191,14 @@ export function createWorkClient({ url, key, fetch, retryForMs = 30_000 }: WorkC
         ttl_seconds: ttlSeconds,
         request_id: requestId,
       }),
-    claimNext: (workTypes, workerId, { maxItems, ttlSeconds, requestId = randomUUID() } = {}) =>
+    claimNext: (workTypes, workerId, { maxItems, ttlSeconds, warm, only, requestId = randomUUID() } = {}) =>
       call("claim_next", {
         work_types: workTypes,
         worker_id: workerId,
         max_items: maxItems,
         ttl_seconds: ttlSeconds,
+        warm,
+        only,
         request_id: requestId,
       }),
     extendClaims: (workerId, held, { ttlSeconds } = {}) =>
@@ -155,19 +206,35 @@ export function createWorkClient({ url, key, fetch, retryForMs = 30_000 }: WorkC
     releaseItem: ({ item_id, work_type, fence }, workerId, outcome, { result, error } = {}) =>
       call("release_item", { item_id, work_type, worker_id: workerId, outcome, fence, result, error }),
     releaseItems: (workerId, outcomes) => call("release_items", { worker_id: workerId, outcomes }),
-    finishAndClaim: (workerId, outcomes, workTypes, { maxItems, ttlSeconds, requestId = randomUUID() } = {}) =>
+    finishAndClaim: (
+      workerId,
+      outcomes,
+      workTypes,
+      { maxItems, ttlSeconds, warm, only, requestId = randomUUID() } = {},
+    ) =>
       call("finish_and_claim", {
         worker_id: workerId,
         outcomes,
         work_types: workTypes,
         max_items: maxItems,
         ttl_seconds: ttlSeconds,
+        warm,
+        only,
         request_id: requestId,
       }),
     releaseClaimsForWorker: (workerId) => call("release_claims_for_worker", { worker_id: workerId }),
     reapExpiredClaims: ({ maxItems } = {}) => call("reap_expired_claims", { max_items: maxItems }),
-    registerWorker: (workerId, instance, { workTypes, capabilities, version } = {}) =>
-      call("register_worker", { worker_id: workerId, instance, work_types: workTypes, capabilities, version }),
+    registerWorker: (workerId, instance, options = {}) =>
+      call("register_worker", {
+        worker_id: workerId,
+        instance,
+        work_types: options.workTypes,
+        capabilities: options.capabilities,
+        version: options.version,
+        accepts: options.accepts,
+        exclusive: options.exclusive,
+        yield_seconds: options.yieldSeconds,
+      }),
     retireWorker: (workerId) => call("retire_worker", { worker_id: workerId }),
     retryItems: (workType, { itemIds, maxItems } = {}) =>
       call("retry_items", { work_type: workType, item_ids: itemIds, max_items: maxItems }),

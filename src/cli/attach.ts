@@ -30,6 +30,10 @@ export const attach: Command = {
     "--columns a,b      what workers get of a row, '*' for all; else all columns, or those of an earlier attach",
     "--priority COLUMN  a number: the larger, the sooner; else that of an earlier attach",
     "--run-after COLUMN a time: not before it; else that of an earlier attach",
+    "--requires COLUMN  jsonb: what a row asks of a worker; else that of an earlier attach",
+    "--labels COLUMN    jsonb: what a row shows to workers; else that of an earlier attach",
+    "--affinity COLUMN  what a worker may be warm for; else that of an earlier attach",
+    "--workflow COLUMN  the name of the rows that belong together; else that of an earlier attach",
     "--db-url URL       the database, as the table's owner (triggers are made); else SUPABASE_DB_URL",
     "--json             print the pool and the counts as JSON",
   ],
@@ -45,6 +49,10 @@ export const attach: Command = {
         columns: { type: "string" },
         priority: { type: "string" },
         "run-after": { type: "string" },
+        requires: { type: "string" },
+        labels: { type: "string" },
+        affinity: { type: "string" },
+        workflow: { type: "string" },
         json: { type: "boolean" },
       },
     });
@@ -56,7 +64,7 @@ export const attach: Command = {
     const sql = postgres(dbUrl, { max: 1, onnotice: () => {}, connection: { application_name: "work-claims attach" } });
     try {
       const wasAttached = await isAttached(sql, table);
-      const pool = await attachPool(sql, table, values.pool ?? null, columns, values.priority, values["run-after"]);
+      const pool = await attachPool(sql, table, values, columns);
       const counts = { mirrored: 0, enrolled: 0 };
       try {
         await enroll(sql, pool, values.type ?? [], counts);
@@ -153,21 +161,23 @@ async function unfinished(
   return Object.assign(new Error(`${reason}; ${state}`, { cause }), { code });
 }
 
-async function attachPool(
-  sql: Sql,
-  table: string,
-  pool: string | null,
-  columns: string[] | null,
-  priority: string | undefined,
-  runAfter: string | undefined,
-): Promise<string> {
+type NamedOption = "pool" | "priority" | "run-after" | "requires" | "labels" | "affinity" | "workflow";
+
+/** The pool's name, and the columns that say more of a row than its payload. */
+type Named = { readonly [option in NamedOption]?: string | undefined };
+
+async function attachPool(sql: Sql, table: string, named: Named, columns: string[] | null): Promise<string> {
   const [row] = await sql<{ attached: { pool: string } }[]>`
     select public.attach_pool(
       ${table}::text::regclass,
-      pool => ${pool}::text,
+      pool => ${named.pool ?? null}::text,
       payload_columns => ${columns}::text[],
-      priority_column => ${priority ?? null}::text,
-      run_after_column => ${runAfter ?? null}::text) as attached`;
+      priority_column => ${named.priority ?? null}::text,
+      run_after_column => ${named["run-after"] ?? null}::text,
+      requires_column => ${named.requires ?? null}::text,
+      labels_column => ${named.labels ?? null}::text,
+      affinity_column => ${named.affinity ?? null}::text,
+      workflow_column => ${named.workflow ?? null}::text) as attached`;
   if (!row) throw new Error("attach_pool() gave no answer");
   return row.attached.pool;
 }

@@ -15,7 +15,7 @@ function wholeNumber(option: string, given: string | undefined): number | undefi
 
 function show(rows: readonly WorkTypeRules[]): string {
   return table(
-    ["work type", "pool", "lease s", "max failures", "max crashes", "backoff s", "paused"],
+    ["work type", "pool", "lease s", "max failures", "max crashes", "backoff s", "passed over s", "paused"],
     rows.map((row) => [
       row.name,
       row.pool,
@@ -23,6 +23,7 @@ function show(rows: readonly WorkTypeRules[]): string {
       row.max_failures,
       row.max_crashes,
       row.backoff_seconds,
+      row.passed_over_seconds,
       row.paused ? "yes" : "no",
     ]),
   );
@@ -38,6 +39,7 @@ export const types: Command = {
     "--max-failures N     tries before a claim ends failed (3)",
     "--max-crashes N      leases that may end without a release before it does (5)",
     "--backoff SECONDS    the wait after the first failure; it doubles with each (10)",
+    "--passed-over SECONDS  how long an item may wait while workers take others that they are warm for (60)",
     "--paused, --no-paused  hand out none of it, hand it out again",
     "--json               print JSON",
   ],
@@ -53,6 +55,7 @@ export const types: Command = {
         "max-failures": { type: "string" },
         "max-crashes": { type: "string" },
         backoff: { type: "string" },
+        "passed-over": { type: "string" },
         paused: { type: "boolean" },
         "no-paused": { type: "boolean" },
         json: { type: "boolean" },
@@ -73,6 +76,7 @@ export const types: Command = {
       maxFailures: wholeNumber("max-failures", values["max-failures"]),
       maxCrashes: wholeNumber("max-crashes", values["max-crashes"]),
       backoffSeconds: wholeNumber("backoff", values.backoff),
+      passedOverSeconds: wholeNumber("passed-over", values["passed-over"]),
       paused: values.paused ? true : values["no-paused"] ? false : undefined,
     });
     const { pool } = rules;
