@@ -145,6 +145,27 @@ describe("attach", () => {
     expect(await columns()).toBe(null);
   });
 
+  test("takes the columns that say who can do a row, and what belongs together", async () => {
+    await sql`create table public.shots (id int primary key, needs jsonb, shows jsonb, model text, film text)`;
+    await sql`insert into public.shots values (1, '{"gpu": "a100"}', '{"tier": "paid"}', 'sdxl', 'Alien')`;
+    const columns = ["--requires", "needs", "--labels", "shows", "--affinity", "model", "--workflow", "film"];
+    expect((await attach("shots", ...columns, "--type", "draw")).code).toBe(0);
+    const [item] = await sql`
+      select c.requires, c.labels, i.affinity, w.name as workflow
+        from public.work_items i
+        join public.work_classes c on c.id = i.class_id
+        join public.work_workflows w on w.id = i.workflow_id
+       where i.pool = 'shots'`;
+    expect(item).toEqual({
+      requires: { gpu: "a100" },
+      labels: { tier: "paid" },
+      affinity: "sdxl",
+      workflow: "Alien",
+    });
+    const wrong = await attach("shots", "--requires", "model");
+    expect([wrong.code, wrong.err]).toEqual([1, expect.stringContaining("a column of type jsonb was expected")]);
+  });
+
   test("a first time that cannot be finished is undone, a later one is not", async () => {
     await sql`create table public.drafts (id int primary key)`;
     const attached = async (): Promise<boolean> =>
@@ -198,6 +219,8 @@ describe("types", () => {
     expect((await work("types", "score", "--pool", "default", "--lease", "90")).code).toBe(0);
     const paused = await work("types", "score", "--paused", "--max-failures", "7", "--json");
     expect(JSON.parse(paused.out)).toMatchObject({ name: "score", lease_seconds: 90, max_failures: 7, paused: true });
+    const patient = await work("types", "score", "--passed-over", "5", "--json");
+    expect(JSON.parse(patient.out)).toMatchObject({ lease_seconds: 90, passed_over_seconds: 5 });
     expect((await work("types", "score", "--no-paused")).code).toBe(0);
     const listed = JSON.parse((await work("types", "--json")).out);
     expect(listed).toContainEqual(expect.objectContaining({ name: "score", pool: "default", paused: false }));
