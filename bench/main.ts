@@ -4,6 +4,7 @@ import { completionsGathered, graphileWorker, localQueue, oneByOne } from "./gra
 import { workClaimsHttp } from "./http.ts";
 import { describeInstance, type Instance, openInstance, settle } from "./instance.ts";
 import { claimLatency, latencyTable } from "./latency.ts";
+import { matching } from "./matching.ts";
 import { help, isWanted, type Options, readOptions } from "./options.ts";
 import { pgBoss } from "./pg_boss.ts";
 import { rawUpdates } from "./raw.ts";
@@ -32,6 +33,9 @@ async function bench(instance: Instance, options: Options): Promise<void> {
     if (contestants.length > 0) tables.push(rateTable(await contest(contestants, settled, options, tell)));
     if (isWanted(options, "latency")) {
       tables.push(latencyTable(await claimLatency(instance.dbUrl, options.finished, settled, tell)));
+    }
+    if (isWanted(options, "matching")) {
+      tables.push(await matching(instance.dbUrl, settled, options.matching, tell));
     }
   } finally {
     await Promise.all(contestants.map((contestant) => contestant.close()));

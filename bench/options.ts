@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util";
+import type { MatchingPlan } from "./matching.ts";
 
 export interface Options {
   /** How often each contestant is measured; the table shows medians. */
@@ -10,6 +11,7 @@ export interface Options {
   only: string[];
   /** Finished claims beside which a claim is timed. */
   finished: number[];
+  matching: MatchingPlan;
   /** A running database, and the address of its API, in place of a stack of the bench's own. */
   dbUrl?: string;
   adminUrl?: string;
@@ -21,7 +23,8 @@ export const help = `npm run bench -- [options]
 
   --rounds N       measure each contestant N times (5)
   --batches A,B    batch sizes (1,10,100)
-  --only A,B       only contestants whose name contains one of these words, or "latency"
+  --only A,B       only contestants whose name contains one of these words, "latency"
+                   or "matching"
   --quick          two rounds, half of the jobs, latency up to 100,000 finished claims
   --db-url URL     a Postgres with the migrations and no work in it, in place of a stack of its own: tables are emptied
   --admin-url URL  its superuser, or another role that may vacuum and checkpoint
@@ -53,6 +56,11 @@ export function readOptions(args: string[]): Options | undefined {
     jobs: values.quick ? (batch) => jobsOfBatch(batch) / 2 : jobsOfBatch,
     only: values.only.split(",").filter(Boolean),
     finished: values.quick ? [10_000, 100_000] : [10_000, 100_000, 1_000_000],
+    matching: {
+      rounds: wholeNumber("--rounds", values.rounds ?? (values.quick ? "1" : "3")),
+      others: values.quick ? 100_000 : 1_000_000,
+      calls: (batch) => (batch === 10 ? 600 : 1500) / (values.quick ? 2 : 1),
+    },
     ...(values["db-url"] ? { dbUrl: values["db-url"] } : {}),
     ...(values["admin-url"] ? { adminUrl: values["admin-url"] } : {}),
     ...(values.url ? { url: values.url } : {}),
