@@ -81,27 +81,6 @@ comment on function work.check_properties is 'Refuses capabilities or labels tha
 revoke execute on function work.check_properties from public, anon, authenticated;
 grant execute on function work.check_properties to service_role;
 
--- The class of a pair that has one.
-create or replace function work.class_of(requires jsonb, labels jsonb)
-returns integer
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-begin
-  if class_of.requires = '{}' and class_of.labels = '{}' then
-    return 1;
-  end if;
-  return (
-    select s.class_id from work.spellings s
-     where s.digest = sha256(convert_to(class_of.requires::text || ' ' || class_of.labels::text, 'UTF8')));
-end
-$$;
-comment on function work.class_of is 'The class of a pair of requirement and labels that has one.';
-revoke execute on function work.class_of from public, anon, authenticated;
-grant execute on function work.class_of to service_role;
-
 -- While items are given classes, none of these is pruned: whoever gives shares this lock, pruning takes it alone.
 create or replace function work.class_lock_key()
 returns bigint
@@ -113,8 +92,7 @@ comment on function work.class_lock_key is 'The advisory lock that keeps the use
 revoke execute on function work.class_lock_key from public, anon, authenticated;
 grant execute on function work.class_lock_key to service_role;
 
--- Make sure that each of these pairs has a class: requires[n] with labels[n]. "places" says where a pair stands, for
--- the sentence that refuses it.
+-- Give a class to each of these pairs, requires[n] with labels[n], that has none.
 create or replace function work.intern_classes(requires jsonb[], labels jsonb[], places text[])
 returns void
 language plpgsql
@@ -132,7 +110,6 @@ declare
   form jsonb;
   checked boolean;
 begin
-  perform pg_advisory_xact_lock_shared(work.class_lock_key());
   for pair in
     select distinct on (p.spelling) p.requires, p.labels, p.place, p.spelling
       from (select u.requires, u.labels, u.place, u.n,
@@ -171,6 +148,35 @@ begin
   on conflict do nothing;
 end
 $$;
-comment on function work.intern_classes is 'Makes sure that each of these pairs of requirement and labels has a class.';
+comment on function work.intern_classes is 'Gives a class to each of these pairs of requirement and labels that has none.';
 revoke execute on function work.intern_classes from public, anon, authenticated;
 grant execute on function work.intern_classes to service_role;
+
+-- The classes of these pairs, requires[n] with labels[n]; those that have none get one. "places" says where a pair
+-- stands, for the sentence that refuses it.
+create or replace function work.classes_of(requires jsonb[], labels jsonb[], places text[])
+returns integer[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  class_ids integer[];
+begin
+  perform pg_advisory_xact_lock_shared(work.class_lock_key());
+  for attempt in 1..2 loop
+    class_ids := array(
+      select case when u.requires = '{}' and u.labels = '{}' then 1 else (
+               select s.class_id from work.spellings s
+                where s.digest = sha256(convert_to(u.requires::text || ' ' || u.labels::text, 'UTF8'))) end
+        from unnest(classes_of.requires, classes_of.labels) with ordinality as u(requires, labels, n)
+       order by u.n);
+    exit when array_position(class_ids, null) is null;
+    perform work.intern_classes(classes_of.requires, classes_of.labels, classes_of.places);
+  end loop;
+  return class_ids;
+end
+$$;
+comment on function work.classes_of is 'The classes of these pairs of requirement and labels; those that have none get one.';
+revoke execute on function work.classes_of from public, anon, authenticated;
+grant execute on function work.classes_of to service_role;

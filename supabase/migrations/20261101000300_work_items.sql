@@ -160,7 +160,7 @@ as $$
 #variable_conflict use_column
 declare
   wrong record;
-  has_classes boolean;
+  class_ids integer[];
   answer jsonb;
 begin
   perform work.check_list('items', enqueue_items.items);
@@ -176,14 +176,13 @@ begin
      from (select distinct coalesce(e.value ->> 'pool', 'default') as pool
              from jsonb_array_elements(enqueue_items.items) as e(value)) as named;
 
-  has_classes := jsonb_path_exists(enqueue_items.items, '$[*] ? (exists(@.requires) || exists(@.labels))');
-  if has_classes then
-    perform work.intern_classes(
-      array_agg(coalesce(nullif(e.value -> 'requires', 'null'), '{}') order by e.n),
-      array_agg(coalesce(nullif(e.value -> 'labels', 'null'), '{}') order by e.n),
-      array_agg(format('items[%s]: ', e.n - 1) order by e.n))
-       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
-      where e.value ?| '{requires,labels}';
+  if jsonb_path_exists(enqueue_items.items, '$[*] ? (exists(@.requires) || exists(@.labels))') then
+    select work.classes_of(
+             array_agg(coalesce(nullif(e.value -> 'requires', 'null'), '{}') order by e.n),
+             array_agg(coalesce(nullif(e.value -> 'labels', 'null'), '{}') order by e.n),
+             array_agg('items[' || e.n - 1 || ']: ' order by e.n))
+      into class_ids
+      from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n);
   end if;
   if jsonb_path_exists(enqueue_items.items, '$[*] ? (@.workflow != null)') then
     perform work.intern_workflows(array_agg(e.value ->> 'workflow'))
@@ -201,10 +200,7 @@ begin
            coalesce((e.value ->> 'priority')::integer, 0) as priority,
            e.value ->> 'dedupe_key' as dedupe_key,
            (e.value ->> 'run_after')::timestamptz as run_after,
-           case when has_classes
-             then work.class_of(
-               coalesce(nullif(e.value -> 'requires', 'null'), '{}'), coalesce(nullif(e.value -> 'labels', 'null'), '{}'))
-             else 1 end as class_id,
+           coalesce(class_ids[e.n], 1) as class_id,
            e.value ->> 'affinity' as affinity,
            (select w.id from public.work_workflows w where w.name = e.value ->> 'workflow') as workflow_id
       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)

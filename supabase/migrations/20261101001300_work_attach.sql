@@ -117,15 +117,16 @@ as $$
 #variable_conflict use_column
 declare
   added integer;
-  has_classes boolean := mirror_rows.pool.requires_column is not null or mirror_rows.pool.labels_column is not null;
+  class_ids integer[];
 begin
-  if has_classes then
-    perform work.intern_classes(
-      array_agg(coalesce(nullif(r.source_row -> mirror_rows.pool.requires_column, 'null'), '{}')),
-      array_agg(coalesce(nullif(r.source_row -> mirror_rows.pool.labels_column, 'null'), '{}')),
-      array_agg(format('the row with key %s of pool %s: ',
-        left(work.source_key(mirror_rows.pool, r.source_row), 60), mirror_rows.pool.name)))
-       from unnest(mirror_rows.source_rows) as r(source_row);
+  if mirror_rows.pool.requires_column is not null or mirror_rows.pool.labels_column is not null then
+    select work.classes_of(
+             array_agg(coalesce(nullif(r.source_row -> mirror_rows.pool.requires_column, 'null'), '{}') order by r.n),
+             array_agg(coalesce(nullif(r.source_row -> mirror_rows.pool.labels_column, 'null'), '{}') order by r.n),
+             array_agg(format('the row with key %s of pool %s: ',
+               left(work.source_key(mirror_rows.pool, r.source_row), 60), mirror_rows.pool.name) order by r.n))
+      into class_ids
+      from unnest(mirror_rows.source_rows) with ordinality as r(source_row, n);
   end if;
   if mirror_rows.pool.workflow_column is not null then
     perform work.intern_workflows(array_agg(left(nullif(r.source_row ->> mirror_rows.pool.workflow_column, ''), 200)))
@@ -139,11 +140,7 @@ begin
            greatest(-1000000, least(1000000, round(coalesce(
              (r.source_row ->> mirror_rows.pool.priority_column)::numeric, 0))))::integer as priority,
            nullif((r.source_row ->> mirror_rows.pool.run_after_column)::timestamptz, '-infinity') as run_after,
-           case when has_classes
-             then work.class_of(
-               coalesce(nullif(r.source_row -> mirror_rows.pool.requires_column, 'null'), '{}'),
-               coalesce(nullif(r.source_row -> mirror_rows.pool.labels_column, 'null'), '{}'))
-             else 1 end as class_id,
+           coalesce(class_ids[r.n], 1) as class_id,
            left(nullif(r.source_row ->> mirror_rows.pool.affinity_column, ''), 200) as affinity,
            (select w.id from public.work_workflows w
              where w.name = left(nullif(r.source_row ->> mirror_rows.pool.workflow_column, ''), 200)) as workflow_id
