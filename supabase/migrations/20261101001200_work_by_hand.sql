@@ -53,15 +53,28 @@ begin
        order by c.finished_at
        limit retry_items.max_items);
   end if;
+  -- An ended claim did not follow its item; items and workflows are locked against change, and read by a statement of
+  -- its own.
+  perform from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as wanted
+    join public.work_items i on i.id = any (array[wanted.id])
+     for share of i;
+  perform from public.work_workflows w
+   where w.id = any (array(
+           select i.workflow_id from unnest(chosen) as u(id) join public.work_items i on i.id = any (array[u.id])))
+   order by w.id for share;
   with wanted as materialized (
-    select distinct u.id, retry_items.work_type as work_type from unnest(chosen) as u(id) order by u.id
+    select p.*, retry_items.work_type as work_type
+      from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as given
+      join work.places p on p.item_id = any (array[given.id])
+     order by given.id
   ),
   open as (
     update public.work_claims c
-       set status = 'ready', failures = 0, crashes = 0, finished_at = null, due_at = clock_timestamp(),
-           worker_id = null, progress = null
+       set priority = wanted.priority, line = wanted.line, class_id = wanted.class_id, affinity = wanted.affinity,
+           workflow_id = wanted.workflow_id, status = 'ready', failures = 0, crashes = 0, finished_at = null,
+           due_at = clock_timestamp(), worker_id = null, progress = null
       from wanted
-     where c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
+     where c.item_id = any (array[wanted.item_id]) and c.work_type = wanted.work_type
        and (c.status is not distinct from 'failed'
          or (c.status is not distinct from 'cancelled' and retry_items.item_ids is not null))
     returning c.item_id, c.fence
