@@ -537,6 +537,22 @@ comment on function work.canonical_requirement is
 revoke execute on function work.canonical_requirement from public, anon, authenticated;
 grant execute on function work.canonical_requirement to service_role;
 
+-- The clauses of a form without the forms inside them: what it takes to judge each and to say what it needs.
+create or replace function work.parts_of(form jsonb)
+returns jsonb
+language sql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(jsonb_agg(clause - '{any,not}'::text[] order by n), '[]')
+    from jsonb_array_elements(form -> 'clauses') with ordinality as clauses(clause, n)
+$$;
+comment on function work.parts_of is 'The clauses of a form, each as {"text", "path", "needs"} and, of a comparison, "place".';
+revoke execute on function work.parts_of from public, anon, authenticated;
+grant execute on function work.parts_of to service_role;
+
 -- Why capabilities do not meet a requirement; an empty list where they do.
 create or replace function work.failing_clauses(requirement jsonb, capabilities jsonb)
 returns jsonb

@@ -6,6 +6,7 @@ create table if not exists public.work_classes (
   labels jsonb not null default '{}',
   tag text not null,
   path jsonpath not null,
+  clauses jsonb not null,
   digest bytea not null unique,
   number bigint unique,
   created_at timestamptz not null default clock_timestamp()
@@ -14,6 +15,7 @@ comment on table public.work_classes is
   'work-claims: each distinct pair of requirement and labels that items have. Written as items come; prune_classes() drops those that no item has.';
 comment on column public.work_classes.tag is 'The requirement as canonical text: two that mean the same have one.';
 comment on column public.work_classes.path is 'The requirement as Postgres judges it: capabilities @@ path.';
+comment on column public.work_classes.clauses is 'The parts of the requirement, to tell which one a worker fails.';
 comment on column public.work_classes.digest is 'Of tag and labels.';
 comment on column public.work_classes.number is
   'Numbers are given one after the other, to classes that are committed: whoever has judged a number has judged all below it.';
@@ -42,9 +44,9 @@ revoke all on work.spellings from public, anon, authenticated, service_role;
 grant select, insert, update, delete on work.spellings to service_role;
 
 -- The class of items that require nothing and show nothing.
-insert into public.work_classes (id, requires, labels, tag, path, digest, number)
+insert into public.work_classes (id, requires, labels, tag, path, clauses, digest, number)
 overriding system value
-values (1, '{}', '{}', work.canonical_requirement('{}'), work.compile_requirement('{}'),
+values (1, '{}', '{}', work.canonical_requirement('{}'), work.compile_requirement('{}'), '[]',
         sha256(convert_to(jsonb_build_array(work.canonical_requirement('{}'), '{}'::jsonb)::text, 'UTF8')), 1)
 on conflict do nothing;
 select setval('public.work_classes_id_seq', greatest((select max(c.id) from public.work_classes c), 1));
@@ -103,6 +105,7 @@ declare
   pair record;
   tags text[] := '{}';
   paths text[] := '{}';
+  parts jsonb[] := '{}';
   digests bytea[] := '{}';
   spelled bytea[] := '{}';
   known_requires jsonb[] := '{}';
@@ -123,6 +126,7 @@ begin
     form := work.parse_requirement(pair.requires, pair.place || 'requires');
     tags := tags || ('c:' || (form ->> 'text'));
     paths := paths || (form ->> 'path');
+    parts := parts || array[work.parts_of(form)];
     digests := digests || sha256(convert_to(jsonb_build_array(tags[cardinality(tags)], pair.labels)::text, 'UTF8'));
     spelled := spelled || pair.spelling;
     known_requires := known_requires || array[pair.requires];
@@ -133,9 +137,9 @@ begin
   end if;
 
   -- In the order of digests: calls that bring the same new classes wait for each other in one order.
-  insert into public.work_classes (requires, labels, tag, path, digest)
-  select distinct on (u.digest) u.requires, u.labels, u.tag, u.path::jsonpath, u.digest
-    from unnest(known_requires, known_labels, tags, paths, digests) as u(requires, labels, tag, path, digest)
+  insert into public.work_classes (requires, labels, tag, path, clauses, digest)
+  select distinct on (u.digest) u.requires, u.labels, u.tag, u.path::jsonpath, u.clauses, u.digest
+    from unnest(known_requires, known_labels, tags, paths, parts, digests) as u(requires, labels, tag, path, clauses, digest)
    where not exists (select from public.work_classes c where c.digest = u.digest)
    order by u.digest
   on conflict (digest) do nothing;
@@ -164,6 +168,12 @@ declare
   class_ids integer[];
 begin
   perform pg_advisory_xact_lock_shared(work.class_lock_key());
+  if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+    -- One snapshot for all statements may show classes that were pruned since: locking those fails.
+    perform from unnest(classes_of.requires, classes_of.labels) as u(requires, labels)
+       join work.spellings s on s.digest = sha256(convert_to(u.requires::text || ' ' || u.labels::text, 'UTF8'))
+        for key share of s;
+  end if;
   for attempt in 1..2 loop
     class_ids := array(
       select case when u.requires = '{}' and u.labels = '{}' then 1 else (

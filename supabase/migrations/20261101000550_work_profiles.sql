@@ -5,6 +5,7 @@ create table if not exists work.profiles (
   capabilities jsonb not null,
   accepts jsonb not null,
   accepts_path jsonpath not null,
+  accepts_clauses jsonb not null,
   exclusive text[] not null,
   yield_seconds integer,
   digest bytea not null unique,
@@ -16,6 +17,7 @@ create table if not exists work.profiles (
 );
 comment on table work.profiles is
   'work-claims: each distinct set of capabilities and conditions that workers have, with the classes that it matches.';
+comment on column work.profiles.accepts_clauses is 'The parts of what it accepts, to tell which one labels fail.';
 comment on column work.profiles.class_ids is 'The classes that such a worker runs at once.';
 comment on column work.profiles.class_bits is
   'The same, a bit a class, where these are a good share of all classes: what a walk along all lines asks of each row.';
@@ -30,9 +32,10 @@ grant select, insert, update, delete on work.profiles to service_role;
 revoke all on sequence work.profiles_id_seq from public, anon, authenticated, service_role;
 
 -- The profile of a worker that nobody registered: it has nothing, and takes what asks for nothing.
-insert into work.profiles (id, capabilities, accepts, accepts_path, exclusive, digest, class_ids, judged_through)
+insert into work.profiles
+  (id, capabilities, accepts, accepts_path, accepts_clauses, exclusive, digest, class_ids, judged_through)
 overriding system value
-values (1, '{}', '{}', work.compile_requirement('{}'), '{}', sha256(convert_to('the worker that nobody registered', 'UTF8')), '{1}', 1)
+values (1, '{}', '{}', work.compile_requirement('{}'), '[]', '{}', sha256(convert_to('the worker that nobody registered', 'UTF8')), '{1}', 1)
 on conflict do nothing;
 select setval('work.profiles_id_seq', greatest((select max(p.id) from work.profiles p), 1));
 
@@ -157,8 +160,8 @@ begin
    where p.digest = known and p.used_at < clock_timestamp() - interval '1 hour';
   select p.id into found_id from work.profiles p where p.digest = known;
   if not found then
-    insert into work.profiles (capabilities, accepts, accepts_path, exclusive, yield_seconds, digest)
-    values (profile_of.capabilities, profile_of.accepts, (form ->> 'path')::jsonpath, names, waits, known)
+    insert into work.profiles (capabilities, accepts, accepts_path, accepts_clauses, exclusive, yield_seconds, digest)
+    values (profile_of.capabilities, profile_of.accepts, (form ->> 'path')::jsonpath, work.parts_of(form), names, waits, known)
     on conflict (digest) do nothing;
     select p.id into found_id from work.profiles p where p.digest = known;
   end if;
