@@ -144,6 +144,11 @@ describe("every function, through supabase-js and through plain fetch", () => {
     expect(await send("claim_items", { item_ids: [claims[1]?.item_id], work_type: type, worker_id: way })).toHaveLength(
       1,
     );
+    expect(await send("explain_item", { item_id: claims[1]?.item_id })).toMatchObject({
+      claims: [{ work_type: type, status: "claimed", worker_id: way }],
+    });
+    expect(await send("would_match", { requires: { gpu: way } })).toMatchObject({ matching: 0 });
+    expect(await send("prune_classes", {})).toBe(0);
     expect(await send("cancel_items", { work_type: type })).toBe(2);
     expect(await send("reap_expired_claims", {})).toBe(0);
     expect(await send("retire_worker", { worker_id: way })).toBe(true);
@@ -226,7 +231,7 @@ describe.each([
   test("nothing of ours is seen or done", async () => {
     const relations = await owner<{ name: string; kind: string }[]>`
       select relname::text as name, relkind::text as kind from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'v') and relname like 'work\\_%'`;
-    expect(relations.length).toBe(12);
+    expect(relations.length).toBe(14);
     for (const { name } of relations) {
       const { status, body } = await send(`${name}?limit=1`, { method: "GET" }, key);
       expect({ name, status, isArray: Array.isArray(body) }).toEqual({

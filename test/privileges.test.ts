@@ -5,8 +5,9 @@ import { migrate, type Version } from "./servers.ts";
 const api = [
   ...["attach_pool", "cancel_items", "claim_items", "claim_next", "define_work_type", "define_workflow"],
   ...["detach_pool", "enqueue_items"],
-  ...["enroll_pool", "extend_claims", "finish_and_claim", "reap_expired_claims", "register_worker"],
-  ...["release_claims_for_worker", "release_item", "release_items", "retire_worker", "retry_items"],
+  ...["enroll_pool", "explain_item", "extend_claims", "finish_and_claim", "prune_classes", "reap_expired_claims"],
+  ...["register_worker", "release_claims_for_worker", "release_item", "release_items", "retire_worker", "retry_items"],
+  "would_match",
 ];
 const helpers = [
   ...["catch_up", "check_choice", "check_claim", "check_list", "check_name", "check_only", "check_outcomes"],
@@ -26,10 +27,14 @@ const helpers = [
     "wrong_outcome",
   ],
 ];
+const inspection = [
+  ...["explained_claim", "found_in_words", "match_report", "ready_lines", "report_in_words", "span_in_words"],
+  "count_in_words",
+];
 const language = [
   ...["all_of", "any_of", "canonical_requirement", "check_requirement_size", "comparison", "compile_requirement"],
   ...["condition_clauses", "contained_clauses", "escaped", "failing_clauses", "jsonpath_place", "not_of"],
-  ...["operator_clauses", "parse_requirement", "plain_number", "refuse_requirement", "requirement_form"],
+  ...["operator_clauses", "parse_requirement", "parts_of", "plain_number", "refuse_requirement", "requirement_form"],
   ...["requirement_name", "shown_value"],
 ];
 // Who attaches a table needs these; as triggers they run whoever writes to it.
@@ -39,7 +44,11 @@ const tables = [
   ...["claims", "classes", "events", "items", "pools", "types", "workers", "workflows"].map((n) => `public.work_${n}`),
   ...["profiles", "requests", "spellings"].map((n) => `work.${n}`),
 ];
-const views = [...["failures", "held", "overview", "stuck"].map((n) => `public.work_${n}`), "work.places"];
+const views = [
+  ...["capability_match", "failures", "held", "overview", "stuck", "unmatched"].map((n) => `public.work_${n}`),
+  "work.live_workers",
+  "work.places",
+];
 
 /** What service_role may do with each object of ours. Nobody else may do anything. */
 const expected: Record<string, string[]> = {
@@ -53,7 +62,9 @@ const expected: Record<string, string[]> = {
   "sequence public.work_workflows_id_seq": [],
   "sequence work.profiles_id_seq": [],
   ...Object.fromEntries(api.map((name) => [`function public.${name}`, ["EXECUTE"]])),
-  ...Object.fromEntries([...helpers, ...language, ...mirrors].map((name) => [`function work.${name}`, ["EXECUTE"]])),
+  ...Object.fromEntries(
+    [...helpers, ...inspection, ...language, ...mirrors].map((name) => [`function work.${name}`, ["EXECUTE"]]),
+  ),
   ...Object.fromEntries(triggers.map((name) => [`function work.${name}`, []])),
 };
 
