@@ -130,3 +130,60 @@ export type FailureRow = {
   finished_at: string;
   worker_id: string | null;
 };
+
+/** How the live workers stand to a requirement and labels. Those that yield are among those that match. */
+export type MatchReport = {
+  live_workers: number;
+  matching: number;
+  yielding: number;
+  /** After how long the first of those that yield takes such an item. */
+  yield_seconds: number | null;
+  /** The first 20 of them. */
+  matching_workers: string[];
+  yielding_workers: string[];
+  /** What fails, on how many workers, on how many of these nothing else; the closest worker and what it has there. */
+  failing: {
+    reason: string;
+    workers: number;
+    only_this: number;
+    closest_worker: string;
+    closest_has: string | null;
+  }[];
+};
+
+export type WouldMatch = MatchReport & { tag: string; text: string };
+
+/** One claim: why it does not run, or what became of it. What else there is depends on its status. */
+export type ExplainedClaim = {
+  work_type: string;
+  status: "blocked" | "waiting" | "ready" | "claimed" | "succeeded" | "failed" | "cancelled";
+  failures: number;
+  crashes: number;
+  text: string;
+  worker_id?: string | null;
+  claimed_at?: string;
+  expires_at?: string;
+  lease_left_seconds?: number;
+  progress?: number | null;
+  due_at?: string;
+  ready_since?: string;
+  /** How many of its work type and class go before it: counted to 1000, `more_before` beyond. */
+  before?: number;
+  more_before?: boolean;
+  paused?: boolean;
+  workers?: MatchReport;
+  finished_at?: string;
+  error?: string | null;
+};
+
+export type ExplainedItem = {
+  item_id: string;
+  pool: string;
+  source_key: string | null;
+  class_id: number;
+  tag: string;
+  requires: Json;
+  labels: Json;
+  claims: ExplainedClaim[];
+  text: string;
+};

@@ -6,6 +6,7 @@ import type {
   ClaimedItemWithPayload,
   ClaimOutcome,
   EnrollStep,
+  ExplainedItem,
   ExtendedClaim,
   FailureRow,
   HeldClaim,
@@ -20,6 +21,7 @@ import type {
   WorkerRow,
   Workflow,
   WorkTypeRules,
+  WouldMatch,
 } from "./answers.ts";
 import { type OverviewRow, readOverview } from "./overview.ts";
 import type { Requirement } from "./requirement/requirement.ts";
@@ -138,6 +140,15 @@ export type WorkClient = {
     workType: string,
     options?: { itemIds?: Maybe<readonly string[] | null>; maxItems?: Maybe<number> },
   ): Promise<number>;
+  /** Why an item is not running, or what became of it, in sentences. */
+  explainItem(itemId: string, options?: { workType?: Maybe<string> }): Promise<ExplainedItem>;
+  /** Which live workers would run such an item, and what fails on the others. Nothing is written. */
+  wouldMatch(
+    requires: Requirement,
+    options?: { labels?: Maybe<{ [name: string]: Json }>; workType?: Maybe<string> },
+  ): Promise<WouldMatch>;
+  /** Delete classes that no item has. Answers how many; 0 also while items are being given classes. */
+  pruneClasses(options?: { maxClasses?: Maybe<number> }): Promise<number>;
   workTypes(): Promise<WorkTypeRules[]>;
   overview(): Promise<OverviewRow[]>;
   /** Workers heard of since then and not retired. */
@@ -240,6 +251,9 @@ export function createWorkClient({ url, key, fetch, retryForMs = 30_000 }: WorkC
       call("retry_items", { work_type: workType, item_ids: itemIds, max_items: maxItems }),
     cancelItems: (workType, { itemIds, maxItems } = {}) =>
       call("cancel_items", { work_type: workType, item_ids: itemIds, max_items: maxItems }),
+    explainItem: (itemId, { workType } = {}) => call("explain_item", { item_id: itemId, work_type: workType }),
+    wouldMatch: (requires, { labels, workType } = {}) => call("would_match", { requires, labels, work_type: workType }),
+    pruneClasses: ({ maxClasses } = {}) => call("prune_classes", { max_classes: maxClasses }),
     workTypes: () => rows("work_types?select=*&order=name"),
     overview: async () => readOverview(await rows("work_overview?select=*")),
     liveWorkers: (since) =>

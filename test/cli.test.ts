@@ -52,7 +52,9 @@ describe("without a project", () => {
   test("--help shows each command with an example", async () => {
     const { code, out } = await run(["--help"]);
     expect(code).toBe(0);
-    for (const name of ["up", "down", "init", "attach", "types", "status", "watch", "retry", "cancel", "demo"]) {
+    for (const name of [
+      ...["up", "down", "init", "attach", "types", "status", "watch", "explain", "match", "retry", "cancel", "demo"],
+    ]) {
       expect(out).toMatch(new RegExp(`^  ${name} +\\S.*\\n +\\$ work-claims ${name}`, "m"));
     }
   });
@@ -74,6 +76,11 @@ describe("without a project", () => {
     { args: ["status", "--jsno"], says: "--jsno" },
     { args: ["attach"], says: "one table was expected" },
     { args: ["retry"], says: "a work type was expected" },
+    { args: ["explain"], says: "one item was expected, by its id" },
+    { args: ["match"], says: "one requirement was expected" },
+    { args: ["match", "{gpu: 1}"], says: "the requirement is no JSON: {gpu: 1}" },
+    { args: ["match", "[1]"], says: "the requirement is a JSON object" },
+    { args: ["match", "{}", "--labels", "vip"], says: "--labels is no JSON: vip" },
     { args: ["watch", "--interval", "never"], says: "--interval is never" },
   ])("$args is typed wrongly: exit code 2", async ({ args, says }) => {
     const { code, err } = await run(args);
@@ -328,3 +335,65 @@ describe("retry and cancel", () => {
     expect((await work("retry", "sand", "17")).code).toBe(1);
   });
 });
+
+describe("explain and match", () => {
+  test("explain says why an item is not running, and how close the workers are", async () => {
+    await sql`insert into public.work_pools (name) values ('renders')`;
+    await client.defineWorkType("render", { pool: "renders" });
+    const { rows } = await enqueue("renders", { requires: { gpu_memory_gb: 80 } });
+    await client.registerWorker("gpu-7", crypto.randomUUID(), {
+      workTypes: ["render"],
+      capabilities: { gpu_memory_gb: 24 },
+    });
+    const { code, out } = await work("explain", rows[0] ?? "");
+    expect(out).toMatch(
+      /^render is ready since \d+ s; it is next in its line\. The only live worker that does render cannot run it\. It needs gpu_memory_gb >= 80; closest live worker gpu-7 has 24; 1 worker fails only on this\.\n$/,
+    );
+    expect(code).toBe(0);
+    const asJson = await work("explain", rows[0] ?? "", "--type", "render", "--json");
+    expect(JSON.parse(asJson.out).claims).toMatchObject([{ status: "ready", before: 0, workers: { matching: 0 } }]);
+  });
+
+  test("explain of an item that is not there fails with its sentence: exit code 1", async () => {
+    const { code, err } = await work("explain", "00000000-0000-0000-0000-000000000000");
+    expect(err).toContain("there is no such item");
+    expect(code).toBe(1);
+  });
+
+  test("match says who could run it, and why the others cannot", async () => {
+    for (const gb of [16, 48]) {
+      await client.registerWorker(`paints-${gb}`, crypto.randomUUID(), {
+        workTypes: ["draw"],
+        capabilities: { gpu_memory_gb: gb },
+      });
+    }
+    const { code, out } = await work("match", '{"gpu_memory_gb": 20}', "--type", "draw");
+    expect(out.split("\n")).toEqual([
+      "c:gpu_memory_gb>=20",
+      "1 of the 2 live workers that do draw can run it. It needs gpu_memory_gb >= 20; closest live worker paints-16 has 16; 1 worker fails only on this.",
+      "can run it: paints-48",
+      "",
+    ]);
+    expect(code).toBe(0);
+    const asJson = await work("match", "{}", "--labels", '{"customer": "acme"}', "--type", "draw", "--json");
+    expect(JSON.parse(asJson.out)).toMatchObject({ matching: 2, matching_workers: ["paints-16", "paints-48"] });
+  });
+
+  test("a bad requirement is refused with the place of what is wrong: exit code 1", async () => {
+    const { code, err } = await work("match", '{"gpu": null}');
+    expect(err).toContain("requires.gpu: expected a text, a number, a boolean, a list or an object, got null");
+    expect(code).toBe(1);
+  });
+
+  test("names that would steer a terminal are made harmless", async () => {
+    await client.registerWorker("evil\u001b[2J\u202e", crypto.randomUUID(), { workTypes: ["steer"] });
+    const { out } = await work("match", "{}", "--type", "steer");
+    expect(out).toContain("can run it: evil\ufffd[2J\ufffd\n");
+  });
+});
+
+/** Items of a pool with what they require. */
+async function enqueue(pool: string, item: object): Promise<{ rows: string[] }> {
+  const [row] = await sql`select public.enqueue_items(${sql.json([{ pool, ...item }])}) as rows`;
+  return { rows: row?.rows ?? [] };
+}

@@ -8,14 +8,29 @@ import { cancel } from "./cancel.ts";
 import { type Command, exitCode, NoProject, WrongUsage } from "./command.ts";
 import { demo } from "./demo.ts";
 import { down } from "./down.ts";
+import { explain } from "./explain.ts";
 import { init } from "./init.ts";
+import { match } from "./match.ts";
 import { retry } from "./retry.ts";
 import { status } from "./status.ts";
 import { types } from "./types.ts";
 import { up } from "./up.ts";
 import { watch } from "./watch.ts";
 
-const commands: readonly Command[] = [up, down, init, attach, types, status, watch, retry, cancel, demo];
+const commands: readonly Command[] = [
+  up,
+  down,
+  init,
+  attach,
+  types,
+  status,
+  watch,
+  explain,
+  match,
+  retry,
+  cancel,
+  demo,
+];
 
 function overallHelp(): string {
   const width = Math.max(...commands.map((command) => command.name.length));

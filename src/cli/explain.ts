@@ -1,0 +1,26 @@
+import { parseArgs } from "node:util";
+import { type Command, exitCode, WrongUsage } from "./command.ts";
+import { printable } from "./printable.ts";
+import { projectOptions } from "./project.ts";
+import { projectClient } from "./project-client.ts";
+
+export const explain: Command = {
+  name: "explain",
+  summary: "why an item is not running, or what became of it",
+  options: ["ITEM         the item's id", "--type TYPE  this work type only", "--json       print JSON"],
+  example: "work-claims explain 3f0c9a52-7d1e-4b8a-9c55-0e6f2d1b7a44 --type embed",
+  async run(args) {
+    const { values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: { ...projectOptions, type: { type: "string" }, json: { type: "boolean" } },
+    });
+    const [itemId, ...more] = positionals;
+    if (itemId === undefined || more.length > 0) throw new WrongUsage("one item was expected, by its id");
+    const client = await projectClient(values);
+    const answer = await client.explainItem(itemId, { workType: values.type });
+    const sentences = answer.claims.length === 0 ? [answer.text] : answer.claims.map(({ text }) => text);
+    console.log(values.json ? JSON.stringify(answer) : sentences.map(printable).join("\n"));
+    return exitCode.fine;
+  },
+};

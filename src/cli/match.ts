@@ -1,0 +1,65 @@
+import { parseArgs } from "node:util";
+import type { Json, WouldMatch } from "../answers.ts";
+import { isObject } from "../requirement/json.ts";
+import type { Requirement } from "../requirement/requirement.ts";
+import { type Command, exitCode, WrongUsage } from "./command.ts";
+import { printable } from "./printable.ts";
+import { projectOptions } from "./project.ts";
+import { projectClient } from "./project-client.ts";
+
+function jsonObject(what: string, given: string): Record<string, unknown> {
+  let read: unknown;
+  try {
+    read = JSON.parse(given);
+  } catch {
+    throw new WrongUsage(`${what} is no JSON: ${printable(given)}`);
+  }
+  if (!isObject(read)) throw new WrongUsage(`${what} is a JSON object, such as {"gpu_memory_gb": 20}`);
+  return read;
+}
+
+function show(answer: WouldMatch): string {
+  const named = (matching: number, names: readonly string[]): string =>
+    `${names.join(", ")}${matching > names.length ? ", …" : ""}`;
+  return [
+    answer.tag,
+    answer.text,
+    ...(answer.matching > 0 ? [`can run it: ${named(answer.matching, answer.matching_workers)}`] : []),
+    ...(answer.yielding > 0 ? [`after a while: ${named(answer.yielding, answer.yielding_workers)}`] : []),
+  ]
+    .map(printable)
+    .join("\n");
+}
+
+export const match: Command = {
+  name: "match",
+  summary: "which live workers could run an item, and what fails on the others",
+  options: [
+    "REQUIRES       what the item would require, as JSON",
+    "--labels JSON  what it would show to workers",
+    "--type TYPE    only workers that do this work type",
+    "--json         print JSON",
+  ],
+  example: `work-claims match '{"gpu_memory_gb": 20}' --type embed`,
+  async run(args) {
+    const { values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: { ...projectOptions, labels: { type: "string" }, type: { type: "string" }, json: { type: "boolean" } },
+    });
+    const [requires, ...more] = positionals;
+    if (requires === undefined || more.length > 0) {
+      throw new WrongUsage(`one requirement was expected, such as '{"gpu_memory_gb": 20}'`);
+    }
+    // What is a good requirement the database says, with the place of what is wrong.
+    const asked = jsonObject("the requirement", requires) as Requirement;
+    const labels = values.labels === undefined ? undefined : jsonObject("--labels", values.labels);
+    const client = await projectClient(values);
+    const answer = await client.wouldMatch(asked, {
+      labels: labels as { [name: string]: Json } | undefined,
+      workType: values.type,
+    });
+    console.log(values.json ? JSON.stringify(answer) : show(answer));
+    return exitCode.fine;
+  },
+};
