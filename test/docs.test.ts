@@ -1,13 +1,17 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
+import { matches, parseRequirement } from "../src/index.ts";
 import { call, next } from "./calls.ts";
 import { openDatabase } from "./database.ts";
 
+function read(page: string): string {
+  return readFileSync(join(import.meta.dirname, "..", "docs", page), "utf8");
+}
+
 /** The statements of a page's SQL blocks, as they stand. */
 function statements(page: string): string[] {
-  const text = readFileSync(join(import.meta.dirname, "..", "docs", page), "utf8");
-  return [...text.matchAll(/^```sql\n([\s\S]*?)^```/gm)].flatMap(([, block]) =>
+  return [...read(page).matchAll(/^```sql\n([\s\S]*?)^```/gm)].flatMap(([, block]) =>
     (block as string)
       .replace(/--.*$/gm, "")
       .split(";")
@@ -39,4 +43,38 @@ test("the SQL of the page on operating runs as it is written, and takes everythi
   await owner`insert into articles values (6)`;
   await owner`update articles set id = 7 where id = 6`;
   await owner`delete from articles`;
+});
+
+describe("the page on matching", async () => {
+  const { owner } = await openDatabase();
+  const examples = [...read("matching.md").matchAll(/^\| `(.*)` \|(.*)\|(.*)\|$/gm)].flatMap(
+    ([, requires = "", met = "", unmet = ""]) =>
+      [met, unmet].flatMap((cell, isUnmet) =>
+        [...cell.matchAll(/`(.*?)`/g)].map(([, capabilities = ""]) => ({ requires, capabilities, isMet: !isUnmet })),
+      ),
+  );
+
+  test("has examples of both kinds", () => {
+    expect(examples.filter(({ isMet }) => isMet).length).toBeGreaterThan(25);
+    expect(examples.filter(({ isMet }) => !isMet).length).toBeGreaterThan(25);
+  });
+
+  test.each(examples)("is right: $requires and $capabilities, $isMet", async ({ requires, capabilities, isMet }) => {
+    const [row] = await owner`
+      select ${capabilities}::text::jsonb @@ work.compile_requirement(${requires}::text::jsonb) is true as is_met`;
+    expect(row?.is_met).toBe(isMet);
+    expect(matches(parseRequirement(JSON.parse(requires)), JSON.parse(capabilities))).toBe(isMet);
+  });
+
+  test("has SQL that runs as it is written, and gives its worker its items", async () => {
+    const answers: Record<string, unknown>[] = [];
+    for (const statement of statements("matching.md")) answers.push(...(await owner.unsafe(statement)));
+    expect(answers.filter((answer) => (answer.claim_next as unknown[] | undefined)?.length === 1)).toHaveLength(2);
+    expect(answers.map((answer) => answer.tag)).toContain("c:gpu_memory_gb>=20,services=comfyui");
+    expect(answers.at(-1)?.would_match).toMatchObject({
+      failing: expect.arrayContaining([
+        expect.objectContaining({ reason: "needs gpu_memory_gb >= 80", closest_worker: "gpu-7", closest_has: "24" }),
+      ]),
+    });
+  });
 });
