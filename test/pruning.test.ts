@@ -147,10 +147,13 @@ describe("beside an open transaction", () => {
   test("that has judged new classes, nobody waits, and the worker goes on finding its items", async () => {
     await clear();
     await register("w", { n: 9 });
+    await enqueue(sql, { n: 4 }, { n: 5 });
+    expect(await next(sql, "t", "w", 2)).toHaveLength(2);
+    await sql`delete from work_items`;
     await enqueue(sql, { n: 1 }, { n: 2 });
     await as("service_role").begin(async (transaction) => {
       expect(await next(transaction as never, "t", "w", 2)).toHaveLength(2);
-      await prune();
+      expect(await prune()).toBeGreaterThan(0);
     });
     await sql`delete from work_items`;
     await prune();
