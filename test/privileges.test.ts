@@ -11,7 +11,15 @@ const api = [
 ];
 const helpers = [
   ...["catch_up", "check_choice", "check_claim", "check_list", "check_name", "check_only", "check_outcomes"],
-  ...["check_pool", "check_properties", "check_ttl", "claims_of_request", "class_lock_key", "classes_of", "close_claims"],
+  ...[
+    "check_pool",
+    "check_properties",
+    "check_ttl",
+    "claims_of_request",
+    "class_lock_key",
+    "classes_of",
+    "close_claims",
+  ],
   ...["intern_classes", "intern_workflows", "is_repeated", "judged_profile", "max_crashes", "mirror_rows"],
   ...["number_classes", "payload_of", "pool_lock_key", "pool_of", "profile_of", "reap", "refuse", "row_as_json"],
   ...[
