@@ -16,7 +16,7 @@ export interface Claim {
 /** Calls a function of ours with named arguments, as PostgREST does, and answers its one value. */
 export async function call<Answer>(sql: Sql, name: string, args: Record<string, unknown> = {}): Promise<Answer> {
   const given = Object.entries(args).filter(([, value]) => value !== undefined);
-  const named = given.map(([argument], index) => `${argument} => $${index + 1}`).join(", ");
+  const named = given.map(([argument], index) => `"${argument}" => $${index + 1}`).join(", ");
   const values = given.map(([, value]) => value) as never[];
   const [row] = await sql.unsafe(`select public.${name}(${named}) as answer`, values);
   return row?.answer as Answer;

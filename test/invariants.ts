@@ -37,9 +37,11 @@ const violations = `
      and not exists (select from public.work_claims c where c.item_id = i.id and c.work_type = t.name)
      and i.created_at > t.created_at
   union all
-  select 'an open claim is not in its place in line', i.id::text
-    from public.work_claims c join public.work_items i on i.id = c.item_id
-   where c.finished_at is null and (c.position <> i.seq or c.priority <> i.priority)
+  select 'an open claim is not in its place in line', i.item_id::text
+    from public.work_claims c join work.places i on i.item_id = c.item_id
+   where c.finished_at is null
+     and (c.priority, c.line, c.position, c.class_id, c.affinity, c.workflow_id)
+           is distinct from (i.priority, i.line, i.position, i.class_id, i.affinity, i.workflow_id)
 `;
 
 /** Ends every test programme. */

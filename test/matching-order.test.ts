@@ -1,0 +1,82 @@
+import { afterAll, describe, expect, test } from "vitest";
+import { type Claim, call } from "./calls.ts";
+import { openDatabase, type Sql } from "./database.ts";
+import { expectInvariants } from "./invariants.ts";
+import { expectedItems, register, type Wish, type Worker } from "./matching-oracle.ts";
+import { drawClasses, drawWish, drawWorker, fill, type Narrowing } from "./matching-world.ts";
+import { seeded } from "./random.ts";
+import type { Version } from "./servers.ts";
+
+const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
+
+/** What the call answers is what was to be expected; then everything is handed back or done. */
+async function claimAsExpected(sql: Sql, worker: Worker, wish: Wish, hint: string): Promise<Claim[]> {
+  const expected = await expectedItems(sql, worker, wish);
+  const claims = await call<Claim[]>(sql, "claim_next", { ...wish, worker_id: worker.id });
+  expect(
+    claims.map((claim) => claim.item_id),
+    `SEED=${seed}, ${hint}: ${JSON.stringify(worker)} ${JSON.stringify(wish)}`,
+  ).toEqual(expected);
+  return claims;
+}
+
+const worlds: [Version, number][] = [
+  [17, 1],
+  [17, 5],
+  [17, 40],
+  [17, 300],
+  [15, 40],
+];
+
+describe.each(worlds)("on Postgres %s with %s classes", async (version, count) => {
+  const { sql, owner } = await openDatabase({ version });
+  const random = seeded(seed + count);
+  const world = { types: ["t0", "t1", "t2"], classes: drawClasses(count, random) };
+  for (const work_type of world.types) {
+    await call(sql, "define_work_type", { work_type, pool: "default", passed_over_seconds: 50 });
+  }
+  await call(sql, "define_workflow", { workflow: "w1", priority: 1 });
+  await call(sql, "define_workflow", { workflow: "w2", priority: -1 });
+  await fill(sql, world, 1500, random);
+  await owner`analyze`;
+  afterAll(() => expectInvariants(sql));
+  let workers = 0;
+
+  async function claimAll(narrows: Narrowing, outcomes = ["succeeded", "released"]): Promise<void> {
+    for (let step = 0; step < 20; step += 1) {
+      workers += 1;
+      const drawn = drawWorker(`worker ${workers}`, world, random.pick([0.02, 0.1, 0.5, 1]), random);
+      // What is left to others for a while counts as warm only where it is near the front: not compared here.
+      const worker = narrows === "both" ? { ...drawn, yield_seconds: undefined } : drawn;
+      await register(sql, worker);
+      const wish = drawWish(world, random, narrows);
+      const claims = await claimAsExpected(sql, worker, wish, `step ${step}`);
+      await call(sql, "release_items", {
+        worker_id: worker.id,
+        outcomes: claims.map((claim) => ({ ...claim, outcome: random.pick(outcomes) })),
+      });
+    }
+  }
+
+  test("each answer is what a sort of all rows gives", () => claimAll("not"));
+
+  test("also when items have waited, and workers yield", async () => {
+    await sql`update work_claims set due_at = due_at - interval '300 s' where position % 3 = 0 and status = 'ready'`;
+    await claimAll("not");
+  });
+
+  test("also when the worker narrows what it takes", () => claimAll("only"));
+
+  test("also when it is warm", async () => {
+    await sql`update work_claims set due_at = clock_timestamp() + interval '1 hour' where status = 'ready'`;
+    await claimAll("both");
+  });
+
+  test("also when what came first has waited too long", async () => {
+    await sql`
+      update work_claims set due_at = clock_timestamp() + make_interval(secs => (case when line < 700 then -300 else 3600 end))
+       where status = 'ready'`;
+    // What is handed back begins to wait anew, at its old place in line: nothing is, here.
+    await claimAll("both", ["succeeded"]);
+  });
+});
