@@ -1,0 +1,197 @@
+import { afterAll, describe, expect, test } from "vitest";
+import { type Claim, call } from "./calls.ts";
+import { openDatabase, type Sql } from "./database.ts";
+import { expectInvariants } from "./invariants.ts";
+import { register } from "./matching-oracle.ts";
+
+let types = 0;
+
+/** A work type of its own, for items that come from now on. */
+async function newType(sql: Sql, rules: Record<string, unknown> = {}): Promise<string> {
+  await sql`update work_types set pool = null`;
+  types += 1;
+  await call(sql, "define_work_type", { work_type: `type ${types}`, pool: "default", ...rules });
+  return `type ${types}`;
+}
+
+async function enqueue(sql: Sql, items: object[]): Promise<string[]> {
+  const ids: string[] = [];
+  for (let from = 0; from < items.length; from += 1000) {
+    ids.push(...(await call<string[]>(sql, "enqueue_items", { items: items.slice(from, from + 1000) })));
+  }
+  return ids;
+}
+
+/** The ids that a worker is given. */
+async function take(sql: Sql, type: string, worker_id: string, more: Record<string, unknown> = {}): Promise<string[]> {
+  const claims = await call<Claim[]>(sql, "claim_next", { work_types: [type], worker_id, ...more });
+  return claims.map((claim) => claim.item_id);
+}
+
+function numbered<Value>(count: number, make: (n: number) => Value): Value[] {
+  return Array.from({ length: count }, (_, n) => make(n));
+}
+
+describe("with few items", async () => {
+  const { sql, owner } = await openDatabase();
+  afterAll(() => expectInvariants(sql));
+
+  test("what requires nothing does not pass what matters more and stands behind many rows of others", async () => {
+    const type = await newType(sql);
+    await enqueue(
+      sql,
+      numbered(400, (n) => ({ requires: { kind: `other ${n % 150}` }, priority: 9 })),
+    );
+    const mine = await enqueue(
+      sql,
+      numbered(20, (n) => ({ requires: { kind: `mine ${n}` }, priority: 5 })),
+    );
+    const plain = await enqueue(
+      sql,
+      numbered(20, () => ({})),
+    );
+    await register(sql, { id: "wide", capabilities: { kind: numbered(20, (n) => `mine ${n}`) } });
+    expect(await take(sql, type, "wide", { max_items: 3 })).toEqual(mine.slice(0, 3));
+    expect(await take(sql, type, "wide", { max_items: 30 })).toEqual([...mine.slice(3), ...plain.slice(0, 13)]);
+  });
+
+  test("what is left to others for a while does not hide what only this worker runs, in however many classes", async () => {
+    const type = await newType(sql);
+    await enqueue(
+      sql,
+      numbered(1500, (n) => ({ requires: { shard: n }, priority: 1 })),
+    );
+    const [dear] = await enqueue(sql, [{ requires: { gpu: "a100" } }]);
+    const capabilities = { gpu: "a100", shard: 100_000 };
+    await register(sql, { id: "dear", capabilities, exclusive: ["gpu"], yield_seconds: 600 });
+    expect(await take(sql, type, "dear")).toEqual([dear]);
+    expect(await take(sql, type, "dear")).toEqual([]);
+  });
+
+  test("a worker that narrows itself to a pool finds its item behind other pools' in however many classes", async () => {
+    const type = await newType(sql);
+    await enqueue(
+      sql,
+      numbered(1500, (n) => ({ requires: { slot: n } })),
+    );
+    await owner`create table boats (id integer primary key)`;
+    await owner`select public.attach_pool('boats')`;
+    await owner`insert into boats values (1)`;
+    await sql`update work_types set pool = null where name = ${type}`;
+    const [boat] = await sql`select id from work_items where pool = 'boats'`;
+    await sql`
+      insert into work_claims (item_id, work_type, position, line)
+      select id, ${type}, seq, seq from work_items where id = ${boat?.id}`;
+    await register(sql, { id: "sailor", capabilities: { slot: 100_000 } });
+    expect(await take(sql, type, "sailor", { only: { pool: "boats" } })).toEqual([boat?.id]);
+  });
+
+  test("what the worker is warm for goes first wherever it stands within its priority", async () => {
+    const type = await newType(sql);
+    await enqueue(
+      sql,
+      numbered(100, () => ({ requires: { os: "linux" } })),
+    );
+    await enqueue(
+      sql,
+      numbered(5, () => ({ requires: { arch: "arm" } })),
+    );
+    const warm = await enqueue(sql, [
+      { requires: { arch: "arm" }, affinity: "sdxl" },
+      { requires: { os: "linux" }, affinity: "sdxl" },
+    ]);
+    const [urgent] = await enqueue(sql, [{ priority: 1 }]);
+    await register(sql, { id: "warm", capabilities: { os: "linux", arch: "arm" } });
+    const claimed = await take(sql, type, "warm", { max_items: 3, warm: ["sdxl", "sdxl", "flux"] });
+    expect(claimed).toEqual([urgent, ...warm]);
+  });
+
+  test("what has waited too long goes before what the worker is warm for, also where much has", async () => {
+    const type = await newType(sql, { passed_over_seconds: 60 });
+    const late = await enqueue(
+      sql,
+      numbered(120, (n) => ({ requires: { shelf: n % 40 } })),
+    );
+    await sql`update work_claims set due_at = now() - interval '2 minutes' where work_type = ${type}`;
+    const warm = await enqueue(
+      sql,
+      numbered(10, () => ({ affinity: "sdxl" })),
+    );
+    await register(sql, { id: "late", capabilities: { shelf: 100 } });
+    expect(await take(sql, type, "late", { max_items: 60, warm: ["sdxl"] })).toEqual(late.slice(0, 60));
+    expect(await take(sql, type, "late", { max_items: 65, warm: ["sdxl"] })).toEqual([
+      ...late.slice(60),
+      ...warm.slice(0, 5),
+    ]);
+  });
+
+  test("a worker that is warm for nothing gets what comes first", async () => {
+    const type = await newType(sql, { passed_over_seconds: 60 });
+    const [first, second] = await enqueue(sql, [{}, {}]);
+    await sql`update work_claims set due_at = now() - interval '2 minutes' where item_id = ${second ?? ""}`;
+    expect(await take(sql, type, "cold", { warm: [] })).toEqual([first]);
+  });
+
+  test("twenty rows that others hold in this moment are passed over, and the rest keeps its order", async () => {
+    const type = await newType(sql);
+    const ids = await enqueue(
+      sql,
+      numbered(60, (n) => ({ requires: { berth: n % 3 } })),
+    );
+    await register(sql, { id: "patient", capabilities: { berth: 5 } });
+    await sql.begin(async (other) => {
+      await other`select from work_claims where item_id = any (${ids.slice(0, 20)}) and work_type = ${type} for update`;
+      expect(await take(sql, type, "patient", { max_items: 10 })).toEqual(ids.slice(20, 30));
+      expect(await take(sql, type, "patient", { max_items: 100 })).toEqual(ids.slice(30));
+    });
+  });
+});
+
+describe("behind a hundred thousand items that it cannot run", async () => {
+  const { sql, owner } = await openDatabase();
+  const type = await newType(sql);
+  await call(sql, "define_workflow", { workflow: "film" });
+  await enqueue(
+    sql,
+    numbered(40, (n) => ({ requires: { model: `m${n}` }, workflow: "crowd", priority: 1000 })),
+  );
+  await owner`
+    insert into work_items (pool, class_id, priority, workflow_id)
+    select 'default', c.id, 1000, w.id
+      from (select id, row_number() over () as n from work_classes where id <> 1) as c
+      join generate_series(1, 100000) as g(n) on c.n = 1 + g.n % 40
+      join work_workflows w on w.name = 'crowd'`;
+  afterAll(() => expectInvariants(sql));
+
+  test("a worker is given its one item, of the lowest priority", async () => {
+    const [mine] = await enqueue(sql, [{ requires: { model: "mine" }, priority: -1_000_000 }]);
+    await register(sql, { id: "one", capabilities: { model: "mine" } });
+    expect(await take(sql, type, "one", { max_items: 5 })).toEqual([mine]);
+  });
+
+  test("a worker that nobody registered is given the one item that requires nothing", async () => {
+    const [plain] = await enqueue(sql, [{ priority: -1_000_000 }]);
+    expect(await take(sql, type, "nobody", { max_items: 5 })).toEqual([plain]);
+  });
+
+  test("a worker that narrows itself to a workflow finds its one item", async () => {
+    const [mine] = await enqueue(sql, [{ requires: { model: "m3" }, workflow: "film", priority: -1_000_000 }]);
+    await register(sql, { id: "film", capabilities: { model: "m3" } });
+    expect(await take(sql, type, "film", { max_items: 5, only: { workflow: "film" } })).toEqual([mine]);
+  });
+
+  test("a worker that narrows itself by labels finds its one item", async () => {
+    const [mine] = await enqueue(sql, [{ requires: { model: "m4" }, labels: { tenant: "x" }, priority: -5 }]);
+    await register(sql, { id: "x", capabilities: { model: ["m4", "m5", "m6"] } });
+    expect(await take(sql, type, "x", { max_items: 5, only: { labels: { tenant: "x" } } })).toEqual([mine]);
+  });
+
+  test("a worker that is dear is given the one item that needs what it has", async () => {
+    const [mine] = await enqueue(sql, [{ requires: { model: "m7", gpu: true }, priority: -5 }]);
+    const capabilities = { model: numbered(40, (n) => `m${n}`), gpu: true };
+    await register(sql, { id: "dear", capabilities, exclusive: ["gpu"] });
+    expect(await take(sql, type, "dear", { max_items: 5 })).toEqual([mine]);
+    await register(sql, { id: "less dear", capabilities, exclusive: ["gpu"], yield_seconds: 3600 });
+    expect(await take(sql, type, "less dear", { max_items: 5 })).toEqual([]);
+  });
+});
