@@ -31,6 +31,7 @@ const helpers = [
     "take_rows",
     "walk_lines",
     "without",
+    "without_path",
     "wrong_item",
     "wrong_outcome",
   ],

@@ -39,6 +39,32 @@ values (1, '{}', '{}', work.compile_requirement('{}'), '[]', '{}', sha256(conver
 on conflict do nothing;
 select setval('work.profiles_id_seq', greatest((select max(p.id) from work.profiles p), 1));
 
+-- What is there without what stands at a path. A list on the way stands for the objects in it, as in a requirement.
+create or replace function work.without_path(given jsonb, path text[])
+returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(given) = 'array' then
+    return coalesce(
+      (select jsonb_agg(
+                case jsonb_typeof(e.value) when 'object' then work.without_path(e.value, path) else e.value end order by e.n)
+         from jsonb_array_elements(given) with ordinality as e(value, n)),
+      '[]');
+  elsif jsonb_typeof(given) <> 'object' or (given ? path[1]) is not true then
+    return given;
+  elsif cardinality(path) = 1 then
+    return given - path[1];
+  end if;
+  return given || jsonb_build_object(path[1], work.without_path(given -> path[1], path[2:]));
+end
+$$;
+comment on function work.without_path is 'What is there without what stands at a path.';
+revoke execute on function work.without_path from public, anon, authenticated;
+grant execute on function work.without_path to service_role;
+
 -- Capabilities without these: {"gpu"} takes gpu away, {"hardware.gpu"} the one inside.
 create or replace function work.without(capabilities jsonb, names text[])
 returns jsonb
@@ -50,7 +76,7 @@ declare
   name text;
 begin
   foreach name in array names loop
-    capabilities := capabilities #- string_to_array(name, '.');
+    capabilities := work.without_path(capabilities, string_to_array(name, '.'));
   end loop;
   return capabilities;
 end
@@ -156,9 +182,13 @@ declare
     jsonb_build_array(profile_of.capabilities, form -> 'text', to_jsonb(names), waits)::text, 'UTF8'));
   found_id integer;
 begin
+  -- A claim call may be judging it in somebody's open transaction: that one is not waited for, only whoever prunes it.
   update work.profiles p set used_at = clock_timestamp()
-   where p.digest = known and p.used_at < clock_timestamp() - interval '1 hour';
-  select p.id into found_id from work.profiles p where p.digest = known;
+   where p.ctid = any (array(
+           select s.ctid from work.profiles s
+            where s.digest = known and s.used_at < clock_timestamp() - interval '1 hour'
+              for no key update skip locked));
+  select p.id into found_id from work.profiles p where p.digest = known for key share;
   if not found then
     insert into work.profiles (capabilities, accepts, accepts_path, accepts_clauses, exclusive, yield_seconds, digest)
     values (profile_of.capabilities, profile_of.accepts, (form ->> 'path')::jsonpath, work.parts_of(form), names, waits, known)

@@ -78,10 +78,17 @@ begin
     perform work.refuse('yield_seconds', register_worker.yield_seconds::text,
       'it goes with exclusive, the capabilities that other items do not need');
   end if;
-  delete from public.work_workers w where w.last_seen_at < clock_timestamp() - interval '7 days';
+  -- What another call holds is left to the next one.
+  delete from public.work_workers w
+   where w.ctid = any (array(
+           select s.ctid from public.work_workers s
+            where s.last_seen_at < clock_timestamp() - interval '7 days' for update skip locked));
   delete from work.profiles p
-   where p.id <> 1 and p.used_at < clock_timestamp() - interval '1 day'
-     and not exists (select from public.work_workers w where w.profile_id = p.id);
+   where p.ctid = any (array(
+           select s.ctid from work.profiles s
+            where s.id <> 1 and s.used_at < clock_timestamp() - interval '1 day'
+              and not exists (select from public.work_workers w where w.profile_id = s.id)
+              for update skip locked));
   profile := work.profile_of(
     register_worker.capabilities, register_worker.accepts, register_worker.exclusive, register_worker.yield_seconds);
 
