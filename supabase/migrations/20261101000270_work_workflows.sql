@@ -18,7 +18,7 @@ revoke all on public.work_workflows from public, anon, authenticated, service_ro
 grant select, insert, update, delete on public.work_workflows to service_role;
 revoke all on sequence public.work_workflows_id_seq from public, anon, authenticated, service_role;
 
--- Make sure that these workflows are there.
+-- Make sure that these workflows are there: new ones stand in line as they are named here.
 create or replace function work.intern_workflows(names text[])
 returns void
 language plpgsql
@@ -26,11 +26,20 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
-  insert into public.work_workflows (name)
-  select n.name from (select distinct u.name from unnest(intern_workflows.names) as u(name)) as n
-   where n.name is not null
-     and not exists (select from public.work_workflows w where w.name = n.name)
-   order by n.name
+  -- They go in by name, so that two calls with the same new ones wait for each other in one order.
+  with missing as materialized (
+    select u.name, min(u.n) as n
+      from unnest(intern_workflows.names) with ordinality as u(name, n)
+     where u.name is not null
+       and not exists (select from public.work_workflows w where w.name = u.name)
+     group by u.name
+     order by min(u.n)
+  ),
+  numbered as materialized (
+    select m.name, nextval('work.item_seq') as line from missing m
+  )
+  insert into public.work_workflows (name, line)
+  select n.name, n.line from numbered n order by n.name
   on conflict (name) do nothing;
 end
 $$;

@@ -1,0 +1,136 @@
+import { afterAll, beforeEach, describe, expect, test } from "vitest";
+import { type Claim, call, someoneWaits } from "./calls.ts";
+import { openDatabase, type Sql } from "./database.ts";
+import { expectInvariants } from "./invariants.ts";
+import { register } from "./matching-oracle.ts";
+
+const { sql, admin, as } = await openDatabase();
+await call(sql, "define_work_type", { work_type: "type", pool: "default" });
+beforeEach(() => sql`delete from work_items`);
+afterAll(() => expectInvariants(sql));
+
+function enqueue(items: object[], connection = sql): Promise<string[]> {
+  return call(connection, "enqueue_items", { items });
+}
+
+async function take(max_items = 20, more: Record<string, unknown> = {}): Promise<string[]> {
+  const args = { work_types: ["type"], worker_id: "w", max_items, ...more };
+  return (await call<Claim[]>(sql, "claim_next", args)).map((claim) => claim.item_id);
+}
+
+async function open(): Promise<Sql> {
+  const other = as("service_role");
+  await other`begin`;
+  return other;
+}
+
+test("the older workflow goes first, and each stays together in the order in which its items came", async () => {
+  const ids = await enqueue([
+    { workflow: "z, the first" },
+    {},
+    { workflow: "a, the second" },
+    { workflow: "z, the first" },
+    {},
+    { workflow: "a, the second" },
+    { workflow: "z, the first", requires: { a: 1 } },
+  ]);
+  const more = await enqueue([{ workflow: "a, the second" }, { workflow: "a third" }, {}]);
+  await register(sql, { id: "w", capabilities: { a: 1 } });
+  expect(await take()).toEqual([...[0, 3, 6, 2, 5].map((n) => ids[n]), more[0], ids[1], ids[4], more[1], more[2]]);
+});
+
+test("its priority counts for all its items, and moves those that are open at once", async () => {
+  const ids = await enqueue([
+    {},
+    { workflow: "moves", priority: -5 },
+    { workflow: "moves", priority: 7 },
+    { priority: 3 },
+  ]);
+  const [held] = await call<Claim[]>(sql, "claim_next", { work_types: ["type"], worker_id: "w" });
+  expect(held?.item_id).toBe(ids[2]);
+  await call(sql, "define_workflow", { workflow: "moves", priority: 4 });
+  await expectInvariants(sql);
+  await call(sql, "release_claims_for_worker", { worker_id: "w" });
+  expect(await take()).toEqual([1, 2, 3, 0].map((n) => ids[n]));
+  await call(sql, "define_workflow", { workflow: "moves" });
+  await call(sql, "release_claims_for_worker", { worker_id: "w" });
+  expect(await take()).toEqual([2, 3, 0, 1].map((n) => ids[n]));
+});
+
+describe("an item that is added at the moment in which its workflow's priority changes has the new one", () => {
+  test("where the change comes first", async () => {
+    await call(sql, "define_workflow", { workflow: "change first", priority: 1 });
+    const other = await open();
+    await call(other, "define_workflow", { workflow: "change first", priority: 2 });
+    const adding = enqueue([{ workflow: "change first" }], as("service_role"));
+    await someoneWaits(admin);
+    await other`commit`;
+    await adding;
+    expect(await sql`select priority from work_claims`).toEqual([{ priority: 2 }]);
+  });
+
+  test("where the item comes first", async () => {
+    await call(sql, "define_workflow", { workflow: "item first", priority: 1 });
+    const other = await open();
+    await enqueue([{ workflow: "item first" }], other);
+    const changing = call(as("service_role"), "define_workflow", { workflow: "item first", priority: 2 });
+    await someoneWaits(admin);
+    await other`commit`;
+    await changing;
+    expect(await sql`select priority from work_claims`).toEqual([{ priority: 2 }]);
+  });
+
+  test("where the item makes the workflow", async () => {
+    const other = await open();
+    await enqueue([{ workflow: "made" }], other);
+    const changing = call(as("service_role"), "define_workflow", { workflow: "made", priority: 2 });
+    await someoneWaits(admin);
+    await other`commit`;
+    await changing;
+    expect(await sql`select priority from work_claims`).toEqual([{ priority: 2 }]);
+  });
+
+  test("where its claim is reopened", async () => {
+    const [item] = await enqueue([{ workflow: "reopened" }]);
+    await call(sql, "cancel_items", { work_type: "type", item_ids: [item] });
+    const other = await open();
+    await call(other, "retry_items", { work_type: "type", item_ids: [item] });
+    const changing = call(as("service_role"), "define_workflow", { workflow: "reopened", priority: 2 });
+    await someoneWaits(admin);
+    await other`commit`;
+    await changing;
+    expect(await sql`select priority from work_claims`).toEqual([{ priority: 2 }]);
+  });
+});
+
+describe("an item whose requirement changes at the moment in which it is claimed by id for the first time", () => {
+  const byId = { work_type: "by id", worker_id: "nobody" };
+  const changed = (item: string | undefined, connection: Sql): Promise<unknown> =>
+    connection`update work_items set class_id = (select id from work_classes where tag = 'c:mind=changed') where id = ${item ?? ""}`;
+
+  test("has the new one afterwards where the claim comes first", async () => {
+    const [item] = await enqueue([{}, { requires: { mind: "changed" } }]);
+    const other = await open();
+    await call(other, "claim_items", { item_ids: [item], ...byId });
+    const changing = changed(item, as("service_role"));
+    const isDone = changing.then(() => true);
+    // It may wait or not: what counts is what is there when both are done.
+    await Promise.race([isDone, someoneWaits(admin)]);
+    await other`commit`;
+    await changing;
+    await call(sql, "release_claims_for_worker", { worker_id: "nobody" });
+    await expectInvariants(sql);
+  });
+
+  test("is not handed to a worker that does not meet the new one where the change comes first", async () => {
+    const [item] = await enqueue([{}, { requires: { mind: "changed" } }]);
+    const other = await open();
+    await changed(item, other);
+    const claiming = call<Claim[]>(as("service_role"), "claim_items", { item_ids: [item], ...byId });
+    await Promise.race([claiming, someoneWaits(admin)]);
+    await other`commit`;
+    await claiming;
+    await call(sql, "release_claims_for_worker", { worker_id: "nobody" });
+    await expectInvariants(sql);
+  });
+});
