@@ -120,13 +120,12 @@ function visible(rows: Row[], isYielded: (row: Row) => boolean, seconds: number)
 }
 
 function compare(one: Row, other: Row, warm?: string[]): number {
-  const ranks = (row: Row): number[] => [
-    -row.priority,
-    warm?.length && row.ready_seconds >= row.passed_over_seconds ? 0 : 1,
-    row.affinity !== null && warm?.includes(row.affinity) ? 0 : 1,
-    row.line,
-    row.position,
-  ];
+  const favour = (row: Row): number => {
+    // What has waited too long comes as it came, and before all that is at hand.
+    if (warm?.length && row.ready_seconds >= row.passed_over_seconds) return 0;
+    return row.affinity !== null && warm?.includes(row.affinity) ? 1 : 2;
+  };
+  const ranks = (row: Row): number[] => [-row.priority, favour(row), row.line, row.position];
   const theirs = ranks(other);
   return (
     ranks(one)

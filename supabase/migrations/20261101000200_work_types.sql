@@ -14,7 +14,7 @@ create table if not exists public.work_types (
   created_at timestamptz not null default clock_timestamp()
 );
 alter table public.work_types
-  add column if not exists passed_over_seconds integer not null default 60 check (passed_over_seconds between 0 and 604800);
+  add column if not exists passed_over_seconds integer not null default 300 check (passed_over_seconds between 0 and 604800);
 comment on table public.work_types is
   'work-claims: one row a work type, with its rules. define_work_type() writes it; a work type that is first seen in claim_items() gets the defaults.';
 comment on column public.work_types.pool is 'The pool whose items are enrolled for this work; null: only claim_items() makes claims.';

@@ -54,14 +54,18 @@ $$;
 create index if not exists work_claims_ready on public.work_claims
   (class_id, work_type, priority desc, line, position) where status = 'ready';
 comment on index public.work_claims_ready is 'What is next in line for this class and this work type?';
+-- The condition on classes holds always: only a query that says it too can be planned with this index. On empty tables
+-- several indexes cost the same, and a plan made then with this one would walk whole lines for one class later.
 create index if not exists work_claims_in_line on public.work_claims
-  (work_type, priority desc, line, position) where status = 'ready';
+  (work_type, priority desc, line, position) where status = 'ready' and class_id > 0;
 comment on index public.work_claims_in_line is 'What is next in line among all classes?';
 create index if not exists work_claims_warm on public.work_claims
   (work_type, affinity, priority desc, line, position, class_id) where status = 'ready' and affinity is not null;
 comment on index public.work_claims_warm is 'What is next for a worker that is warm for this?';
+-- As a range, status makes this the one index for a query that asks for it as a range.
 create index if not exists work_claims_of_workflow on public.work_claims
-  (workflow_id, class_id, work_type, priority desc, line, position) where status = 'ready' and workflow_id is not null;
+  (workflow_id, class_id, work_type, priority desc, line, position)
+  where status >= 'ready' and status <= 'ready' and workflow_id is not null;
 comment on index public.work_claims_of_workflow is 'What is next in line of this workflow alone?';
 create index if not exists work_claims_leases on public.work_claims (expires_at) where status = 'claimed';
 comment on index public.work_claims_leases is 'Whose lease has ended? What is held at all?';

@@ -114,7 +114,7 @@ begin
       from (select r.ctid as row_id, r.class_id, r.priority, r.line, r.position
               from public.work_claims r
              where r.work_type = (select t.name from public.work_types t where t.name = walk_lines.work_type and not t.paused)
-               and r.status = 'ready'
+               and r.status = 'ready' and r.class_id > 0
              order by r.priority desc, r.line, r.position
              -- Of thirty-two rows one is the worker's own, or more, and others hold some of those.
              limit walk_lines.max_items * 64 + 64) as w
@@ -219,14 +219,33 @@ begin
          cross join unnest(open_types) as t(name)
          cross join lateral (
            (select c.priority, c.line, c.position from public.work_claims c
-             where c.class_id = k.class_id and c.work_type = t.name and c.status = 'ready' and only_workflow is null
+             where c.class_id = k.class_id and c.work_type = t.name and c.status = 'ready'
+               and only_workflow is null and only_pool is null
              order by c.priority desc, c.line, c.position
              limit 1)
             union all
            (select c.priority, c.line, c.position from public.work_claims c
-             where c.workflow_id = only_workflow and c.class_id = k.class_id and c.work_type = t.name and c.status = 'ready'
+             where c.class_id = k.class_id and c.work_type = t.name and c.status = 'ready'
+               and only_workflow is null and only_pool is not null
+               and exists (
+                 select from public.work_items i where i.id = any (array[c.item_id]) and i.pool is not distinct from only_pool)
+             order by c.priority desc, c.line, c.position
+             limit 1)
+            union all
+           -- Status as a range: work_claims_of_workflow serves this, and no other index does.
+           (select c.priority, c.line, c.position from public.work_claims c
+             where c.workflow_id = only_workflow and c.class_id = k.class_id and c.work_type = t.name
+               and c.status >= 'ready' and c.status <= 'ready' and only_workflow is not null
+               and (only_pool is null or exists (
+                 select from public.work_items i where i.id = any (array[c.item_id]) and i.pool is not distinct from only_pool))
              order by c.priority desc, c.line, c.position
              limit 1)) as f
+         -- A line that begins with what is left to others has nothing to take, and no room among the first ones.
+         where not k.is_yielded
+            or (select c.due_at from public.work_claims c
+                 where c.class_id = k.class_id and c.work_type = t.name and c.status = 'ready'
+                   and c.priority = f.priority and c.line = f.line and c.position = f.position
+                 limit 1) <= old_enough
          order by f.priority desc, f.line, f.position
          limit breadth + 1
       ) as h;
@@ -248,7 +267,7 @@ begin
            from (
              (select c.ctid as row_id, c.work_type, c.class_id, c.priority, c.line, c.position, c.due_at
                 from public.work_claims c
-               where c.work_type = l.work_type and c.class_id = l.class_id and c.status = 'ready' and only_workflow is null
+               where c.class_id = l.class_id and c.work_type = l.work_type and c.status = 'ready' and only_workflow is null
                  and (only_pool is null or exists (
                        select from public.work_items i
                         where i.id = any (array[c.item_id]) and i.pool is not distinct from only_pool))
@@ -257,8 +276,8 @@ begin
               union all
              (select c.ctid, c.work_type, c.class_id, c.priority, c.line, c.position, c.due_at
                 from public.work_claims c
-               where c.workflow_id = only_workflow and c.work_type = l.work_type and c.class_id = l.class_id
-                 and c.status = 'ready'
+               where c.workflow_id = only_workflow and c.class_id = l.class_id and c.work_type = l.work_type
+                 and c.status >= 'ready' and c.status <= 'ready' and only_workflow is not null
                  and (only_pool is null or exists (
                        select from public.work_items i
                         where i.id = any (array[c.item_id]) and i.pool is not distinct from only_pool))
@@ -288,7 +307,8 @@ begin
      where not r.is_too_new
        and (e.line is null or (-r.priority, r.line, r.position) <= (-e.priority, e.line, e.position))
        and (not is_warmed or r.priority = top);
-    if is_warmed then
+    -- Where all that was read has waited too long, what follows may have as well, and what is at hand comes after it.
+    if is_warmed and (found.is_all or found.overdue < coalesce(cardinality(found.row_ids), 0)) then
       select array_agg(u.row_id order by u.n), array_agg(u.class_id order by u.n)
         into found.row_ids, found.row_classes
         from (
@@ -326,7 +346,8 @@ begin
       left_to_win := left_to_win - json_array_length(part);
     end if;
     if is_warmed then
-      -- The next priority; without regard to warmth where others hold all of this one that was found.
+      -- Again, for what is left of this priority or for the next one; without regard to warmth where others hold all of
+      -- this one that was found.
       is_warmed := part is not null;
     else
       exit when found.is_all;

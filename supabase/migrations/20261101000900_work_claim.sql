@@ -54,6 +54,7 @@ declare
   profile work.profiles;
   rules public.work_types;
   moment timestamptz;
+  possible uuid[];
   answer json;
 begin
   if claim_items.item_ids is null then
@@ -88,6 +89,26 @@ begin
   -- An item that is deleted meanwhile fails the insert, and is not there the next time.
   for attempt in 1..100 loop
     begin
+      -- A claim follows its item from the moment others see it. Items without one are locked against change until then;
+      -- one that somebody is changing is left out.
+      possible := array(
+        select i.id
+          from (select distinct u.id from unnest(claim_items.item_ids) as u(id) order by u.id) as wanted
+          join public.work_items i on i.id = any (array[wanted.id])
+         where not exists (
+           select from public.work_claims k where k.item_id = i.id and k.work_type = claim_items.work_type)
+         order by i.id
+           for share of i skip locked);
+      if possible <> '{}' then
+        perform from public.work_workflows w
+         where w.id = any (array(
+                 select i.workflow_id from unnest(possible) as n(id) join public.work_items i on i.id = any (array[n.id])))
+         order by w.id for share;
+      end if;
+      possible := possible || array(
+        select u.id from unnest(claim_items.item_ids) as u(id)
+         where exists (
+           select from public.work_claims k where k.item_id = u.id and k.work_type = claim_items.work_type));
       with won as (
         insert into public.work_claims as c
           (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id,
@@ -95,13 +116,15 @@ begin
         select i.item_id, claim_items.work_type, 'claimed', i.priority, i.line, i.position, i.class_id, i.affinity,
                i.workflow_id, claim_items.worker_id, nextval('work.fence'), claim_items.request_id, clock_timestamp(),
                clock_timestamp() + make_interval(secs => coalesce(claim_items.ttl_seconds, rules.lease_seconds))
-          from (select distinct u.id from unnest(claim_items.item_ids) as u(id) order by u.id) as wanted
+          from (select distinct u.id from unnest(possible) as u(id) order by u.id) as wanted
           join work.places i on i.item_id = any (array[wanted.id])
          where (i.run_after is null or i.run_after <= moment)
            and (i.class_id = any (profile.class_ids)
              or (i.class_id = any (profile.yielded_class_ids)
-               -- Where it has no claim yet; a claim's own age is asked below.
-               and i.due_at <= moment - make_interval(secs => profile.yield_seconds)))
+               -- A claim's own age is asked below.
+               and (i.due_at <= moment - make_interval(secs => profile.yield_seconds)
+                 or exists (
+                   select from public.work_claims k where k.item_id = i.item_id and k.work_type = claim_items.work_type))))
         on conflict (item_id, work_type) do update
            set status = 'claimed',
                worker_id = excluded.worker_id,

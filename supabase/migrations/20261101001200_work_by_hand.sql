@@ -121,7 +121,7 @@ begin
       select o.item_id
         from (
           (select r.item_id from public.work_claims r
-            where r.work_type = cancel_items.work_type and r.status = 'ready'
+            where r.work_type = cancel_items.work_type and r.status = 'ready' and r.class_id > 0
             order by r.priority desc, r.line, r.position limit cancel_items.max_items)
           union all
           (select w.item_id from public.work_claims w
