@@ -25,6 +25,7 @@ import type {
 } from "./answers.ts";
 import { type OverviewRow, readOverview } from "./overview.ts";
 import type { Requirement } from "./requirement/requirement.ts";
+import { createLists, type Lists } from "./select/lists.ts";
 
 export type WorkClientOptions = {
   /** The project's address, as in the dashboard. */
@@ -48,7 +49,7 @@ type ClaimOptions = {
   requestId?: Maybe<string>;
 };
 
-export type WorkClient = {
+export type WorkClient = Lists & {
   /** Add items; their ids come in the order given. A repeated call with one request id adds nothing. */
   enqueueItems(items: readonly NewItem[], options?: { requestId?: Maybe<string> }): Promise<string[]>;
   defineWorkType(
@@ -167,6 +168,7 @@ export function createWorkClient({ url, key, fetch, retryForMs = 30_000 }: WorkC
     (await api.rpc(name, { ...args }, { retryForMs })) as T;
   const rows = async <T>(path: string): Promise<T[]> => (await api.get(path, { retryForMs })) as T[];
   return {
+    ...createLists(call),
     enqueueItems: (items, { requestId = randomUUID() } = {}) => call("enqueue_items", { items, request_id: requestId }),
     defineWorkType: (workType, rules = {}) =>
       call("define_work_type", {

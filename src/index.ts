@@ -7,3 +7,7 @@ export { matches } from "./requirement/judge.ts";
 export { parseRequirement } from "./requirement/parse.ts";
 export { RequirementError } from "./requirement/refusal.ts";
 export type { Comparable, Comparison, Condition, Requirement } from "./requirement/requirement.ts";
+export type { Lists, Page, PageOptions } from "./select/lists.ts";
+export { parseSelector, SelectorError } from "./select/parse.ts";
+export type { ClaimStatus, ListedClaim, ListedItem, ListedWorker } from "./select/rows.ts";
+export type { ClaimSelector, ItemSelector, WorkerSelector } from "./select/selector.ts";

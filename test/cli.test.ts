@@ -52,9 +52,8 @@ describe("without a project", () => {
   test("--help shows each command with an example", async () => {
     const { code, out } = await run(["--help"]);
     expect(code).toBe(0);
-    for (const name of [
-      ...["up", "down", "init", "attach", "types", "status", "watch", "explain", "match", "retry", "cancel", "demo"],
-    ]) {
+    const names = ["up", "down", "init", "attach", "types", "status", "watch", "items", "claims", "workers"];
+    for (const name of [...names, "explain", "match", "retry", "cancel", "demo"]) {
       expect(out).toMatch(new RegExp(`^  ${name} +\\S.*\\n +\\$ work-claims ${name}`, "m"));
     }
   });
@@ -82,6 +81,10 @@ describe("without a project", () => {
     { args: ["match", "[1]"], says: "the requirement is a JSON object" },
     { args: ["match", "{}", "--labels", "vip"], says: "--labels is no JSON: vip" },
     { args: ["watch", "--interval", "never"], says: "--interval is never" },
+    { args: ["items", "pool=", "--limit", "5"], says: "expected a value" },
+    { args: ["claims", "--limit", "0"], says: "--limit is 0" },
+    { args: ["workers", "--all", "--limit", "5"], says: "not both" },
+    { args: ["items", "a=1", "b=2"], says: "one selector" },
   ])("$args is typed wrongly: exit code 2", async ({ args, says }) => {
     const { code, err } = await run(args);
     expect(err).toContain(says);
@@ -257,6 +260,51 @@ test("status shows each work type and who works", async () => {
   expect(overview).toContainEqual(expect.objectContaining({ work_type: "weigh", ready: 0 }));
   expect(workers).toContainEqual(expect.objectContaining({ id: "scales-1" }));
   expect((await work("status")).out).toMatch(/^scales-1 +weigh/m);
+});
+
+describe("items, claims and workers", () => {
+  test("a list shows what fits, and as JSON a line a row", async () => {
+    await client.defineWorkType("carve");
+    const [id = ""] = await client.enqueueItems([{ payload: { wood: "oak" }, dedupe_key: "oak 1" }, {}]);
+    await client.claimItems([id], "carve", "carver-1");
+    expect((await work("claims", "work_type=carve,status=claimed")).out).toMatch(
+      new RegExp(`^${id} +carve +claimed +default`, "m"),
+    );
+    const { code, out } = await work("items", 'dedupe_key="oak 1",payload.wood=oak', "--json", "--payload");
+    expect(code).toBe(0);
+    expect(
+      out
+        .trim()
+        .split("\n")
+        .map((line) => JSON.parse(line)),
+    ).toMatchObject([{ id, payload: { wood: "oak" } }]);
+    expect((await work("claims", "work_type=nobody does this")).out).toBe("no claim fits work_type=nobody does this\n");
+  });
+
+  test("says that there are more than were asked for, and --all shows them", async () => {
+    await client.enqueueItems(Array.from({ length: 7 }, () => ({ priority: 77 })));
+    const some = await work("items", "priority=77", "--limit", "3", "--json");
+    expect([some.out.trim().split("\n").length, some.err]).toEqual([3, expect.stringContaining("there are more")]);
+    const all = await work("items", "priority=77", "--all", "--json");
+    expect([all.out.trim().split("\n").length, all.err]).toEqual([7, ""]);
+  });
+
+  test("workers shows who is free, and a name that plays with the terminal as plain text", async () => {
+    const id = "evil\u001b[2J\u009b31m\nrm -rf";
+    await client.registerWorker(id, crypto.randomUUID(), { capabilities: { gpu_memory_gb: 24 } });
+    const { out } = await work("workers", "free,capabilities.gpu_memory_gb>=20");
+    expect(out).toContain("evil\\u001b[2J\\u009b31m\\u000arm -rf  free");
+    const json = (await work("workers", "free,capabilities.gpu_memory_gb>=20", "--json")).out;
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be there
+    expect(json.trimEnd()).not.toMatch(/[\u0000-\u001f\u007f-\u009f]/);
+    expect(JSON.parse(json)).toMatchObject({ id });
+  });
+
+  test("a name that no row has is answered with those there are: exit code 2", async () => {
+    const { code, err } = await work("claims", "stauts=ready");
+    expect(err).toContain('selector is about "stauts"; a row here has affinity');
+    expect(code).toBe(2);
+  });
 });
 
 /** A work type with so many items of its own, all failed. */

@@ -149,6 +149,14 @@ describe("every function, through supabase-js and through plain fetch", () => {
     });
     expect(await send("would_match", { requires: { gpu: way } })).toMatchObject({ matching: 0 });
     expect(await send("prune_classes", {})).toBe(0);
+    expect(await send("list_items", { selector: { pool: table, source_key: "1" } })).toMatchObject({
+      rows: [{ source_key: "1" }],
+      next: null,
+    });
+    expect(await send("list_claims", { selector: { work_type: type, status: "succeeded" } })).toMatchObject({
+      rows: [{ worker_id: way }],
+    });
+    expect(await send("list_workers", { selector: { id: way, alive: true } })).toMatchObject({ rows: [{ holds: 1 }] });
     expect(await send("cancel_items", { work_type: type })).toBe(2);
     expect(await send("reap_expired_claims", {})).toBe(0);
     expect(await send("retire_worker", { worker_id: way })).toBe(true);

@@ -7,7 +7,7 @@ const api = [
   ...["detach_pool", "enqueue_items"],
   ...["enroll_pool", "explain_item", "extend_claims", "finish_and_claim", "prune_classes", "reap_expired_claims"],
   ...["register_worker", "release_claims_for_worker", "release_item", "release_items", "retire_worker", "retry_items"],
-  "would_match",
+  ...["list_claims", "list_items", "list_workers", "would_match"],
 ];
 const helpers = [
   ...["catch_up", "check_choice", "check_claim", "check_list", "check_name", "check_only", "check_outcomes"],
@@ -39,6 +39,10 @@ const helpers = [
 const inspection = [
   ...["explained_claim", "found_in_words", "match_report", "ready_lines", "report_in_words", "span_in_words"],
   "count_in_words",
+];
+const lists = [
+  ...["asked", "check_page", "columns_of", "exact_selector", "numbers_between", "one_of", "read_selector"],
+  ...["times_between", "value_of_kind"],
 ];
 const language = [
   ...["all_of", "any_of", "canonical_requirement", "check_requirement_size", "comparison", "compile_requirement"],
@@ -72,7 +76,10 @@ const expected: Record<string, string[]> = {
   "sequence work.profiles_id_seq": [],
   ...Object.fromEntries(api.map((name) => [`function public.${name}`, ["EXECUTE"]])),
   ...Object.fromEntries(
-    [...helpers, ...inspection, ...language, ...mirrors].map((name) => [`function work.${name}`, ["EXECUTE"]]),
+    [...helpers, ...inspection, ...language, ...lists, ...mirrors].map((name) => [
+      `function work.${name}`,
+      ["EXECUTE"],
+    ]),
   ),
   ...Object.fromEntries(triggers.map((name) => [`function work.${name}`, []])),
 };

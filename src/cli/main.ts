@@ -5,17 +5,20 @@ import { RequestError } from "../../workers/runtime/errors.ts";
 import { packageRoot } from "../stack/package-root.ts";
 import { attach } from "./attach.ts";
 import { cancel } from "./cancel.ts";
+import { claims } from "./claims.ts";
 import { type Command, exitCode, NoProject, WrongUsage } from "./command.ts";
 import { demo } from "./demo.ts";
 import { down } from "./down.ts";
 import { explain } from "./explain.ts";
 import { init } from "./init.ts";
+import { items } from "./items.ts";
 import { match } from "./match.ts";
 import { retry } from "./retry.ts";
 import { status } from "./status.ts";
 import { types } from "./types.ts";
 import { up } from "./up.ts";
 import { watch } from "./watch.ts";
+import { workers } from "./workers.ts";
 
 const commands: readonly Command[] = [
   up,
@@ -25,6 +28,9 @@ const commands: readonly Command[] = [
   types,
   status,
   watch,
+  items,
+  claims,
+  workers,
   explain,
   match,
   retry,

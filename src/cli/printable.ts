@@ -1,4 +1,7 @@
-/** A text from the database as a terminal may be given it: without the characters that would steer it. */
+/** What a terminal would act on instead of showing it: control characters, and those that turn text around. */
+const unseen = /[\p{Cc}\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+
+/** Text of strangers, as names and labels are, with such characters in their JSON spelling. */
 export function printable(text: string): string {
-  return text.replace(/\p{Cc}|\p{Bidi_Control}/gu, "\ufffd");
+  return text.replace(unseen, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

@@ -1,7 +1,9 @@
+import { printable } from "./printable.ts";
+
 /** Rows as a table of text: numbers to the right, a missing value as "–". */
 export function table(head: readonly string[], rows: readonly (readonly (string | number | null)[])[]): string {
   const shown = (cell: string | number | null | undefined): string =>
-    cell === null || cell === undefined ? "–" : String(cell);
+    cell === null || cell === undefined ? "–" : printable(String(cell));
   const widths = head.map((name, column) => Math.max(name.length, ...rows.map((row) => shown(row[column]).length)));
   const isNumeric = head.map((_, column) => rows.some((row) => typeof row[column] === "number"));
   const line = (cells: readonly (string | number | null)[]): string =>

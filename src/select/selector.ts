@@ -1,0 +1,65 @@
+import type { Comparable } from "../requirement/requirement.ts";
+import type { ListedClaim, ListedItem, ListedWorker } from "./rows.ts";
+
+/** What one name must be, said with operators; several of them must all hold. */
+export type Compared<Value> = {
+  readonly "=="?: Value;
+  readonly "!="?: Value;
+  readonly "<"?: Value;
+  readonly "<="?: Value;
+  readonly ">"?: Value;
+  readonly ">="?: Value;
+  readonly in?: readonly Value[];
+  readonly exists?: boolean;
+};
+
+/** A value stands for exactly that value. */
+export type Fitting<Value> = Value | Compared<Value>;
+
+/** Inside labels, capabilities and the like anything may stand; a list means all of it. */
+export type FittingAny = Fitting<Comparable> | readonly Comparable[];
+
+/** Conditions on the columns of a row, and on what is inside its objects: all of them must hold. */
+export type Selector<Columns, Objects extends string> = {
+  readonly [Name in keyof Columns]?: Fitting<Columns[Name]>;
+} & {
+  readonly [Name in `${Objects}.${string}`]?: FittingAny;
+} & {
+  readonly any?: readonly Selector<Columns, Objects>[];
+  readonly all?: readonly Selector<Columns, Objects>[];
+  readonly not?: Selector<Columns, Objects>;
+};
+
+/** A time as text, which may be "now", "yesterday" or "10 minutes ago", or as a date. */
+type Time = string | Date;
+
+/** The columns of a row as a selector names them: what they hold when they hold something. */
+type ColumnsOf<Row, Times extends keyof Row, Others> = {
+  [Name in Exclude<keyof Row, Others>]: Name extends Times ? Time : NonNullable<Row[Name]>;
+};
+
+export type ItemSelector = Selector<
+  ColumnsOf<ListedItem, "run_after" | "created_at", "labels" | "requires" | "payload">,
+  "labels" | "requires" | "payload"
+>;
+
+export type ClaimSelector = Selector<
+  ColumnsOf<ListedClaim, "due_at" | "claimed_at" | "expires_at" | "finished_at", "labels" | "requires" | "result">,
+  "labels" | "requires" | "result"
+>;
+
+export type WorkerSelector = Selector<
+  ColumnsOf<
+    ListedWorker,
+    "registered_at" | "last_seen_at" | "retired_at",
+    "work_types" | "exclusive" | "capabilities" | "accepts"
+  > & {
+    /** It does a work type of this pool, or any. */
+    pool: string;
+    /** It does this work type, or any. */
+    work_type: string;
+    /** One of the capabilities that it is exclusive about. */
+    exclusive: string;
+  },
+  "capabilities" | "accepts"
+>;
