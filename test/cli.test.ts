@@ -291,7 +291,7 @@ describe("items, claims and workers", () => {
 
   test("workers shows who is free, and a name that plays with the terminal as plain text", async () => {
     const id = "evil\u001b[2J\u009b31m\nrm -rf";
-    await client.registerWorker(id, crypto.randomUUID(), { capabilities: { gpu_memory_gb: 24 } });
+    await client.registerWorker(id, crypto.randomUUID(), { workTypes: ["carve"], capabilities: { gpu_memory_gb: 24 } });
     const { out } = await work("workers", "free,capabilities.gpu_memory_gb>=20");
     expect(out).toContain("evil\\u001b[2J\\u009b31m\\u000arm -rf  free");
     const json = (await work("workers", "free,capabilities.gpu_memory_gb>=20", "--json")).out;

@@ -1,3 +1,4 @@
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
@@ -339,11 +340,46 @@ describe("what is no selector is refused with its sentence:", () => {
     });
   });
 
+  test("in TypeScript a misspelt name, or a value of another kind, does not compile", async () => {
+    // @ts-expect-error there is no such column
+    await expect(client.claims({ stauts: "ready" })).rejects.toThrow();
+    // @ts-expect-error there is no such status
+    expect((await client.claims({ status: "redy" })).rows).toEqual([]);
+    // @ts-expect-error a number
+    await expect(client.items({ priority: { ">": "high" } })).rejects.toThrow();
+    // @ts-expect-error claims have no capabilities
+    await expect(client.claims({ "capabilities.gpu": "a100" })).rejects.toThrow();
+  });
+
   test("a page that is none", async () => {
     await expect(client.items({}, { limit: 0 })).rejects.toMatchObject({ code: "PT400" });
     await expect(client.items({}, { limit: 1001 })).rejects.toMatchObject({ code: "PT400" });
     await expect(client.items({}, { after: { seq: "x" } })).rejects.toMatchObject({ code: "PT400" });
     await expect(client.claims({}, { after: "x" })).rejects.toMatchObject({ code: "PT400" });
+  });
+});
+
+describe("the page on lists has examples that run:", async () => {
+  const page = await readFile(join(import.meta.dirname, "..", "docs", "lists.md"), "utf8");
+  const commands = [...page.matchAll(/^\| `(items|claims|workers) '(.*)'` \|/gm)].map((match) => [
+    match[1] as "items" | "claims" | "workers",
+    (match[2] as string).replaceAll("\\|", "|"),
+  ]);
+  const pairs = [...page.matchAll(/^\| `([^`]+)` \| `(\{[^`]+\})` \|/gm)].map((match) =>
+    [match[1], match[2]].map((text) => (text as string).replaceAll("\\|", "|")),
+  );
+
+  test.each(commands)("%s %s", async (list, text) => {
+    expect((await client[list as "items"](parseSelector(text as string) as ItemSelector)).rows).toBeInstanceOf(Array);
+  });
+
+  test.each(pairs)("%s and %s find the same", async (text, object) => {
+    const find = (selector: object) => (object?.includes("labels") ? client.items(selector) : client.claims(selector));
+    expect(await find(parseSelector(text as string))).toEqual(await find(JSON.parse(object as string)));
+  });
+
+  test("enough of them", () => {
+    expect([commands.length, pairs.length]).toEqual([14, 7]);
   });
 });
 
