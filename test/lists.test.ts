@@ -469,8 +469,8 @@ test("a list finds what the judge of requirements finds, row by row", async () =
   }
 });
 
-describe("a page reads little of a large table:", async () => {
-  const { sql, owner: theirs } = await openDatabase();
+describe.each([17, 15] as const)("on Postgres %s a page reads little of a large table:", async (version) => {
+  const { sql, owner: theirs } = await openDatabase({ version });
   await call(sql, "define_work_type", { work_type: "t", pool: "default" });
   await call(sql, "enqueue_items", {
     items: Array.from({ length: 40 }, (_, n) => ({
