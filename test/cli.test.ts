@@ -436,7 +436,7 @@ describe("explain and match", () => {
   test("names that would steer a terminal are made harmless", async () => {
     await client.registerWorker("evil\u001b[2J\u202e", crypto.randomUUID(), { workTypes: ["steer"] });
     const { out } = await work("match", "{}", "--type", "steer");
-    expect(out).toContain("can run it: evil\ufffd[2J\ufffd\n");
+    expect(out).toContain("can run it: evil\\u001b[2J\\u202e\n");
   });
 });
 
