@@ -192,7 +192,8 @@ declare
   profile work.profiles;
 begin
   profile := work.catch_up(worker_id, work_types, '{}');
-  if cardinality(work_types) = 1 and cardinality(profile.class_ids) = 1 and profile.yielded_class_ids = '{}'
+  -- An array may begin anywhere: the only element of another kind of array is left to the general way.
+  if cardinality(work_types) = 1 and work_types[1] is not null and cardinality(profile.class_ids) = 1 and profile.yielded_class_ids = '{}'
     and coalesce(warm, '{}') = '{}' and "only" is null then
     return work.take_line(work_types[1], profile.class_ids[1], worker_id, max_items, ttl_seconds, request_id);
   end if;
