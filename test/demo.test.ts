@@ -1,10 +1,7 @@
-import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { type Check, isExactlyOnce } from "../src/demo/record.ts";
 import { checkedLines, takenBackLines } from "../src/demo/report.ts";
-import { packageRoot } from "../src/stack/package-root.ts";
+import { isAlive, runDemo, workersOf } from "./demo-runs.ts";
 
 const good: Check = { texts: 300, succeeded: 300, done_once: 300, by_the_last_holder: 300, right_results: 300 };
 
@@ -28,43 +25,9 @@ test("what was taken back says from whom, who did it and when", () => {
   expect(takenBackLines([])).toEqual(["nothing was taken back"]);
 });
 
-/** Runs the demo; once `isTime` says so of its output, sends the signal. */
-function runDemo(send?: { signal: NodeJS.Signals; isTime: (out: string) => boolean }) {
-  const child = spawn(process.execPath, [join(packageRoot(), "dist", "src", "cli", "main.js"), "demo"], {
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  let out = "";
-  let isSent = false;
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding("utf8").on("data", (chunk: string) => {
-      out += chunk;
-      if (!send || isSent || !send.isTime(out)) return;
-      isSent = true;
-      child.kill(send.signal);
-    });
-  }
-  return new Promise<{ code: number | null; out: string }>((resolve) => {
-    child.once("close", (code) => resolve({ code, out }));
-  });
-}
-
-function workersOf(out: string): number[] {
-  return [...out.matchAll(/\(pid (\d+)\)/g)].map((match) => Number(match[1]));
-}
-
-/** Zombies count as gone: whoever inherits them may not fetch them. */
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
-  } catch {
-    return false;
-  }
-}
-
 describe("the demo", () => {
   test("does every row once though a worker is killed, and leaves nothing running", async () => {
-    const { code, out } = await runDemo();
+    const { code, out } = await runDemo([]);
     expect(out).toMatch(/killed node-\d \(pid \d+\) with SIGKILL while it held [1-4] texts/);
     expect(out).toMatch(/^text \d+: taken back from node-\d; /m);
     expect(out).toMatch(/^deno-1 +Deno +[1-9]/m);
@@ -76,7 +39,7 @@ describe("the demo", () => {
   test.each(["SIGINT", "SIGTERM"] as const)(
     "ends at %s, and leaves nothing running",
     async (signal) => {
-      const { code, out } = await runDemo({ signal, isTime: (soFar) => soFar.includes("started node-1") });
+      const { code, out } = await runDemo([], { signal, isTime: (soFar) => soFar.includes("started node-1") });
       expect(code).toBe(130);
       expect(workersOf(out)).toHaveLength(4);
       expect(workersOf(out).filter(isAlive)).toEqual([]);
@@ -85,7 +48,7 @@ describe("the demo", () => {
   );
 
   test("killed with SIGKILL, takes its workers along", async () => {
-    const { out } = await runDemo({ signal: "SIGKILL", isTime: (soFar) => soFar.includes("started node-1") });
+    const { out } = await runDemo([], { signal: "SIGKILL", isTime: (soFar) => soFar.includes("started node-1") });
     await expect.poll(() => workersOf(out).filter(isAlive), { timeout: 30_000 }).toEqual([]);
   }, 60_000);
 });

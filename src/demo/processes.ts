@@ -18,8 +18,8 @@ export function denoProgram(): string | undefined {
   return program && existsSync(program) ? program : undefined;
 }
 
-function commandOf(host: Host): [string, string[]] {
-  if (host === "node") return [process.execPath, [join(packageRoot(), "dist", "workers", "demo.js")]];
+function commandOf(host: Host, script: string): [string, string[]] {
+  if (host === "node") return [process.execPath, [join(packageRoot(), "dist", "workers", `${script}.js`)]];
   // The worker needs nothing but its script, the network and its environment; --no-config keeps the package's out of it.
   return [
     denoProgram() ?? "deno",
@@ -31,19 +31,20 @@ function commandOf(host: Host): [string, string[]] {
       "--allow-net",
       "--allow-env",
       "--allow-sys",
-      join(packageRoot(), "workers", "demo.ts"),
+      join(packageRoot(), "workers", `${script}.ts`),
     ],
   ];
 }
 
-/** Starts a real worker process, one that cannot outlive the demo. What it complains about goes to `told`, line by line. */
+/** Starts a script of workers/ as a real process, one that cannot outlive the demo. What it complains about goes to `told`, line by line. */
 export function startWorker(
   name: string,
   host: Host,
+  script: string,
   environment: WorkerEnvironment,
   told: (line: string) => void,
 ): DemoWorker {
-  const [file, args] = commandOf(host);
+  const [file, args] = commandOf(host, script);
   const inherited = Object.entries(process.env).filter((entry): entry is [string, string] => entry[1] !== undefined);
   const server = startServer({
     file,

@@ -2,7 +2,7 @@ import type { Sql } from "postgres";
 import { table } from "../cli/table.ts";
 import type { Stack } from "../stack/stack.ts";
 import type { DemoWorker } from "./processes.ts";
-import { type Check, checkSql, isExactlyOnce, type TakenBack } from "./record.ts";
+import { type Check, isExactlyOnce, type TakenBack } from "./record.ts";
 
 /** Who did what. */
 export async function workersTable(
@@ -42,19 +42,12 @@ export function checkedLines(found: Check): string[] {
 }
 
 /** For whoever wants to look around. */
-export function lookAtItLines(stack: Stack): string[] {
+export function lookAtItLines(stack: Stack, statements: readonly string[]): string[] {
   return [
     "",
     "the stack stays up. Look at it:",
     `  $ psql ${stack.dbUrl}`,
-    "    select * from work_overview;",
-    "    select * from work_events;",
-    "    select worker_id, count(*) from demo_log group by worker_id;",
-    ...checkSql
-      .split("\n")
-      .filter(Boolean)
-      .map((line) => `    ${line}`)
-      .map((line, at, all) => (at === all.length - 1 ? `${line};` : line)),
+    ...statements.flatMap((statement) => statement.split("\n")).map((line) => `    ${line}`),
     `  $ npx work-claims status --url ${stack.url} --key ${stack.secretKey}`,
     "and end it with Ctrl-C here, or from anywhere with:",
     `  $ npx work-claims down --data ${stack.dataDir}`,
