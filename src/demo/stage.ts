@@ -80,7 +80,7 @@ export async function stage(
   }
 }
 
-/** As it is told in the list of those that were started. */
+/** Their names and process ids, for whoever wants to kill one. */
 export function startedLine(workers: readonly DemoWorker[]): string {
   return `✓ started ${workers.map(({ name, process }) => `${name} (pid ${process.pid})`).join(", ")}\n`;
 }
