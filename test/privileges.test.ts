@@ -20,7 +20,15 @@ const helpers = [
     "classes_of",
     "close_claims",
   ],
-  ...["intern_classes", "intern_workflows", "is_repeated", "judged_profile", "max_crashes", "mirror_rows"],
+  ...[
+    "gather_lines",
+    "intern_classes",
+    "intern_workflows",
+    "is_repeated",
+    "judged_profile",
+    "max_crashes",
+    "mirror_rows",
+  ],
   ...["number_classes", "payload_of", "pool_lock_key", "pool_of", "profile_of", "reap", "refuse", "row_as_json"],
   ...[
     "saw_worker",

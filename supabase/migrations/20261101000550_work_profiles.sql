@@ -147,7 +147,7 @@ begin
     into profile.class_ids, profile.yielded_class_ids, profile.judged_through
     from fresh f;
   profile.class_bits := null;
-  if cardinality(profile.class_ids) > 8 and cardinality(profile.class_ids) * 32 > profile.judged_through then
+  if cardinality(profile.class_ids) > 100 and cardinality(profile.class_ids) * 8 > profile.judged_through then
     select string_agg(repeat('0', m.id - m.before - 1) || '1', '' order by m.id)::varbit into profile.class_bits
       from (select u.id, coalesce(lag(u.id) over (order by u.id), -1) as before
               from (select distinct c.id from unnest(profile.class_ids) as c(id)) as u) as m;

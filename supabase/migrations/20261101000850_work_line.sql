@@ -116,8 +116,8 @@ begin
              where r.work_type = (select t.name from public.work_types t where t.name = walk_lines.work_type and not t.paused)
                and r.status = 'ready' and r.class_id > 0
              order by r.priority desc, r.line, r.position
-             -- Of thirty-two rows one is the worker's own, or more, and others hold some of those.
-             limit walk_lines.max_items * 64 + 64) as w
+             -- Of eight rows one is the worker's own, or more, and others hold some of those.
+             limit walk_lines.max_items * 16 + 64) as w
       join public.work_claims c on c.ctid = w.row_id
      where case when w.class_id < length(walk_lines.matched) then get_bit(walk_lines.matched, w.class_id) = 1 end
        and c.status is not distinct from 'ready' and c.class_id is not distinct from w.class_id
@@ -129,6 +129,69 @@ $$;
 comment on function work.walk_lines is 'The first rows of one work type that a worker may take, locked.';
 revoke execute on function work.walk_lines from public, anon, authenticated;
 grant execute on function work.walk_lines to service_role;
+
+-- The first rows of several lines, in exact order: at least so many, if the guess is good. A few lines are read to guess
+-- how far back in line that is; then each line is asked for what it has up to there, which is little. All of them have the
+-- highest priority that is ready at all; nothing where no line has such a row.
+create or replace function work.gather_lines(
+  work_types text[], class_ids integer[], wanted integer, out row_ids tid[], out row_classes integer[])
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  top integer;
+  sampled integer := 4;
+  first_line bigint;
+  last_line bigint;
+  seen integer;
+  bound bigint;
+begin
+  select max(f.priority) into top
+    from unnest(gather_lines.work_types) as t(name)
+   cross join lateral (
+     select c.priority from public.work_claims c
+      where c.work_type = t.name and c.status = 'ready' and c.class_id > 0
+      order by c.priority desc, c.line, c.position
+      limit 1) as f;
+  select min(s.line), max(s.line), count(*) into first_line, last_line, seen
+    from (
+      select r.line
+        from (select gather_lines.class_ids[1 + floor(random() * cardinality(gather_lines.class_ids))::integer] as id
+                from generate_series(1, sampled)) as k
+       cross join unnest(gather_lines.work_types) as t(name)
+       cross join lateral (
+         select c.line, c.position from public.work_claims c
+          where c.class_id = k.id and c.work_type = t.name and c.status = 'ready' and c.priority = top
+          order by c.line, c.position
+          limit gather_lines.wanted / sampled + 2) as r
+       order by r.line, r.position
+       limit gather_lines.wanted) as s;
+  if seen < 2 then
+    return;
+  end if;
+  -- Half as far again as what is wanted should reach, if the other lines are as full.
+  bound := first_line + (last_line - first_line) * 1.5 * gather_lines.wanted / seen
+    * least(1, sampled::numeric / cardinality(gather_lines.class_ids));
+  select array_agg(g.row_id order by g.line, g.position), array_agg(g.class_id order by g.line, g.position)
+    into row_ids, row_classes
+    from (
+      select r.*
+        from unnest(gather_lines.class_ids) as k(id)
+       cross join unnest(gather_lines.work_types) as t(name)
+       cross join lateral (
+         select c.ctid as row_id, c.class_id, c.line, c.position from public.work_claims c
+          where c.class_id = k.id and c.work_type = t.name and c.status = 'ready' and c.priority = top and c.line <= bound
+          order by c.line, c.position
+          limit gather_lines.wanted) as r
+       order by r.line, r.position
+       limit gather_lines.wanted
+    ) as g;
+end
+$$;
+comment on function work.gather_lines is 'The first rows of several lines, in exact order: about so many.';
+revoke execute on function work.gather_lines from public, anon, authenticated;
+grant execute on function work.gather_lines to service_role;
 
 -- Claim the first of several lines, in exact order. Each line is asked for its first row; only the lines with the best
 -- first rows can have what comes next, and of these some rows are read. What goes before all that was not read is
@@ -167,6 +230,7 @@ declare
   answer json;
   left_to_win integer := take_merged.max_items;
   is_warmed boolean := coalesce(cardinality(take_merged.warm), 0) > 0;
+  is_plain boolean := profile.yielded_class_ids = '{}' and "only" is null and not is_warmed;
 begin
   open_types := array(
     select t.name from public.work_types t
@@ -188,10 +252,9 @@ begin
     end if;
   end if;
 
-  -- Where the classes that it matches are a good share of all: walk, and look line by line for what is lacking. The
-  -- concatenation unpacks what was stored compressed, once and not for each row.
-  if cardinality(class_ids) > 100 and profile.class_bits is not null and cardinality(open_types) = 1 and yielded_class_ids = '{}'
-    and "only" is null and not is_warmed then
+  -- Where the classes that it matches are a good share of all: walk. The concatenation unpacks what was stored
+  -- compressed, once and not for each row.
+  if is_plain and profile.class_bits is not null and cardinality(open_types) = 1 then
     found := work.walk_lines(open_types[1], profile.class_bits || B'', left_to_win);
     if found.row_ids is not null then
       answer := work.take_rows(
@@ -201,7 +264,20 @@ begin
   end if;
 
   -- Others may hold the first rows at this moment: some more are read than are asked for.
-  breadth := left_to_win + least(left_to_win, 10) + 4;
+  breadth := left_to_win + least(left_to_win * 3, 60) + 4;
+  if is_plain and left_to_win > 0 and cardinality(open_types) * cardinality(class_ids) > 2 then
+    found := work.gather_lines(open_types, class_ids, breadth);
+    if found.row_ids is not null then
+      part := work.take_rows(
+        found.row_ids, found.row_classes, take_merged.worker_id, left_to_win, take_merged.ttl_seconds, take_merged.request_id);
+      if part is not null then
+        answer := case when answer is null then part else (answer::jsonb || part::jsonb)::json end;
+        left_to_win := left_to_win - json_array_length(part);
+      end if;
+    end if;
+  end if;
+
+  -- What is lacking is looked for line by line.
   while left_to_win > 0 and reach <= 65536 loop
     -- One line more than is read: its first row is where the others end.
     select count(*), (array_agg(h.work_type order by h.n))[1:breadth], (array_agg(h.class_id order by h.n))[1:breadth],
