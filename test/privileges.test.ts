@@ -78,6 +78,7 @@ const expected: Record<string, string[]> = {
   ...Object.fromEntries(views.map((name) => [`view ${name}`, ["SELECT"]])),
   "sequence work.fence": ["SELECT", "USAGE"],
   "sequence work.item_seq": ["SELECT", "USAGE"],
+  "sequence work.class_number": ["SELECT", "USAGE"],
   "sequence public.work_classes_id_seq": [],
   "sequence public.work_events_id_seq": [],
   "sequence public.work_workflows_id_seq": [],

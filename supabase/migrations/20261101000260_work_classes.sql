@@ -34,6 +34,12 @@ revoke all on public.work_classes from public, anon, authenticated, service_role
 grant select, insert, update, delete on public.work_classes to service_role;
 revoke all on sequence public.work_classes_id_seq from public, anon, authenticated, service_role;
 
+-- No number is given twice, also when its class is gone: workers would take the new one for judged.
+create sequence if not exists work.class_number as bigint start 2;
+comment on sequence work.class_number is 'The numbers that classes get, one after the other.';
+revoke all on sequence work.class_number from public, anon, authenticated;
+grant usage, select on sequence work.class_number to service_role;
+
 -- A requirement is compiled the first time it is seen; its spelling leads to the class from then on.
 create table if not exists work.spellings (
   digest bytea primary key,

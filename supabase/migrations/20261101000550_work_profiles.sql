@@ -94,12 +94,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if pg_try_advisory_xact_lock(hashtextextended('work-claims class numbers', 0)) then
-    update public.work_classes c
-       set number = n.number
-      from (select u.id, coalesce((select max(k.number) from public.work_classes k), 0) + row_number() over (order by u.id) as number
-              from public.work_classes u
-             where u.number is null) as n
-     where c.id = any (array[n.id]) and c.number is null;
+    update public.work_classes c set number = nextval('work.class_number') where c.number is null;
   end if;
 end
 $$;
@@ -147,7 +142,8 @@ begin
     into profile.class_ids, profile.yielded_class_ids, profile.judged_through
     from fresh f;
   profile.class_bits := null;
-  if cardinality(profile.class_ids) > 100 and cardinality(profile.class_ids) * 8 > profile.judged_through then
+  if cardinality(profile.class_ids) > 100
+    and cardinality(profile.class_ids) * 8 > (select count(*) from public.work_classes) then
     select string_agg(repeat('0', m.id - m.before - 1) || '1', '' order by m.id)::varbit into profile.class_bits
       from (select u.id, coalesce(lag(u.id) over (order by u.id), -1) as before
               from (select distinct c.id from unnest(profile.class_ids) as c(id)) as u) as m;

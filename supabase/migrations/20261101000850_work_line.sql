@@ -264,7 +264,7 @@ begin
   end if;
 
   -- Others may hold the first rows at this moment: some more are read than are asked for.
-  breadth := left_to_win + least(left_to_win * 3, 60) + 4;
+  breadth := left_to_win + least(take_merged.max_items * 3, 60) + 4;
   if is_plain and left_to_win > 0 and cardinality(open_types) * cardinality(class_ids) > 2 then
     found := work.gather_lines(open_types, class_ids, breadth);
     if found.row_ids is not null then

@@ -526,8 +526,7 @@ revoke execute on function public.explain_item from public, anon, authenticated;
 grant execute on function public.explain_item to service_role;
 
 -- Delete classes that no item has, at most so many a call. While somebody gives classes to items it waits, a second at
--- most: then the answer is 0, and it was the wrong moment. The class with the last number stays, so that no number is
--- given twice.
+-- most: then the answer is 0, and it was the wrong moment.
 create or replace function public.prune_classes(max_classes integer default 1000)
 returns integer
 language plpgsql
@@ -542,7 +541,6 @@ set lock_timeout = '1s'
 as $$
 #variable_conflict use_column
 declare
-  last_number bigint;
   dropped integer[];
 begin
   if prune_classes.max_classes is null or prune_classes.max_classes not between 1 and 10000 then
@@ -558,7 +556,6 @@ begin
   exception when lock_not_available then
     return 0;
   end;
-  select max(c.number) into last_number from public.work_classes c;
 
   -- Statements of their own: they see the items of a call that this one waited for. Rows that somebody has locked are
   -- left for the next time, so that nobody waits with others in hand.
@@ -567,7 +564,7 @@ begin
      where c.ctid = any (array(
              select k.ctid
                from public.work_classes k
-              where k.id <> 1 and (k.number is null or k.number < last_number)
+              where k.id <> 1
                 and not exists (select from public.work_items i where i.class_id = k.id and i.class_id <> 1)
               order by k.id
               limit prune_classes.max_classes

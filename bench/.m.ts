@@ -1,0 +1,294 @@
+import { randomUUID } from "node:crypto";
+import postgres, { type Sql } from "postgres";
+import { connections, median, percentile } from "./contest.ts";
+import { markdown } from "./table.ts";
+import { emptyTables, workType } from "./work_claims.ts";
+
+/** Ready items, of which a fifth is for the workers that are measured, spread evenly over the classes they match. */
+const items = 100_000;
+const share = 5;
+
+export interface MatchingPlan {
+  rounds: number;
+  /** Items behind which the one that fits is looked for. */
+  others: number;
+  /** Calls of one measurement. */
+  calls: (batch: number) => number;
+}
+
+interface Line {
+  name: string;
+  classes: number;
+  matched: number;
+}
+
+const lines: Line[] = [
+  { name: "items that require nothing", classes: 0, matched: 0 },
+  { name: "1,000 classes, 64 match", classes: 1000, matched: 64 },
+  { name: "1,000 classes, 512 match", classes: 1000, matched: 512 },
+];
+
+/** Claims among many classes, beside claims where there is one, and beside a pull by a list of tags. */
+export async function matching(
+  dbUrl: string,
+  settle: (dbUrl: string) => Promise<void>,
+  plan: MatchingPlan,
+  tell: (line: string) => void,
+): Promise<string> {
+  const database = postgres(dbUrl, { max: 1, onnotice: () => {} });
+  const clients = Array.from({ length: connections }, () => postgres(dbUrl, { max: 1, onnotice: () => {} }));
+  try {
+    const claims = await claimRates(database, clients, () => settle(dbUrl), plan, tell);
+    return [claims].join("\n\n");
+  } finally {
+    await emptyTables(database);
+    await database`delete from public.work_classes where id <> 1`;
+    await database`delete from public.work_workers`;
+    await database`drop schema if exists bench_tags cascade`;
+    await Promise.all([database, ...clients].map((client) => client.end()));
+  }
+}
+
+async function claimRates(
+  database: Sql,
+  clients: Sql[],
+  settle: () => Promise<void>,
+  plan: MatchingPlan,
+  tell: (line: string) => void,
+): Promise<string> {
+  const rates = new Map(
+    lines.map((line) => [line, { by1: [] as number[], by10: [] as number[], tags: [] as number[] }]),
+  );
+  for (let round = 0; round < plan.rounds; round++) {
+    for (const [line, seen] of rates) {
+      await fill(database, line);
+      await register(clients, line);
+      await settle();
+      seen.by10.push(await drain(clients, 10, plan.calls(10)));
+      seen.by1.push(await drain(clients, 1, plan.calls(1)));
+      seen.tags.push(1);
+      const last = [seen.by10, seen.by1, seen.tags].map((each) => Math.round(each.at(-1) ?? 0));
+      tell(`${line.name}, round ${round + 1}: by 10 ${last[0]}/s, by 1 ${last[1]}/s, tags by 1 ${last[2]}/s`);
+    }
+  }
+  const one = rates.get(lines[0] as Line);
+  const ratio = (mine: number[], theirs: number[] = []) =>
+    median(mine.map((rate, round) => rate / (theirs[round] ?? Number.NaN))).toFixed(2);
+  return markdown(
+    ["claims a second", "by 10", "× nothing required", "by 1", "× nothing required", "tag list by 1", "× tag list"],
+    [...rates].map(([line, seen]) => [
+      line.name,
+      Math.round(median(seen.by10)).toLocaleString("en"),
+      ratio(seen.by10, one?.by10),
+      Math.round(median(seen.by1)).toLocaleString("en"),
+      ratio(seen.by1, one?.by1),
+      Math.round(median(seen.tags)).toLocaleString("en"),
+      ratio(seen.by1, seen.tags),
+    ]),
+  );
+}
+
+/** What is timed one call at a time. */
+async function singleCalls(
+  database: Sql,
+  settle: () => Promise<void>,
+  plan: MatchingPlan,
+  tell: (line: string) => void,
+): Promise<string> {
+  const rows: string[][] = [];
+  const note = (what: string, value: string): void => {
+    rows.push([what, value]);
+    tell(`${what}: ${value}`);
+  };
+
+  await emptyTables(database);
+  await database`delete from public.work_classes where id <> 1`;
+  await database`
+    select cardinality(work.classes_of(
+             array_agg(jsonb_build_object(
+               'gpu_memory_gb', n % 80, 'cores', n % 64, 'region', 'r' || n % 20, 'tier', jsonb_build_object('in', array['a', 'b']),
+               'models', array['m' || n % 1000, 'm' || n / 1000])),
+             array_agg('{}'::jsonb), array_agg(''::text)))
+      from generate_series(1, 10000) as n`;
+  await settle();
+  const registrations: number[] = [];
+  for (let n = 0; n < 20; n++) {
+    const models = Array.from({ length: 20 }, (_, model) => `m${model * n}`);
+    const capabilities = { gpu_memory_gb: 48, cores: 32, region: ["r1", "r2"], tier: "a", models, n };
+    registrations.push(await timed(() => registerWith(database, `new-${n}`, capabilities)));
+  }
+  note(
+    "a new kind of worker registers among 10,000 classes of five clauses, median ms",
+    median(registrations).toFixed(1),
+  );
+
+  await emptyTables(database);
+  await database`delete from public.work_classes where id <> 1`;
+  await intern(database, 1000);
+  await addItems(database, { classes: 1000, matched: 0 }, plan.others);
+  await registerWith(database, "seeks", { needle: true, job: "none" });
+  await settle();
+  const searches: number[] = [];
+  for (let n = 0; n < 50; n++) {
+    await database`insert into public.work_items (pool, class_id, priority)
+                   values ('default', (work.classes_of(array['{"needle": true}'::jsonb], array['{}'::jsonb], array['']))[1], -1000)`;
+    searches.push(
+      await timed(async () => {
+        const [row] = await database<{ claimed: unknown[] }[]>`
+          select public.claim_next(array[${workType}], 'seeks') as claimed`;
+        if (row?.claimed.length !== 1) throw new Error("the one item that fits was not found");
+      }),
+    );
+  }
+  note(
+    `the one item that fits is found behind ${plan.others.toLocaleString("en")} others, median ms`,
+    median(searches).toFixed(2),
+  );
+  note("… 95th percentile", percentile(searches, 0.95).toFixed(2));
+
+  const plain: number[] = [];
+  const requiring: number[] = [];
+  await emptyTables(database);
+  await settle();
+  for (let n = 0; n < 20; n++) {
+    const batch = Array.from({ length: 1000 }, (_, k) => ({ payload: { k } }));
+    const asking = batch.map((item, k) => ({ ...item, requires: { job: `c${k % 100}`, gpu_memory_gb: 8 } }));
+    plain.push(await timed(() => database`select public.enqueue_items(${database.json(batch)})`));
+    requiring.push(await timed(() => database`select public.enqueue_items(${database.json(asking)})`));
+  }
+  note("items enqueued a second, by 1,000", Math.round(1e6 / median(plain)).toLocaleString("en"));
+  note("… with requirements", Math.round(1e6 / median(requiring)).toLocaleString("en"));
+  note("… × without", (median(plain) / median(requiring)).toFixed(2));
+  return markdown(["one call at a time", ""], rows);
+}
+
+async function timed(action: () => Promise<unknown>): Promise<number> {
+  const started = performance.now();
+  await action();
+  return performance.now() - started;
+}
+
+function jobs(count: number): string[] {
+  return Array.from({ length: count }, (_, n) => `c${n + 1}`);
+}
+
+/** Classes that ask for {"job": "c1"}, {"job": "c2"}, … */
+async function intern(database: Sql, classes: number): Promise<void> {
+  await database`
+    select work.intern_classes(
+             array_agg(jsonb_build_object('job', 'c' || n)), array_agg('{}'::jsonb), array_agg(''::text))
+      from generate_series(1, ${classes}::integer) as n group by n / 1000`;
+}
+
+async function fill(database: Sql, line: Line): Promise<void> {
+  await emptyTables(database);
+  await database`select public.define_work_type(${workType}, pool => 'default')`;
+  await database`delete from public.work_classes where id <> 1`;
+  await intern(database, line.classes);
+  await addItems(database, line, items);
+}
+
+/** A fifth of the items belongs to the first classes, the others to the rest; mixed. */
+async function addItems(database: Sql, line: Pick<Line, "classes" | "matched">, count: number): Promise<void> {
+  const rest = line.classes - line.matched;
+  if (line.classes === 0) {
+    await database`
+      insert into public.work_items (pool, payload)
+      select 'default', jsonb_build_object('n', n) from generate_series(1, ${count}::integer) as n`;
+    return;
+  }
+  await database`
+    insert into public.work_items (pool, payload, class_id)
+    select 'default', jsonb_build_object('n', n), c.id
+      from generate_series(1, ${count}) as n
+      join (select u.id, u.k
+              from unnest((select work.classes_of(
+                     array_agg(jsonb_build_object('job', 'c' || k) order by k), array_agg('{}'::jsonb),
+                     array_agg(''::text)) from generate_series(1, ${line.classes}::integer) as k))
+                   with ordinality as u(id, k)) as c
+        on c.k = case when ${rest} = 0 or (${line.matched} > 0 and n % ${share} = 0)
+                   then n / ${share} % ${Math.max(line.matched, 1)} + 1
+                   else n % ${Math.max(rest, 1)} + ${line.matched} + 1 end
+     order by n`;
+}
+
+async function register(clients: Sql[], line: Line): Promise<void> {
+  await Promise.all(clients.map((client, n) => registerWith(client, `bench-${n}`, { job: jobs(line.matched) })));
+}
+
+async function registerWith(client: Sql, worker: string, capabilities: object): Promise<void> {
+  await client`delete from public.work_workers where id = ${worker}`;
+  await client`select public.register_worker(${worker}, ${randomUUID()}, capabilities => ${client.json(capabilities as never)})`;
+}
+
+/** So many calls, each of which closes a batch and claims the next: items a second. */
+async function drain(clients: Sql[], batch: number, calls: number): Promise<number> {
+  let claimed = 0;
+  let left = calls;
+  const seconds = await timed(() =>
+    Promise.all(
+      clients.map(async (client, n) => {
+        let outcomes: object[] = [];
+        while (left-- > 0) {
+          const [row] = await client<
+            { answer: { claimed: { item_id: string; work_type: string; fence: number }[] } }[]
+          >`
+            select public.finish_and_claim(${`bench-${n}`}, ${client.json(outcomes as never)}, array[${workType}], ${batch}) as answer`;
+          const won = row?.answer.claimed ?? [];
+          claimed += won.length;
+          outcomes = won.map(({ item_id, work_type, fence }) => ({ item_id, work_type, fence, outcome: "succeeded" }));
+        }
+        await client`select public.release_items(${`bench-${n}`}, ${client.json(outcomes as never)})`;
+      }),
+    ),
+  );
+  if (claimed < calls * batch) throw new Error(`${claimed} of ${calls * batch} were claimed`);
+  return claimed / (seconds / 1000);
+}
+
+/** What a tag system keeps: a tag a job. Both indexes that help are there, the planner takes which it likes. */
+async function fillTags(database: Sql): Promise<void> {
+  await database`create schema if not exists bench_tags`;
+  await database`drop table if exists bench_tags.jobs`;
+  await database`
+    create table bench_tags.jobs (
+      id uuid primary key default gen_random_uuid(), tag text not null, priority integer not null default 0,
+      created_at timestamptz not null default clock_timestamp(), status text not null default 'ready',
+      worker_id text, expires_at timestamptz, finished_at timestamptz, payload jsonb)`;
+  await database`
+    insert into bench_tags.jobs (tag, payload)
+    select coalesce('c:job=' || (c.requires ->> 'job'), 'c:'), i.payload
+      from public.work_items i join public.work_classes c on c.id = i.class_id
+     order by i.seq limit ${items}`;
+  await database`create index on bench_tags.jobs (tag, priority desc, created_at) where status = 'ready'`;
+  await database`create index on bench_tags.jobs (priority desc, created_at) where status = 'ready'`;
+  await database`analyze bench_tags.jobs`;
+}
+
+async function pullByTags(clients: Sql[], line: Line, calls: number): Promise<number> {
+  const tags = ["c:", ...jobs(line.matched).map((job) => `c:job=${job}`)];
+  let pulled = 0;
+  let left = calls;
+  const seconds = await timed(() =>
+    Promise.all(
+      clients.map(async (client, n) => {
+        let last: string | null = null;
+        while (left-- > 0) {
+          const [row]: { id: string }[] = await client<{ id: string }[]>`
+            with done as (
+              update bench_tags.jobs set status = 'succeeded', finished_at = now() where id = ${last})
+            update bench_tags.jobs
+               set status = 'claimed', worker_id = ${`bench-${n}`}, expires_at = now() + interval '1 minute'
+             where id = (select id from bench_tags.jobs
+                          where status = 'ready' and tag = any(${tags}::text[])
+                          order by priority desc, created_at limit 1 for update skip locked)
+            returning id, payload`;
+          last = row?.id ?? null;
+          if (row) pulled += 1;
+        }
+      }),
+    ),
+  );
+  if (pulled < calls) throw new Error(`${pulled} of ${calls} were pulled`);
+  return pulled / (seconds / 1000);
+}
