@@ -170,8 +170,8 @@ begin
   if seen < 2 then
     return;
   end if;
-  -- Half as far again as what is wanted should reach, if the other lines are as full.
-  bound := first_line + (last_line - first_line) * 1.5 * gather_lines.wanted / seen
+  -- Twice as far as what is wanted should reach if the other lines are as full.
+  bound := first_line + (last_line - first_line) * 2 * gather_lines.wanted / seen
     * least(1, sampled::numeric / cardinality(gather_lines.class_ids));
   select array_agg(g.row_id order by g.line, g.position), array_agg(g.class_id order by g.line, g.position)
     into row_ids, row_classes
