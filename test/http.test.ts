@@ -149,6 +149,7 @@ describe("every function, through supabase-js and through plain fetch", () => {
     });
     expect(await send("would_match", { requires: { gpu: way } })).toMatchObject({ matching: 0 });
     expect(await send("prune_classes", {})).toBe(0);
+    expect(await send("refused_classes", { worker_id: way, class_ids: [1, 123456] })).toEqual([123456]);
     expect(await send("list_items", { selector: { pool: table, source_key: "1" } })).toMatchObject({
       rows: [{ source_key: "1" }],
       next: null,

@@ -5,7 +5,15 @@ import { migrate, type Version } from "./servers.ts";
 const api = [
   ...["attach_pool", "cancel_items", "claim_items", "claim_next", "define_work_type", "define_workflow"],
   ...["detach_pool", "enqueue_items"],
-  ...["enroll_pool", "explain_item", "extend_claims", "finish_and_claim", "prune_classes", "reap_expired_claims"],
+  ...[
+    "enroll_pool",
+    "explain_item",
+    "extend_claims",
+    "finish_and_claim",
+    "prune_classes",
+    "reap_expired_claims",
+    "refused_classes",
+  ],
   ...["register_worker", "release_claims_for_worker", "release_item", "release_items", "retire_worker", "retry_items"],
   ...["list_claims", "list_items", "list_workers", "would_match"],
 ];

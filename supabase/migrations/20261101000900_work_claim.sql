@@ -54,7 +54,10 @@ declare
   profile work.profiles;
   rules public.work_types;
   moment timestamptz;
+  unclaimed uuid[];
   possible uuid[];
+  is_patient boolean := false;
+  is_complete boolean;
   answer json;
 begin
   if claim_items.item_ids is null then
@@ -89,16 +92,26 @@ begin
   -- An item that is deleted meanwhile fails the insert, and is not there the next time.
   for attempt in 1..100 loop
     begin
-      -- A claim follows its item from the moment others see it. Items without one are locked against change until then;
-      -- one that somebody is changing is left out.
-      possible := array(
+      -- A claim follows its item from the moment others see it. Items without one are locked against change until then.
+      -- One that somebody is changing is left out, and waited for only where nothing else could be won: a caller takes
+      -- an empty answer for the end.
+      unclaimed := array(
         select i.id
-          from (select distinct u.id from unnest(claim_items.item_ids) as u(id) order by u.id) as wanted
+          from (select distinct u.id from unnest(claim_items.item_ids) as u(id)) as wanted
           join public.work_items i on i.id = any (array[wanted.id])
          where not exists (
            select from public.work_claims k where k.item_id = i.id and k.work_type = claim_items.work_type)
-         order by i.id
-           for share of i skip locked);
+         order by i.id);
+      if is_patient then
+        possible := array(
+          select i.id from unnest(unclaimed) as u(id) join public.work_items i on i.id = any (array[u.id])
+           order by i.id for share of i);
+      else
+        possible := array(
+          select i.id from unnest(unclaimed) as u(id) join public.work_items i on i.id = any (array[u.id])
+           order by i.id for share of i skip locked);
+      end if;
+      is_complete := cardinality(possible) = cardinality(unclaimed) or is_patient;
       if possible <> '{}' then
         perform from public.work_workflows w
          where w.id = any (array(
@@ -145,7 +158,8 @@ begin
        cross join lateral (
          select w.item_id, w.work_type, w.fence, coalesce(claim_items.ttl_seconds, rules.lease_seconds) as ttl_seconds,
                 w.expires_at, w.failures, w.crashes) as told;
-      exit;
+      exit when answer is not null or is_complete;
+      is_patient := true;
     exception when foreign_key_violation then
       if attempt = 100 then
         raise;
@@ -159,6 +173,42 @@ comment on function public.claim_items is
   'Claims these items for a worker and answers those it won, each with its fence and lease. Held, finished or unknown ids, and items that require more than the worker has, are just missing. Repeat it with the same request_id and it claims nothing more.';
 revoke execute on function public.claim_items from public, anon, authenticated;
 grant execute on function public.claim_items to service_role;
+
+-- Which of these classes are not for this worker, whatever the time: a worker that chooses items by itself asks, to leave
+-- them out of what it looks through.
+create or replace function public.refused_classes(worker_id text, class_ids integer[])
+returns json
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set lock_timeout = '5s'
+as $$
+#variable_conflict use_column
+declare
+  checked boolean;
+  profile work.profiles;
+begin
+  checked := work.check_name('worker_id', refused_classes.worker_id);
+  if refused_classes.class_ids is null or cardinality(refused_classes.class_ids) > 10000 then
+    perform work.refuse('class_ids', coalesce(cardinality(refused_classes.class_ids) || ' long', 'null'),
+      'a list of at most 10000 numbers of classes was expected');
+  end if;
+  profile := work.catch_up(refused_classes.worker_id, '{}', '{}');
+  return coalesce(
+    (select json_agg(distinct u.id) from unnest(refused_classes.class_ids) as u(id)
+      where u.id <> all (profile.class_ids || profile.yielded_class_ids)),
+    '[]');
+end
+$$;
+comment on function public.refused_classes is
+  'Answers which of these classes (class_id of items) are not for this worker: it lacks what they require, does not accept their labels, or leaves them to others for good.';
+revoke execute on function public.refused_classes from public, anon, authenticated;
+grant execute on function public.refused_classes to service_role;
 
 -- What is wrong with "only", by which a worker narrows what it takes: {pool, workflow, labels}.
 create or replace function work.check_only("only" jsonb)
