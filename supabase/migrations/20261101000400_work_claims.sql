@@ -29,7 +29,7 @@ alter table public.work_claims
   add column if not exists line bigint not null default 0,
   add column if not exists affinity text,
   add column if not exists workflow_id bigint;
-update public.work_claims c set line = c.position where c.line = 0;
+update public.work_claims c set line = c.position where c.line = 0 and c.status in ('blocked', 'waiting', 'ready', 'claimed');
 comment on table public.work_claims is
   'work-claims: one row an (item, work type): at most one worker holds it. Ready and waiting rows are work to do, terminal rows are the record.';
 comment on column public.work_claims.class_id is 'What its item requires and shows: see work_classes.';
@@ -209,6 +209,11 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 begin
+  if tg_op = 'DELETE' then
+    -- Its items go on by themselves, at places of their own.
+    update public.work_items i set workflow_id = null where i.workflow_id = old.id;
+    return null;
+  end if;
   if (new.priority, new.line) is distinct from (old.priority, old.line) then
     with moved as materialized (
       select i.id, coalesce(new.priority, i.priority) as priority
@@ -226,10 +231,10 @@ begin
   return null;
 end
 $$;
-comment on function work.move_workflow is 'Trigger: open claims follow their workflow''s priority.';
+comment on function work.move_workflow is 'Trigger: open claims follow their workflow''s priority, and its end.';
 revoke execute on function work.move_workflow from public, anon, authenticated;
 create or replace trigger move_workflow
-  after update on public.work_workflows for each row execute function work.move_workflow();
+  after update or delete on public.work_workflows for each row execute function work.move_workflow();
 
 -- A work type with claims stays and keeps its name: their rules are its row.
 create or replace function work.keep_used_type()

@@ -38,6 +38,10 @@ overriding system value
 values (1, '{}', '{}', work.compile_requirement('{}'), '[]', '{}', sha256(convert_to('the worker that nobody registered', 'UTF8')), '{1}', 1)
 on conflict do nothing;
 select setval('work.profiles_id_seq', greatest((select max(p.id) from work.profiles p), 1));
+-- Also where the numbers of an earlier version went further.
+select setval('work.class_number', greatest(
+  (select max(c.number) from public.work_classes c), (select max(p.judged_through) from work.profiles p),
+  (select s.last_value from work.class_number s)));
 
 -- What is there without what stands at a path. A list on the way stands for the objects in it, as in a requirement.
 create or replace function work.without_path(given jsonb, path text[])
@@ -154,8 +158,17 @@ begin
            class_bits = profile.class_bits,
            yielded_class_ids = profile.yielded_class_ids,
            judged_through = profile.judged_through
-     where p.id = profile.id;
+     where p.id = profile.id and p.judged_through <> profile.judged_through;
   end if;
+  -- What another transaction has yet to number is judged for this call alone: nobody waits for it to commit.
+  select profile.class_ids || coalesce(array_agg(u.id order by u.id) filter (where not u.is_spared), '{}'),
+         profile.yielded_class_ids
+           || coalesce(array_agg(u.id order by u.id) filter (where u.is_spared and profile.yield_seconds is not null), '{}'),
+         case when count(*) = 0 then profile.class_bits end
+    into profile.class_ids, profile.yielded_class_ids, profile.class_bits
+    from (select c.id, profile.exclusive <> '{}' and spared @@ c.path is true as is_spared
+            from public.work_classes c
+           where c.number is null and profile.capabilities @@ c.path and c.labels @@ profile.accepts_path) as u;
   return profile;
 end
 $$;

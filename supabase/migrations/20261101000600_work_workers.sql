@@ -15,7 +15,7 @@ alter table public.work_workers
   add column if not exists yield_seconds integer,
   add column if not exists profile_id integer not null default 1 references work.profiles (id);
 comment on table public.work_workers is
-  'work-claims: one row a worker process: what it does, has and takes, and when it was last heard of. Rows of workers not heard of for a week go by themselves.';
+  'work-claims: one row a worker process: what it does, has and takes, and when it was last heard of. Rows of workers not heard of for a week go by themselves, of those that accept only some items after 90 days.';
 comment on column public.work_workers.capabilities is 'What it has: items that require more are not for it.';
 comment on column public.work_workers.accepts is 'A condition on the labels of items: those it does not meet are not for it.';
 comment on column public.work_workers.exclusive is
@@ -82,7 +82,11 @@ begin
   delete from public.work_workers w
    where w.ctid = any (array(
            select s.ctid from public.work_workers s
-            where s.last_seen_at < clock_timestamp() - interval '7 days' for update skip locked));
+            where s.last_seen_at < clock_timestamp() - interval '7 days'
+              -- One that takes only some items would be handed all kinds, should it wake up and not be known.
+              and (s.retired_at is not null or (s.accepts = '{}' and s.exclusive = '{}')
+                or s.last_seen_at < clock_timestamp() - interval '90 days')
+              for update skip locked));
   delete from work.profiles p
    where p.ctid = any (array(
            select s.ctid from work.profiles s

@@ -96,11 +96,11 @@ comment on function work.take_rows is 'Claims the first of these rows that nobod
 revoke execute on function work.take_rows from public, anon, authenticated;
 grant execute on function work.take_rows to service_role;
 
--- The first rows of one work type that a worker may take, locked, where it matches a good share of the classes: all lines
+-- The first rows of several lines, locked, where it matches a good share of the classes: all lines
 -- are walked as one, and what the worker does not match is stepped over. The walk has an end; what is behind it is looked
 -- for line by line.
 create or replace function work.walk_lines(
-  work_type text, matched varbit, max_items integer, out row_ids tid[], out row_classes integer[])
+  work_types text[], matched varbit, max_items integer, out row_ids tid[], out row_classes integer[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -111,11 +111,15 @@ begin
     into row_ids, row_classes
     from (
     select c.ctid as row_id, c.class_id, c.priority, c.line, c.position
-      from (select r.ctid as row_id, r.class_id, r.priority, r.line, r.position
-              from public.work_claims r
-             where r.work_type = (select t.name from public.work_types t where t.name = walk_lines.work_type and not t.paused)
-               and r.status = 'ready' and r.class_id > 0
-             order by r.priority desc, r.line, r.position
+      from (select n.*
+              from unnest(walk_lines.work_types) as t(name)
+             cross join lateral (
+               select r.ctid as row_id, r.class_id, r.priority, r.line, r.position
+                 from public.work_claims r
+                where r.work_type = t.name and r.status = 'ready' and r.class_id > 0
+                order by r.priority desc, r.line, r.position
+                limit walk_lines.max_items * 16 + 64) as n
+             order by n.priority desc, n.line, n.position
              -- Of eight rows one is the worker's own, or more, and others hold some of those.
              limit walk_lines.max_items * 16 + 64) as w
       join public.work_claims c on c.ctid = w.row_id
@@ -126,7 +130,7 @@ begin
        for no key update of c skip locked) as p;
 end
 $$;
-comment on function work.walk_lines is 'The first rows of one work type that a worker may take, locked.';
+comment on function work.walk_lines is 'The first rows of several lines, locked.';
 revoke execute on function work.walk_lines from public, anon, authenticated;
 grant execute on function work.walk_lines to service_role;
 
@@ -229,6 +233,7 @@ declare
   part json;
   answer json;
   left_to_win integer := take_merged.max_items;
+  rounds integer := 0;
   is_warmed boolean := coalesce(cardinality(take_merged.warm), 0) > 0;
   is_plain boolean := profile.yielded_class_ids = '{}' and "only" is null and not is_warmed;
 begin
@@ -254,8 +259,8 @@ begin
 
   -- Where the classes that it matches are a good share of all: walk. The concatenation unpacks what was stored
   -- compressed, once and not for each row.
-  if is_plain and profile.class_bits is not null and cardinality(open_types) = 1 then
-    found := work.walk_lines(open_types[1], profile.class_bits || B'', left_to_win);
+  if is_plain and profile.class_bits is not null then
+    found := work.walk_lines(open_types, profile.class_bits || B'', left_to_win);
     if found.row_ids is not null then
       answer := work.take_rows(
         found.row_ids, found.row_classes, take_merged.worker_id, left_to_win, take_merged.ttl_seconds, take_merged.request_id);
@@ -398,18 +403,18 @@ begin
                cross join (select distinct d.affinity from unnest(take_merged.warm) as d(affinity)) as at_hand
                cross join lateral (
                  select f.row_id, f.class_id, f.line, f.position
-                   from (select c.ctid as row_id, c.class_id, c.line, c.position
+                   from (select c.ctid as row_id, c.item_id, c.workflow_id, c.class_id, c.line, c.position
                            from public.work_claims c
                           where c.work_type = t.name and c.affinity = at_hand.affinity and c.priority = top
                             and c.status = 'ready'
-                            and (only_workflow is null or c.workflow_id is not distinct from only_workflow)
-                            and (only_pool is null or exists (
-                                  select from public.work_items i
-                                   where i.id = any (array[c.item_id]) and i.pool is not distinct from only_pool))
                           order by c.line, c.position
                           -- A preference is no duty: it is not looked for behind this many that are not for this worker.
                           limit breadth * 16) as f
                   where f.class_id = any (class_ids)
+                    and (only_workflow is null or f.workflow_id is not distinct from only_workflow)
+                    and (only_pool is null or exists (
+                          select from public.work_items i
+                           where i.id = any (array[f.item_id]) and i.pool is not distinct from only_pool))
                   order by f.line, f.position
                   limit breadth) as w
             ) as a
@@ -425,6 +430,9 @@ begin
       -- Again, for what is left of this priority or for the next one; without regard to warmth where others hold all of
       -- this one that was found.
       is_warmed := part is not null;
+      -- Each round reads all lines: what is left after so many priorities is for the next call.
+      rounds := rounds + 1;
+      exit when rounds >= 20 and answer is not null;
     else
       exit when found.is_all;
       reach := reach * 4;

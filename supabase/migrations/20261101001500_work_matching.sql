@@ -61,51 +61,6 @@ comment on function work.ready_lines is 'How many claims are ready of each work 
 revoke execute on function work.ready_lines from public, anon, authenticated;
 grant execute on function work.ready_lines to service_role;
 
-create or replace view work.live_workers with (security_invoker = true) as
-select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accepts_clauses, p.exclusive, p.yield_seconds
-  from public.work_workers w
-  join work.profiles p on p.id = w.profile_id
- where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes';
-comment on view work.live_workers is 'work-claims: the workers that were heard of within two minutes and have not left, with what they have and take.';
-revoke all on work.live_workers from public, anon, authenticated, service_role;
-grant select on work.live_workers to service_role;
-
--- How many claims are ready of each work type and class. It reads ready rows alone, whatever the planner believes.
-create or replace function work.ready_lines()
-returns table (work_type text, class_id integer, ready bigint, ready_since timestamptz)
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-as $$
-  select c.work_type, c.class_id, count(*), min(c.due_at)
-    from public.work_claims c
-   where c.status = 'ready'
-   group by c.work_type, c.class_id
-$$;
-comment on function work.ready_lines is 'How many claims are ready of each work type and class, and since when the oldest.';
-revoke execute on function work.ready_lines from public, anon, authenticated;
-grant execute on function work.ready_lines to service_role;
-
--- What stands at a place, cut to what a sentence bears. Null where a clause has no place.
-create or replace function work.found_in_words(there jsonb)
-returns text
-language plpgsql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  words text := case jsonb_array_length(there) when 0 then 'none' when 1 then coalesce(there ->> 0, 'null') else there::text end;
-begin
-  return case when length(words) > 60 then left(words, 60) || '…' else words end;
-end
-$$;
-comment on function work.found_in_words is 'What stands at a place, as a sentence shows it; "none" where nothing does.';
-revoke execute on function work.found_in_words from public, anon, authenticated;
-grant execute on function work.found_in_words to service_role;
-
 -- What stands at a place, cut to what a sentence bears. Null where a clause has no place.
 create or replace function work.found_in_words(there jsonb)
 returns text
