@@ -57,6 +57,21 @@ test("its priority counts for all its items, and moves those that are open at on
   expect(await take()).toEqual([2, 3, 0, 1].map((n) => ids[n]));
 });
 
+test("a workflow that is deleted lets its items go on at places of their own", async () => {
+  const ids = await enqueue([{ priority: 5 }, { workflow: "ends" }, { workflow: "ends", priority: 6 }]);
+  await call(sql, "define_workflow", { workflow: "ends", priority: 100 });
+  await sql`delete from work_workflows where name = 'ends'`;
+  await expectInvariants(sql);
+  expect(await take()).toEqual([2, 0, 1].map((n) => ids[n]));
+});
+
+test("many priorities are no burden to a worker that is warm for something", async () => {
+  const ids = await enqueue(Array.from({ length: 60 }, (_, n) => ({ priority: -n, affinity: n % 2 ? "a" : "b" })));
+  const [first, second, third] = [await take(50, { warm: ["a"] }), await take(50, { warm: ["a"] }), await take(50)];
+  expect([...first, ...second, ...third]).toEqual(ids);
+  expect(first).toHaveLength(20);
+});
+
 describe("an item that is added at the moment in which its workflow's priority changes has the new one", () => {
   test("where the change comes first", async () => {
     await call(sql, "define_workflow", { workflow: "change first", priority: 1 });
