@@ -128,7 +128,6 @@ async function singleCalls(
 
   await emptyTables(database);
   await database`delete from public.work_classes where id <> 1`;
-  await intern(database, 1000);
   await addItems(database, { classes: 1000, matched: 0 }, plan.others);
   await registerWith(database, "seeks", { needle: true, job: "none" });
   await settle();
@@ -176,19 +175,10 @@ function jobs(count: number): string[] {
   return Array.from({ length: count }, (_, n) => `c${n + 1}`);
 }
 
-/** Classes that ask for {"job": "c1"}, {"job": "c2"}, … */
-async function intern(database: Sql, classes: number): Promise<void> {
-  await database`
-    select work.intern_classes(
-             array_agg(jsonb_build_object('job', 'c' || n)), array_agg('{}'::jsonb), array_agg(''::text))
-      from generate_series(1, ${classes}::integer) as n group by n / 1000`;
-}
-
 async function fill(database: Sql, line: Line): Promise<void> {
   await emptyTables(database);
   await database`select public.define_work_type(${workType}, pool => 'default')`;
   await database`delete from public.work_classes where id <> 1`;
-  await intern(database, line.classes);
   await addItems(database, line, items);
 }
 
@@ -203,16 +193,15 @@ async function addItems(database: Sql, line: Pick<Line, "classes" | "matched">, 
   }
   await database`
     insert into public.work_items (pool, payload, class_id)
-    select 'default', jsonb_build_object('n', n), c.id
-      from generate_series(1, ${count}) as n
-      join (select u.id, u.k
-              from unnest((select work.classes_of(
-                     array_agg(jsonb_build_object('job', 'c' || k) order by k), array_agg('{}'::jsonb),
-                     array_agg(''::text)) from generate_series(1, ${line.classes}::integer) as k))
-                   with ordinality as u(id, k)) as c
-        on c.k = case when ${rest} = 0 or (${line.matched} > 0 and n % ${share} = 0)
+    select 'default', jsonb_build_object('n', n),
+           c.ids[case when ${rest} = 0 or (${line.matched} > 0 and n % ${share} = 0)
                    then n / ${share} % ${Math.max(line.matched, 1)} + 1
-                   else n % ${Math.max(rest, 1)} + ${line.matched} + 1 end
+                   else n % ${Math.max(rest, 1)} + ${line.matched} + 1 end]
+      from generate_series(1, ${count}) as n
+     cross join (select work.classes_of(
+                          array_agg(jsonb_build_object('job', 'c' || k) order by k), array_agg('{}'::jsonb),
+                          array_agg(''::text)) as ids
+                   from generate_series(1, ${line.classes}::integer) as k) as c
      order by n`;
 }
 
