@@ -35,13 +35,13 @@ begin
                 for no key update skip locked))
     returning c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes, c.priority, c.line, c.position
   )
-  select json_agg(told order by w.priority desc, w.line, w.position) into answer
+  select coalesce(json_agg(told order by w.priority desc, w.line, w.position), '[]') into answer
     from won w
     join public.work_items i on i.id = w.item_id
    cross join lateral (
      select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - moment)) as ttl_seconds, w.expires_at,
             w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
-  return coalesce(answer, '[]');
+  return answer;
 end
 $$;
 comment on function work.take_line is 'Claims the first of one line.';

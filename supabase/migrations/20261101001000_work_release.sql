@@ -275,11 +275,10 @@ set enable_mergejoin = off
 set lock_timeout = '5s'
 as $$
 declare
-  checked boolean;
   states json;
 begin
-  checked := work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only");
-  if request_id is not null and work.is_repeated(request_id) then
+  if work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only")
+    and request_id is not null and work.is_repeated(request_id) then
     select r.released into states from work.requests r where r.request_id = finish_and_claim.request_id;
     return json_build_object(
       'released', coalesce(states, work.close_claims(worker_id, outcomes)),
