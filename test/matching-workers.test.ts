@@ -85,6 +85,33 @@ test.each([
   expect(await doneBy(way)).toEqual({ [`big ${way} did large`]: 30, [`little ${way} did small`]: 30 });
 });
 
+test("candidates that somebody is changing are not taken for what the worker cannot do", async () => {
+  await sql`delete from work_items`;
+  await client.enqueueItems([
+    ...times(5, { requires: { gpu: "a" } }),
+    ...times(25, { requires: { gpu: "a" }, labels: { customer: "acme" } }),
+  ]);
+  let release = (): void => {};
+  const isOver = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let locked = (): void => {};
+  const isLocked = new Promise<void>((resolve) => {
+    locked = resolve;
+  });
+  const change = sql.begin(async (held) => {
+    await held`update work_items set payload = payload where id in (select id from work_items order by seq offset 5)`;
+    locked();
+    await isOver;
+  });
+  await isLocked;
+  setTimeout(release, 1000);
+  const capabilities = { gpu: "a" };
+  const done = await work("tune", () => null, { ...inProcess, pool: "default", capabilities, concurrency: 30 });
+  await change;
+  expect(done.succeeded).toBe(30);
+});
+
 test("a worker that says what it has got meanwhile gets what asks for it", async () => {
   await sql`delete from work_items`;
   await client.defineWorkType("draw", { pool: "default" });

@@ -214,9 +214,9 @@ test("the walk through candidates goes on, wraps around, and takes back before i
     workTypes: ["embed"],
     workerId: "w1",
     leaseSeconds: null,
-    profile: () => ({}),
     warm: () => [],
     only: undefined,
+    log: () => {},
   });
   const first = await clock.drive(source.exchange([], 4, {}));
   expect(first.won.map(({ claim }) => claim.payload.seq).sort()).toEqual([1, 2, 3]);
@@ -250,13 +250,13 @@ function pool(classes: number[], matched: number[]) {
         won.map((item_id) => ({ item_id, work_type: "embed", fence: Number(item_id), ttl_seconds: 60 })),
       );
     }
+    if (String(input).includes("/rpc/refused_classes")) {
+      const ids: number[] = JSON.parse(String(init?.body)).class_ids;
+      asked.push(`refused ${ids}`);
+      return Response.json(ids.filter((id) => !matched.includes(id)));
+    }
     const query = new URL(String(input)).searchParams;
     if (query.has("offset")) return Response.json([]);
-    const ids = query.get("id")?.slice(4, -1).split(",").map(Number);
-    if (ids) {
-      asked.push(`still free ${ids.map((id) => free.get(id))}`);
-      return Response.json(rowsOf(ids.filter((id) => free.has(id))));
-    }
     const aside = query.get("class_id")?.slice(8, -1).split(",").map(Number) ?? [];
     const after = Number(query.get("seq")?.slice(3));
     const left = [...free].filter(([seq, class_id]) => seq > after && !aside.includes(class_id)).map(([seq]) => seq);
@@ -271,9 +271,9 @@ function pool(classes: number[], matched: number[]) {
       workTypes: ["embed"],
       workerId: "w1",
       leaseSeconds: null,
-      profile: () => ({}),
       warm: () => [],
       only: undefined,
+      log: () => {},
     },
   );
   const look = (): ReturnType<typeof source.exchange> => clock.drive(source.exchange([], 1, {}));
@@ -283,7 +283,7 @@ function pool(classes: number[], matched: number[]) {
 test("candidates behind many that are not for this worker are found, and those are asked for once", async () => {
   const { look, asked } = pool([...Array(500).fill(7), 1], [1]);
   expect((await look()).won.map(({ claim }) => claim.payload)).toEqual([501]);
-  expect(asked).toEqual(["claim 7", "still free 7", "claim 1"]);
+  expect(asked).toEqual(["claim 7", "refused 7", "claim 1"]);
 });
 
 test("a look that ends among what is not for this worker says that there is more", async () => {
@@ -302,15 +302,9 @@ test("what is not for this worker is tried again after a minute, and at once whe
   expect(asked).toEqual([]);
   await clock.drive(clock.sleep(61_000));
   await look();
-  expect(asked).toEqual(["claim 7", "still free 7"]);
+  expect(asked).toEqual(["claim 7", "refused 7"]);
   matched.push(7);
   source.onProfile();
   await clock.drive(clock.sleep(5000));
   expect((await look()).won).toHaveLength(1);
-});
-
-test("a race that is lost for what asks for nothing costs no further request", async () => {
-  const { look, asked } = pool([1, 1], []);
-  await look();
-  expect(asked.filter((each) => each.startsWith("still free"))).toEqual([]);
 });

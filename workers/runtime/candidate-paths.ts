@@ -31,25 +31,14 @@ export function candidatesPath(
   return `work_items?${[
     "select=id,seq,pool,class_id,source_key,payload,work_claims()",
     `pool=eq.${encodeURIComponent(pool)}`,
-    ...freeFor(workType),
+    "or=(run_after.is.null,run_after.lte.now)",
+    `work_claims.work_type=eq.${encodeURIComponent(workType)}`,
+    `work_claims.or=${taken}`,
+    "work_claims=is.null",
     ...(aside.length > 0 ? [`class_id=not.in.(${aside.slice(0, asideInPath)})`] : []),
     `seq=gt.${after}`,
     ...(Number.isFinite(until) ? [`seq=lte.${until}`] : []),
     "order=seq",
     `limit=${limit}`,
   ].join("&")}`;
-}
-
-/** Which of these items are candidates still. */
-export function stillFreePath(workType: string, ids: readonly string[]): string {
-  return `work_items?${["select=class_id,work_claims()", `id=in.(${ids})`, ...freeFor(workType)].join("&")}`;
-}
-
-function freeFor(workType: string): string[] {
-  return [
-    "or=(run_after.is.null,run_after.lte.now)",
-    `work_claims.work_type=eq.${encodeURIComponent(workType)}`,
-    `work_claims.or=${taken}`,
-    "work_claims=is.null",
-  ];
 }

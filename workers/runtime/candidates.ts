@@ -1,4 +1,4 @@
-import { candidatesPath, stillFreePath, windowPath } from "./candidate-paths.ts";
+import { candidatesPath, windowPath } from "./candidate-paths.ts";
 import { type Claim, quoted, type Source, type SourceOptions, type Won } from "./claim.ts";
 import type { CallOptions, Client, Json } from "./client.ts";
 import type { Clock } from "./clock.ts";
@@ -26,7 +26,7 @@ interface Walk {
   wrapAt: number;
   page: Candidate[];
   readAt: number;
-  /** Classes that the database refused to this worker, and until when they are passed over. */
+  /** Classes that are not for this worker, and until when they are passed over. */
   readonly aside: Map<number, number>;
 }
 
@@ -36,14 +36,8 @@ const pageLifeMs = 10_000;
 /** A walk that found nothing is begun anew only after so many times as long as it took. */
 const restFactor = 9;
 
-/** A class that was refused is tried again after this time: its work type was paused, or it has been left to others for long enough. */
+/** A class that is not for this worker is tried again after this time: what the worker has may have been changed elsewhere. */
 const asideMs = 60_000;
-
-/** So many classes are looked at in one request, whose address names an item of each. */
-const doubtsAtOnce = 100;
-
-/** The class of what asks for nothing and shows nothing. */
-const plainClass = 1;
 
 /** A page in an order of this worker's own, so that workers on the same page claim different items of it. */
 export function shuffled<T>(page: readonly T[], random: () => number): T[] {
@@ -91,27 +85,27 @@ export function createCandidates(
     return [...walk.aside.keys()];
   }
 
-  /** Puts aside the classes of which nothing was won though nobody has it: they are not for this worker. True for some. */
+  /**
+   * Puts aside the classes that are not for this worker, of those of which it won nothing. True for some. The database
+   * says which they are: what others won, or are changing, is missing from the answer to a claim as well.
+   */
   async function putAside(walk: Walk, picked: Candidate[], claims: Claim[], call: CallOptions): Promise<boolean> {
     const won = new Set(claims.map((each) => each.item_id));
     const wonClasses = new Set(picked.filter((item) => won.has(item.id)).map((item) => item.class_id));
-    const { accepts, exclusive } = options.profile();
-    const takesPlain = accepts === undefined && exclusive === undefined;
-    const doubtful = new Map(
-      picked
-        .filter((item) => !wonClasses.has(item.class_id) && !(takesPlain && item.class_id === plainClass))
-        .map((item): [number, string] => [item.class_id, item.id])
-        .slice(0, doubtsAtOnce),
-    );
+    const doubtful = new Set(picked.map((item) => item.class_id).filter((classId) => !wonClasses.has(classId)));
     if (doubtful.size === 0) {
       return false;
     }
-    const free: { class_id: number }[] = await client.get(stillFreePath(walk.workType, [...doubtful.values()]), call);
-    for (const { class_id } of free) {
-      walk.aside.set(class_id, clock.now() + asideMs);
+    const refused: number[] = await client.rpc(
+      "refused_classes",
+      { worker_id: options.workerId, class_ids: [...doubtful] },
+      call,
+    );
+    for (const classId of refused) {
+      walk.aside.set(classId, clock.now() + asideMs);
     }
     walk.page = walk.page.filter((item) => !walk.aside.has(item.class_id));
-    return free.length > 0;
+    return refused.length > 0;
   }
 
   /** The next page, window by window to the end of the pool. */
@@ -137,11 +131,13 @@ export function createCandidates(
     }
   }
 
-  async function turnPage(walk: Walk, wanted: number, call: CallOptions): Promise<void> {
+  /** True where the walk began anew. */
+  async function turnPage(walk: Walk, wanted: number, mayBegin: boolean, call: CallOptions): Promise<boolean> {
     // Four times what is wanted leaves room to spread; PostgREST cuts an answer at 1,000 rows.
     const limit = Math.min(1000, Math.max(50, wanted * 4));
     let page = walk.after > 0 ? await read(walk, limit, call) : [];
-    if (page.length === 0 && clock.now() >= walk.wrapAt) {
+    const isAnew = page.length === 0 && mayBegin && clock.now() >= walk.wrapAt;
+    if (isAnew) {
       // The walk begins anew. What dead workers held is taken back first: it may be all that is left.
       const begunAt = clock.now();
       walk.after = 0;
@@ -154,6 +150,7 @@ export function createCandidates(
     }
     walk.page = shuffled(page, random);
     walk.readAt = clock.now();
+    return isAnew;
   }
 
   /**
@@ -162,13 +159,15 @@ export function createCandidates(
    */
   async function claimAlong(walk: Walk, wanted: number, won: Won[], call: CallOptions): Promise<boolean> {
     let isMore = false;
+    let isAnew = false;
     if (clock.now() - walk.readAt > pageLifeMs) {
       walk.page = [];
     }
     // Ten tries at most: a page of which others win everything is no reason to hurry.
     for (let tries = 0; tries < 10 && won.length < wanted / 2; tries++) {
       if (walk.page.length === 0) {
-        await turnPage(walk, wanted - won.length, call);
+        // Once a look: what was not won the first time, as what is left to others for a while, is still there.
+        isAnew = (await turnPage(walk, wanted - won.length, !isAnew, call)) || isAnew;
       }
       if (walk.page.length === 0) {
         return false;

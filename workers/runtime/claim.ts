@@ -1,6 +1,5 @@
 import type { CallOptions, Json } from "./client.ts";
 import type { Outcome } from "./outcome.ts";
-import type { Profile } from "./profile.ts";
 import type { Only } from "./settings.ts";
 
 /** A claimed item, as the database answers it. */
@@ -54,9 +53,9 @@ export interface SourceOptions {
   workerId: string;
   /** Null leaves it to the work type. */
   leaseSeconds: number | null;
-  profile(): Profile;
   warm(): readonly string[];
   only: Only | undefined;
+  log(line: string): void;
 }
 
 /** A value inside PostgREST's in.(…), where commas and brackets would end it. */

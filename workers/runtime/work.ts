@@ -111,9 +111,9 @@ export async function work<Payload = Json>(
     workTypes,
     workerId,
     leaseSeconds: settings.leaseSeconds,
-    profile: () => registration.profile,
     warm: settings.warm,
     only: settings.only,
+    log,
   };
   const source =
     settings.pool === null
