@@ -534,6 +534,38 @@ test("what it is warm for is asked before each claim", async () => {
   expect(claims.map((call) => call.args.warm)).toEqual([undefined, ["model 1"], ["model 1", "model 2"]]);
 });
 
+test.each<[string, () => string[]]>([
+  [
+    "throws",
+    () => {
+      throw new Error("no list");
+    },
+  ],
+  // Nobody's types hold in JavaScript.
+  ["rejects", () => Promise.reject(new Error("no list")) as never],
+])("a list of what is warm that %s counts as empty, and loses no outcome", async (_, warm) => {
+  const { clock, server, lines, options } = world(2, { warm, maxClaims: 2 });
+  const summary = await clock.drive(work("embed", () => null, options));
+  expect(summary).toMatchObject({ succeeded: 2, lost: 0 });
+  expect(server.of("claim_next")[0]?.args).not.toHaveProperty("warm");
+  expect(lines.filter((line) => line.includes("warm failed") && line.includes("no list"))).toHaveLength(2);
+});
+
+test("an update to no exclusive capabilities leaves out how long they yield", async () => {
+  const { clock, server, options } = world(1, { exclusive: ["gpu"], yieldSeconds: 30 });
+  await clock.drive(work("embed", (_, { update }) => update({ exclusive: [] }), options));
+  const [before, after] = server.of("register_worker");
+  expect(before?.args).toMatchObject({ exclusive: ["gpu"], yield_seconds: 30 });
+  expect(after?.args).toMatchObject({ exclusive: [] });
+  expect(after?.args).not.toHaveProperty("yield_seconds");
+});
+
+test("while it waits for work it names what it keeps to", async () => {
+  const { clock, lines, options } = world(0, { only: { workflow: "nigthly" } });
+  await clock.drive(work("embed", () => null, options));
+  expect(lines).toContain('waiting for work: only {"workflow":"nigthly"}');
+});
+
 test("a handler's update registers the same process again, one after the other, and keeps what it does not name", async () => {
   const { clock, server, options } = world(1, { capabilities: { gpu: "a100" }, accepts: { customer: "acme" } });
   server.script = (call, nth) => (call.name === "register_worker" && nth === 2 ? { delayMs: 500 } : undefined);

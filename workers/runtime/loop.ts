@@ -171,8 +171,11 @@ export async function runLoop(loop: Loop): Promise<void> {
     isEmpty = isLast;
     if (emptyLooks++ === 0 && tally.claimed === 0) {
       const why = await source.whyNothing({ retryForMs: 0, signal: broken }).catch(() => null);
-      if (why && why.missing.length + why.waiting.length > 0) {
-        log(`waiting for work: ${[...why.missing, ...why.waiting].join(", ")}`);
+      // What it keeps to cannot be looked up: a misspelt workflow is seen where it is named.
+      const only = settings.only ? [`only ${JSON.stringify(settings.only)}`] : [];
+      const reasons = [...(why?.missing ?? []), ...(why?.waiting ?? []), ...only];
+      if (reasons.length > 0) {
+        log(`waiting for work: ${reasons.join(", ")}`);
       }
     }
     lookAt = clock.now() + idleDelay(emptyLooks - 1, random, settings.idleMinMs, settings.idleMaxMs);

@@ -15,7 +15,6 @@ export interface Profile {
 
 /** What the database knows of this worker. */
 export interface Registration {
-  readonly profile: Profile;
   register(call: CallOptions): Promise<void>;
   /** Tells of changes, one after the other: the last one said is the one that counts. */
   update(changes: Profile, call: CallOptions): Promise<void>;
@@ -43,7 +42,8 @@ export function createRegistration(
         capabilities: wanted.capabilities,
         accepts: wanted.accepts,
         exclusive: wanted.exclusive,
-        yield_seconds: wanted.yieldSeconds,
+        // The database takes it with exclusive only, which an update may have emptied.
+        yield_seconds: wanted.exclusive?.length ? wanted.yieldSeconds : undefined,
       },
       call,
     );
@@ -51,9 +51,6 @@ export function createRegistration(
   }
 
   return {
-    get profile() {
-      return profile;
-    },
     register: (call) => tell(first, call),
     update(changes, call) {
       const told = last.then(() => tell({ ...profile, ...changes }, call));

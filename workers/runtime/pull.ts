@@ -2,17 +2,29 @@ import { type Claim, quoted, type Source, type SourceOptions, type WhyNothing, t
 import type { CallOptions, Client } from "./client.ts";
 import type { Clock } from "./clock.ts";
 import { randomUuid } from "./host.ts";
+import { messageOf } from "./outcome.ts";
 import { releaseItems } from "./release.ts";
 
 /** The database picks what is next in line, and takes the outcomes of what is done in the same round trip. */
 export function createPull(client: Client, clock: Clock, options: SourceOptions): Source {
   const { workTypes, workerId } = options;
+
+  /** Being warm only orders what comes: what fails there must not cost the outcomes that go in the same call. */
+  async function warmNow(): Promise<readonly string[]> {
+    try {
+      return await options.warm();
+    } catch (error) {
+      options.log(`warm failed, and nothing is taken to be warm: ${messageOf(error)}`);
+      return [];
+    }
+  }
+
   return {
     async exchange(outcomes, room, call) {
       if (room === 0) {
         return { states: await releaseItems(client, workerId, outcomes, call), won: [] };
       }
-      const warm = options.warm();
+      const warm = await warmNow();
       const wanted = {
         work_types: workTypes,
         worker_id: workerId,
