@@ -2,6 +2,8 @@
 
 import type { Requirement } from "./requirement/requirement.ts";
 
+export type { Only } from "../workers/runtime/settings.ts";
+
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json };
 
 export type ClaimedItem = {
@@ -62,9 +64,6 @@ export type NewItem = {
   /** The name of the items that it belongs to; the first that names it makes it. */
   workflow?: string;
 };
-
-/** To what a claim narrows itself, of all that the worker matches. */
-export type Only = { pool?: string; workflow?: string; labels?: Requirement };
 
 export type WorkTypeRules = {
   name: string;
