@@ -39,7 +39,7 @@ export const types: Command = {
     "--max-failures N     tries before a claim ends failed (3)",
     "--max-crashes N      leases that may end without a release before it does (5)",
     "--backoff SECONDS    the wait after the first failure; it doubles with each (10)",
-    "--passed-over SECONDS  how long an item may wait while workers take others that they are warm for (60)",
+    "--passed-over SECONDS  how long an item may wait while workers take others that they are warm for (300)",
     "--paused, --no-paused  hand out none of it, hand it out again",
     "--json               print JSON",
   ],
