@@ -4,7 +4,10 @@ import { printable } from "./printable.ts";
 export function table(head: readonly string[], rows: readonly (readonly (string | number | null)[])[]): string {
   const shown = (cell: string | number | null | undefined): string =>
     cell === null || cell === undefined ? "–" : printable(String(cell));
-  const widths = head.map((name, column) => Math.max(name.length, ...rows.map((row) => shown(row[column]).length)));
+  // Not as arguments of Math.max(): a list may have more rows than the stack has room for.
+  const widths = head.map((name, column) =>
+    rows.reduce((width, row) => Math.max(width, shown(row[column]).length), name.length),
+  );
   const isNumeric = head.map((_, column) => rows.some((row) => typeof row[column] === "number"));
   const line = (cells: readonly (string | number | null)[]): string =>
     widths
