@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import postgres, { type Sql } from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { table } from "../src/cli/table.ts";
 import { createWorkClient, type WorkClient } from "../src/client.ts";
 import { packageRoot } from "../src/stack/package-root.ts";
 import { type Stack, startStack } from "../src/stack/stack.ts";
@@ -76,6 +77,8 @@ describe("without a project", () => {
     { args: ["attach"], says: "one table was expected" },
     { args: ["retry"], says: "a work type was expected" },
     { args: ["explain"], says: "one item was expected, by its id" },
+    { args: ["explain", "nosuch"], says: "nosuch is no item's id; a uuid was expected" },
+    { args: ["explain", "\u001b[2J"], says: "\\u001b[2J is no item's id" },
     { args: ["match"], says: "one requirement was expected" },
     { args: ["match", "{gpu: 1}"], says: "the requirement is no JSON: {gpu: 1}" },
     { args: ["match", "[1]"], says: "the requirement is a JSON object" },
@@ -319,6 +322,11 @@ async function failed(workType: string, count: number): Promise<string[]> {
   return ids;
 }
 
+test("a table has room for 200,000 rows", () => {
+  const rows = Array.from({ length: 200_000 }, (_, n) => [n]);
+  expect(table(["n"], rows)).toHaveLength("199999\n".length * 200_002 - 1);
+});
+
 describe("watch", () => {
   test("prints plain lines where the output is no terminal, and ends when nothing is open", async () => {
     await failed("polish", 3);
@@ -434,9 +442,13 @@ describe("explain and match", () => {
   });
 
   test("names that would steer a terminal are made harmless", async () => {
-    await client.registerWorker("evil\u001b[2J\u202e", crypto.randomUUID(), { workTypes: ["steer"] });
+    const name = "evil\u001b[2J\u202e\u061c\u009b";
+    await client.registerWorker(name, crypto.randomUUID(), { workTypes: ["steer"] });
     const { out } = await work("match", "{}", "--type", "steer");
-    expect(out).toContain("can run it: evil\\u001b[2J\\u202e\n");
+    expect(out).toContain("can run it: evil\\u001b[2J\\u202e\\u061c\\u009b\n");
+    const asJson = await work("match", "{}", "--type", "steer", "--json");
+    expect(asJson.out).toContain("evil\\u001b[2J\\u202e\\u061c\\u009b");
+    expect(JSON.parse(asJson.out).matching_workers).toEqual([name]);
   });
 });
 

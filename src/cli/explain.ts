@@ -4,6 +4,8 @@ import { printable } from "./printable.ts";
 import { projectOptions } from "./project.ts";
 import { projectClient } from "./project-client.ts";
 
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
 export const explain: Command = {
   name: "explain",
   summary: "why an item is not running, or what became of it",
@@ -17,10 +19,13 @@ export const explain: Command = {
     });
     const [itemId, ...more] = positionals;
     if (itemId === undefined || more.length > 0) throw new WrongUsage("one item was expected, by its id");
+    if (!uuid.test(itemId)) {
+      throw new WrongUsage(`${itemId} is no item's id; a uuid was expected, such as work-claims items lists them`);
+    }
     const client = await projectClient(values);
     const answer = await client.explainItem(itemId, { workType: values.type });
     const sentences = answer.claims.length === 0 ? [answer.text] : answer.claims.map(({ text }) => text);
-    console.log(values.json ? JSON.stringify(answer) : sentences.map(printable).join("\n"));
+    console.log((values.json ? [JSON.stringify(answer)] : sentences).map(printable).join("\n"));
     return exitCode.fine;
   },
 };

@@ -13,6 +13,7 @@ import { explain } from "./explain.ts";
 import { init } from "./init.ts";
 import { items } from "./items.ts";
 import { match } from "./match.ts";
+import { printable } from "./printable.ts";
 import { retry } from "./retry.ts";
 import { status } from "./status.ts";
 import { types } from "./types.ts";
@@ -110,7 +111,8 @@ async function main(args: readonly string[]): Promise<number> {
     return await command.run(rest);
   } catch (error) {
     const code = exitCodeOf(error);
-    console.error(`work-claims ${name}: ${error instanceof Error ? error.message : String(error)}`);
+    const message = error instanceof Error ? error.message : String(error);
+    console.error(`work-claims ${name}: ${message.split("\n").map(printable).join("\n")}`);
     if (code === exitCode.wrongUsage) console.error(`see work-claims ${name} --help`);
     return code;
   }

@@ -59,7 +59,7 @@ export const match: Command = {
       labels: labels as { [name: string]: Json } | undefined,
       workType: values.type,
     });
-    console.log(values.json ? JSON.stringify(answer) : show(answer));
+    console.log(values.json ? printable(JSON.stringify(answer)) : show(answer));
     return exitCode.fine;
   },
 };

@@ -1,5 +1,5 @@
 /** What a terminal would act on instead of showing it: control characters, and those that turn text around. */
-const unseen = /[\p{Cc}\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+const unseen = /[\p{Cc}\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
 
 /** Text of strangers, as names and labels are, with such characters in their JSON spelling. */
 export function printable(text: string): string {
