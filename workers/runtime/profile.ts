@@ -42,8 +42,8 @@ export function createRegistration(
         capabilities: wanted.capabilities,
         accepts: wanted.accepts,
         exclusive: wanted.exclusive,
-        // The database takes it with exclusive only, which an update may have emptied.
-        yield_seconds: wanted.exclusive?.length ? wanted.yieldSeconds : undefined,
+        // It goes with exclusive only, which an update may have emptied.
+        yield_seconds: wanted.exclusive?.length === 0 ? undefined : wanted.yieldSeconds,
       },
       call,
     );
