@@ -240,14 +240,32 @@ as $$
 #variable_conflict use_column
 declare
   profile work.profiles;
+  lines integer[];
 begin
-  profile := work.catch_up(worker_id, work_types, '{}');
-  -- An array may begin anywhere: the only element of another kind of array is left to the general way.
-  if cardinality(work_types) = 1 and work_types[1] is not null and cardinality(profile.class_ids) = 1 and profile.yielded_class_ids = '{}'
-    and coalesce(warm, '{}') = '{}' and "only" is null then
-    return work.take_line(work_types[1], profile.class_ids[1], worker_id, max_items, ttl_seconds, request_id);
+  profile := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
+  -- Mostly there is one line: nothing is required, or all that is ready requires the same. An array may begin anywhere:
+  -- the only element of another kind of array is left to the general way.
+  if cardinality(profile.class_ids) <= 3 and cardinality(take_next.work_types) = 1 and take_next.work_types[1] is not null
+    and profile.yielded_class_ids = '{}' and coalesce(take_next.warm, '{}') = '{}' and take_next."only" is null then
+    lines := profile.class_ids;
+    if cardinality(lines) > 1 then
+      lines := array(
+        select u.id
+          from unnest(profile.class_ids) as u(id)
+         cross join lateral (
+           select from public.work_claims c
+            where c.class_id = u.id and c.work_type = take_next.work_types[1] and c.status = 'ready'
+            order by c.priority desc, c.line, c.position
+            limit 1) as first);
+    end if;
+    if cardinality(lines) = 1 then
+      return work.take_line(
+        take_next.work_types[1], lines[1], take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.request_id);
+    end if;
   end if;
-  return work.take_merged(profile, work_types, worker_id, max_items, ttl_seconds, warm, "only", request_id);
+  return work.take_merged(
+    profile, take_next.work_types, take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.warm,
+    take_next."only", take_next.request_id);
 end
 $$;
 comment on function work.take_next is 'Claims what is next in line; the arguments are checked already.';
