@@ -101,8 +101,8 @@ begin
          profile.id, profile.class_ids, profile.class_bits, profile.yielded_class_ids, profile.yield_seconds,
          profile.judged_through
     from (select catch_up.worker_id as worker_id, clock_timestamp() as moment offset 0) as now
-    left join public.work_workers w on w.id = now.worker_id
-    join work.profiles p on p.id = coalesce(w.profile_id, 1);
+    left join public.work_workers w on w.id = any (array[now.worker_id])
+    join work.profiles p on p.id = any (array[coalesce(w.profile_id, 1)]);
   if not (has_lapsed or has_due or is_unseen or is_unjudged) then
     return profile;
   end if;
