@@ -38,10 +38,6 @@ overriding system value
 values (1, '{}', '{}', work.compile_requirement('{}'), '[]', '{}', sha256(convert_to('the worker that nobody registered', 'UTF8')), '{1}', 1)
 on conflict do nothing;
 select setval('work.profiles_id_seq', greatest((select max(p.id) from work.profiles p), 1));
--- Also where the numbers of an earlier version went further.
-select setval('work.class_number', greatest(
-  (select max(c.number) from public.work_classes c), (select max(p.judged_through) from work.profiles p),
-  (select s.last_value from work.class_number s)));
 
 -- What is there without what stands at a path. A list on the way stands for the objects in it, as in a requirement.
 create or replace function work.without_path(given jsonb, path text[])
@@ -118,6 +114,7 @@ declare
   profile work.profiles;
   spared jsonb;
   is_ours boolean;
+  judged record;
 begin
   if exists (select from public.work_classes c where c.number is null) then
     perform work.number_classes();
@@ -133,18 +130,25 @@ begin
   end if;
   spared := work.without(profile.capabilities, profile.exclusive);
   with fresh as materialized (
-    select c.id, c.number, profile.exclusive <> '{}' and spared @@ c.path is true as is_spared
-      from public.work_classes c
-     where c.number > profile.judged_through
-       and profile.capabilities @@ c.path
-       and c.labels @@ profile.accepts_path
+    select c.id, c.number is not null as is_numbered, profile.exclusive <> '{}' and spared @@ c.path is true as is_spared
+      from (select n.* from public.work_classes n where n.number > profile.judged_through
+             union all
+            select n.* from public.work_classes n where n.number is null) as c
+     where profile.capabilities @@ c.path and c.labels @@ profile.accepts_path
   )
-  select profile.class_ids || coalesce(array_agg(f.id order by f.id) filter (where not f.is_spared), '{}'),
-         profile.yielded_class_ids
-           || coalesce(array_agg(f.id order by f.id) filter (where f.is_spared and profile.yield_seconds is not null), '{}'),
-         greatest(profile.judged_through, (select max(c.number) from public.work_classes c))
-    into profile.class_ids, profile.yielded_class_ids, profile.judged_through
+  select coalesce(array_agg(f.id order by f.id) filter (where f.is_numbered and not f.is_spared), '{}') as class_ids,
+         coalesce(array_agg(f.id order by f.id) filter (where f.is_numbered and f.is_spared), '{}') as yielded_class_ids,
+         coalesce(array_agg(f.id order by f.id) filter (where not f.is_numbered and not f.is_spared), '{}') as own_class_ids,
+         coalesce(array_agg(f.id order by f.id) filter (where not f.is_numbered and f.is_spared), '{}')
+           as own_yielded_class_ids,
+         greatest(profile.judged_through, (select max(c.number) from public.work_classes c)) as judged_through
+    into judged
     from fresh f;
+  profile.class_ids := profile.class_ids || judged.class_ids;
+  profile.judged_through := judged.judged_through;
+  if profile.yield_seconds is not null then
+    profile.yielded_class_ids := profile.yielded_class_ids || judged.yielded_class_ids;
+  end if;
   profile.class_bits := null;
   if cardinality(profile.class_ids) > 100
     and cardinality(profile.class_ids) * 8 > (select count(*) from public.work_classes) then
@@ -161,14 +165,13 @@ begin
      where p.id = profile.id and p.judged_through <> profile.judged_through;
   end if;
   -- What another transaction has yet to number is judged for this call alone: nobody waits for it to commit.
-  select profile.class_ids || coalesce(array_agg(u.id order by u.id) filter (where not u.is_spared), '{}'),
-         profile.yielded_class_ids
-           || coalesce(array_agg(u.id order by u.id) filter (where u.is_spared and profile.yield_seconds is not null), '{}'),
-         case when count(*) = 0 then profile.class_bits end
-    into profile.class_ids, profile.yielded_class_ids, profile.class_bits
-    from (select c.id, profile.exclusive <> '{}' and spared @@ c.path is true as is_spared
-            from public.work_classes c
-           where c.number is null and profile.capabilities @@ c.path and c.labels @@ profile.accepts_path) as u;
+  if judged.own_class_ids <> '{}' then
+    profile.class_ids := profile.class_ids || judged.own_class_ids;
+    profile.class_bits := null;
+  end if;
+  if profile.yield_seconds is not null then
+    profile.yielded_class_ids := profile.yielded_class_ids || judged.own_yielded_class_ids;
+  end if;
   return profile;
 end
 $$;

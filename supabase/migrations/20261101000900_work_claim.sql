@@ -229,49 +229,6 @@ comment on function work.check_only is 'Refuses what does not narrow by pool, wo
 revoke execute on function work.check_only from public, anon, authenticated;
 grant execute on function work.check_only to service_role;
 
--- Take the next claims in line, of one line or of many. A call may win fewer than there are.
-drop function if exists work.take_next(text[], text, integer, integer, uuid);
-create or replace function work.take_next(
-  work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb, request_id uuid)
-returns json
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-declare
-  profile work.profiles;
-  lines integer[];
-begin
-  profile := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
-  -- Mostly there is one line: nothing is required, or all that is ready requires the same. An array may begin anywhere:
-  -- the only element of another kind of array is left to the general way.
-  if cardinality(profile.class_ids) <= 3 and cardinality(take_next.work_types) = 1 and take_next.work_types[1] is not null
-    and profile.yielded_class_ids = '{}' and coalesce(take_next.warm, '{}') = '{}' and take_next."only" is null then
-    lines := profile.class_ids;
-    if cardinality(lines) > 1 then
-      lines := array(
-        select u.id
-          from unnest(profile.class_ids) as u(id)
-         cross join lateral (
-           select from public.work_claims c
-            where c.class_id = u.id and c.work_type = take_next.work_types[1] and c.status = 'ready'
-            order by c.priority desc, c.line, c.position
-            limit 1) as first);
-    end if;
-    if cardinality(lines) = 1 then
-      return work.take_line(
-        take_next.work_types[1], lines[1], take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.request_id);
-    end if;
-  end if;
-  return work.take_merged(
-    profile, take_next.work_types, take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.warm,
-    take_next."only", take_next.request_id);
-end
-$$;
-comment on function work.take_next is 'Claims what is next in line; the arguments are checked already.';
-revoke execute on function work.take_next from public, anon, authenticated;
-grant execute on function work.take_next to service_role;
-
 create or replace function work.check_claim(
   work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb)
 returns boolean

@@ -1,0 +1,232 @@
+-- Taking what is next: of one line, or of many as if they were one.
+
+-- Claim the first of one line. The rows are picked and locked by ctid first: with a join or an IN the planner may run
+-- the limit more than once.
+create or replace function work.take_line(
+  work_type text, class_id integer, worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
+returns json
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+  answer json;
+begin
+  with won as (
+    update public.work_claims c
+       set status = 'claimed',
+           worker_id = take_line.worker_id,
+           fence = nextval('work.fence'),
+           request_id = take_line.request_id,
+           claimed_at = moment,
+           expires_at = moment + make_interval(secs => coalesce(
+             take_line.ttl_seconds, (select t.lease_seconds from public.work_types t where t.name = take_line.work_type))),
+           progress = null
+     where c.ctid = any (array(
+             select r.ctid
+               from public.work_claims r
+              where r.work_type = (
+                      select t.name from public.work_types t where t.name = take_line.work_type and not t.paused)
+                and r.class_id = take_line.class_id and r.status = 'ready'
+              order by r.priority desc, r.line, r.position
+              limit take_line.max_items
+                for no key update skip locked))
+    returning c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes, c.priority, c.line, c.position
+  )
+  select coalesce(json_agg(told order by w.priority desc, w.line, w.position), '[]') into answer
+    from won w
+    join public.work_items i on i.id = w.item_id
+   cross join lateral (
+     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - moment)) as ttl_seconds, w.expires_at,
+            w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
+  return answer;
+end
+$$;
+comment on function work.take_line is 'Claims the first of one line.';
+revoke execute on function work.take_line from public, anon, authenticated;
+grant execute on function work.take_line to service_role;
+
+-- Claim these rows, the first of them that nobody holds; as long as they are ready and of these classes.
+create or replace function work.take_rows(
+  row_ids tid[], row_classes integer[], worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
+returns json
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+  answer json;
+begin
+  with picked as materialized (
+    select r.ctid as row_id, p.n
+      from unnest(take_rows.row_ids, take_rows.row_classes) with ordinality as p(row_id, class_id, n)
+      join public.work_claims r on r.ctid = p.row_id
+     where r.status is not distinct from 'ready' and r.class_id is not distinct from p.class_id
+     order by p.n
+     limit take_rows.max_items
+       for no key update of r skip locked
+  ),
+  won as (
+    update public.work_claims c
+       set status = 'claimed',
+           worker_id = take_rows.worker_id,
+           fence = nextval('work.fence'),
+           request_id = take_rows.request_id,
+           claimed_at = moment,
+           expires_at = moment + make_interval(secs => coalesce(take_rows.ttl_seconds, (
+             select t.lease_seconds from public.work_types t where t.name = c.work_type))),
+           progress = null
+      from picked p
+     where c.ctid = p.row_id
+    returning p.n, c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes
+  )
+  select json_agg(told order by w.n) into answer
+    from won w
+    join public.work_items i on i.id = w.item_id
+   cross join lateral (
+     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - moment)) as ttl_seconds, w.expires_at,
+            w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
+  return answer;
+end
+$$;
+comment on function work.take_rows is 'Claims the first of these rows that nobody holds.';
+revoke execute on function work.take_rows from public, anon, authenticated;
+grant execute on function work.take_rows to service_role;
+
+-- Claim the first of several lines, in exact order. How the first rows are found depends on how many lines there are; what
+-- is lacking then is looked for line by line, further back each time.
+create or replace function work.take_merged(
+  profile work.profiles, work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[],
+  "only" jsonb, request_id uuid)
+returns json
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  old_enough timestamptz := clock_timestamp() - make_interval(secs => profile.yield_seconds);
+  class_ids integer[] := profile.class_ids;
+  yielded_class_ids integer[] := profile.yielded_class_ids;
+  at_hand text[] := coalesce(take_merged.warm, '{}');
+  only_labels jsonpath;
+  only_workflow bigint;
+  open_types text[];
+  way text := 'read';
+  -- Others may hold the first rows at this moment: some more are read than are asked for.
+  breadth integer := take_merged.max_items + least(take_merged.max_items * 3, 60) + 4;
+  reach integer := 1;
+  rounds integer := 0;
+  front record;
+  part json;
+  answer json;
+  left_to_win integer := take_merged.max_items;
+begin
+  open_types := array(
+    select t.name from public.work_types t
+     where t.name = any (take_merged.work_types) and not t.paused
+       and ("only" ->> 'pool' is null or t.pool is null or t.pool = "only" ->> 'pool')
+     order by t.name);
+  if "only" ? 'labels' then
+    only_labels := work.compile_requirement("only" -> 'labels', 'only.labels');
+    class_ids := array(
+      select c.id from unnest(class_ids) as m(id) join public.work_classes c on c.id = m.id where c.labels @@ only_labels);
+    yielded_class_ids := array(
+      select c.id from unnest(yielded_class_ids) as m(id) join public.work_classes c on c.id = m.id
+       where c.labels @@ only_labels);
+  end if;
+  if "only" ? 'workflow' then
+    only_workflow := (select w.id from public.work_workflows w where w.name = "only" ->> 'workflow');
+    if only_workflow is null then
+      return '[]';
+    end if;
+  end if;
+  if yielded_class_ids = '{}' and "only" is null and at_hand = '{}' then
+    way := case
+      when profile.class_bits is not null then 'walk'
+      when cardinality(open_types) * cardinality(class_ids) > 2 then 'gather'
+      else 'read'
+    end;
+  end if;
+
+  while left_to_win > 0 and reach <= 65536 loop
+    case way
+      -- What was stored compressed is unpacked by the concatenation, once and not for each row.
+      when 'walk' then front := work.walk_lines(open_types, profile.class_bits || B'', left_to_win);
+      when 'gather' then front := work.gather_lines(open_types, class_ids, breadth);
+      else front := work.read_lines(
+        open_types, class_ids, yielded_class_ids, old_enough, at_hand, "only" ->> 'pool', only_workflow, breadth, reach);
+    end case;
+    part := work.take_rows(
+      front.row_ids, front.row_classes, take_merged.worker_id, left_to_win, take_merged.ttl_seconds, take_merged.request_id);
+    if part is not null then
+      answer := case when answer is null then part else (answer::jsonb || part::jsonb)::json end;
+      left_to_win := left_to_win - json_array_length(part);
+    end if;
+
+    if way <> 'read' then
+      way := case way when 'walk' then 'gather' else 'read' end;
+    elsif at_hand <> '{}' then
+      -- Again, for what is left of this priority or for the next one; without regard to warmth where others hold all of
+      -- this one that was found. Each round reads all lines: what is left after so many is for the next call.
+      rounds := rounds + 1;
+      exit when rounds = 20 and answer is not null;
+      if part is null then
+        at_hand := '{}';
+      end if;
+    else
+      exit when front.is_all;
+      reach := reach * 4;
+      breadth := breadth * 2;
+    end if;
+  end loop;
+  return coalesce(answer, '[]');
+end
+$$;
+comment on function work.take_merged is 'Claims the first of several lines, in exact order.';
+revoke execute on function work.take_merged from public, anon, authenticated;
+grant execute on function work.take_merged to service_role;
+
+-- Take the next claims in line, of one line or of many. A call may win fewer than there are.
+drop function if exists work.take_next(text[], text, integer, integer, uuid);
+create or replace function work.take_next(
+  work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb, request_id uuid)
+returns json
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  profile work.profiles;
+  lines integer[];
+begin
+  profile := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
+  -- Mostly there is one line: nothing is required, or all that is ready requires the same. An array may begin anywhere:
+  -- the only element of another kind of array is left to the general way.
+  if cardinality(profile.class_ids) <= 3 and cardinality(take_next.work_types) = 1 and take_next.work_types[1] is not null
+    and profile.yielded_class_ids = '{}' and coalesce(take_next.warm, '{}') = '{}' and take_next."only" is null then
+    lines := profile.class_ids;
+    if cardinality(lines) > 1 then
+      lines := array(
+        select u.id
+          from unnest(profile.class_ids) as u(id)
+         cross join lateral (
+           select from public.work_claims c
+            where c.class_id = u.id and c.work_type = take_next.work_types[1] and c.status = 'ready'
+            order by c.priority desc, c.line, c.position
+            limit 1) as first);
+    end if;
+    if cardinality(lines) = 1 then
+      return work.take_line(
+        take_next.work_types[1], lines[1], take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.request_id);
+    end if;
+  end if;
+  return work.take_merged(
+    profile, take_next.work_types, take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.warm,
+    take_next."only", take_next.request_id);
+end
+$$;
+comment on function work.take_next is 'Claims what is next in line; the arguments are checked already.';
+revoke execute on function work.take_next from public, anon, authenticated;
+grant execute on function work.take_next to service_role;
