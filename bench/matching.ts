@@ -8,6 +8,9 @@ import { emptyTables, workType } from "./work_claims.ts";
 const items = 100_000;
 const share = 5;
 
+/** Calls before each measurement. */
+const warmUp = 10 * connections;
+
 export interface MatchingPlan {
   rounds: number;
   /** Items behind which the one that fits is looked for. */
@@ -66,10 +69,13 @@ async function claimRates(
       await fill(database, line);
       await register(clients, line);
       await settle();
+      // Plans that have not been made yet are nobody's speed.
+      await drain(clients, 10, warmUp);
       seen.by10.push(await drain(clients, 10, plan.calls(10)));
       seen.by1.push(await drain(clients, 1, plan.calls(1)));
       await fillTags(database);
       await settle();
+      await pullByTags(clients, line, warmUp);
       seen.tags.push(await pullByTags(clients, line, plan.calls(1)));
       const last = [seen.by10, seen.by1, seen.tags].map((each) => Math.round(each.at(-1) ?? 0));
       tell(`${line.name}, round ${round + 1}: by 10 ${last[0]}/s, by 1 ${last[1]}/s, tags by 1 ${last[2]}/s`);

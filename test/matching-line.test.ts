@@ -55,6 +55,22 @@ describe("with few items", async () => {
     expect(await take(sql, type, "wide", { max_items: 30 })).toEqual([...mine.slice(3), ...plain.slice(0, 13)]);
   });
 
+  test("one full line among many that have little is taken in order with them", async () => {
+    const type = await newType(sql);
+    const rare = (n: number) => ({ requires: { lot: `lot ${(n / 20) % 40}` } });
+    const ids = await enqueue(
+      sql,
+      numbered(3000, (n) => (n % 20 === 0 ? rare(n) : { requires: { lot: "full" } })),
+    );
+    const lots = ["full", ...numbered(40, (n) => `lot ${n}`)];
+    await register(sql, { id: "any lot", capabilities: { lot: lots } });
+    const taken: string[] = [];
+    for (let n = 0; n < 30; n++) taken.push(...(await take(sql, type, "any lot", { max_items: 10 })));
+    expect(taken).toEqual(ids.slice(0, 300));
+    for (let n = 0; n < 3; n++) taken.push(...(await take(sql, type, "any lot", { max_items: 900 })));
+    expect(taken).toEqual(ids);
+  });
+
   test("what is left to others for a while does not hide what only this worker runs, in however many classes", async () => {
     const type = await newType(sql);
     await enqueue(

@@ -62,25 +62,33 @@ begin
       where c.work_type = t.name and c.status = 'ready' and c.class_id > 0
       order by c.priority desc, c.line, c.position
       limit 1) as f;
-  select min(s.line), max(s.line), count(*) into first_line, last_line, seen
-    from (
-      select r.line
-        from (select gather_lines.class_ids[1 + floor(random() * cardinality(gather_lines.class_ids))::integer] as id
-                from generate_series(1, sampled)) as k
-       cross join unnest(gather_lines.work_types) as t(name)
-       cross join lateral (
-         select c.line, c.position from public.work_claims c
-          where c.class_id = k.id and c.work_type = t.name and c.status = 'ready' and c.priority = top
-          order by c.line, c.position
-          limit gather_lines.wanted / sampled + 2) as r
-       order by r.line, r.position
-       limit gather_lines.wanted) as s;
+  select min(r.line), max(r.line), count(*) into first_line, last_line, seen
+    from (select gather_lines.class_ids[1 + floor(random() * cardinality(gather_lines.class_ids))::integer] as id
+            from generate_series(1, sampled)) as k
+   cross join unnest(gather_lines.work_types) as t(name)
+   cross join lateral (
+     select c.line, c.position from public.work_claims c
+      where c.class_id = k.id and c.work_type = t.name and c.status = 'ready' and c.priority = top
+      order by c.line, c.position
+      limit 4) as r;
   if seen < 2 then
     return;
   end if;
-  -- Twice as far as what is wanted should reach if the other lines are as full.
-  bound := first_line + (last_line - first_line) * 2.0 * gather_lines.wanted / seen
+  -- Somewhat further than what is wanted should reach if the other lines are as full.
+  bound := first_line + (last_line - first_line) * 1.25 * gather_lines.wanted / seen
     * least(1, sampled::numeric / cardinality(gather_lines.class_ids));
+  -- One scan goes along all lines; where one of them turns out to be full, each is asked for so many at most.
+  select (array_agg(g.row_id order by g.line, g.position))[1:wanted],
+         (array_agg(g.class_id order by g.line, g.position))[1:wanted], count(*)
+    into row_ids, row_classes, seen
+    from (
+      select c.ctid as row_id, c.class_id, c.line, c.position from public.work_claims c
+       where c.class_id = any (gather_lines.class_ids) and c.work_type = any (gather_lines.work_types)
+         and c.status = 'ready' and c.priority = top and c.line <= bound
+       limit wanted * 8) as g;
+  if seen < wanted * 8 then
+    return;
+  end if;
   select array_agg(g.row_id order by g.line, g.position), array_agg(g.class_id order by g.line, g.position)
     into row_ids, row_classes
     from (

@@ -59,14 +59,16 @@ declare
   moment timestamptz := clock_timestamp();
   answer json;
 begin
+  -- One row at a time, in order, until there are enough: what others hold or have taken meanwhile is passed over.
   with picked as materialized (
-    select r.ctid as row_id, p.n
+    select l.row_id, p.n
       from unnest(take_rows.row_ids, take_rows.row_classes) with ordinality as p(row_id, class_id, n)
-      join public.work_claims r on r.ctid = p.row_id
-     where r.status is not distinct from 'ready' and r.class_id is not distinct from p.class_id
-     order by p.n
+     cross join lateral (
+       select r.ctid as row_id
+         from public.work_claims r
+        where r.ctid = p.row_id and r.status is not distinct from 'ready' and r.class_id is not distinct from p.class_id
+          for no key update skip locked) as l
      limit take_rows.max_items
-       for no key update of r skip locked
   ),
   won as (
     update public.work_claims c
@@ -165,8 +167,13 @@ begin
       left_to_win := left_to_win - json_array_length(part);
     end if;
 
-    if way <> 'read' then
-      way := case way when 'walk' then 'gather' else 'read' end;
+    if way = 'walk' then
+      way := 'gather';
+    elsif way = 'gather' then
+      -- Again, as long as it wins something: others have taken of the same meanwhile.
+      if part is null then
+        way := 'read';
+      end if;
     elsif at_hand <> '{}' then
       -- Again, for what is left of this priority or for the next one; without regard to warmth where others hold all of
       -- this one that was found. Each round reads all lines: what is left after so many is for the next call.
