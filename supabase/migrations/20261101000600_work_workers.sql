@@ -170,3 +170,13 @@ $$;
 comment on function work.saw_worker is 'Notes that a worker is alive.';
 revoke execute on function work.saw_worker from public, anon, authenticated;
 grant execute on function work.saw_worker to service_role;
+
+-- Who is there, by the one rule for it: an idle worker looks for work every few seconds, a busy one extends its leases.
+create or replace view work.live_workers with (security_invoker = true) as
+select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accepts_clauses, p.exclusive, p.yield_seconds
+  from public.work_workers w
+  join work.profiles p on p.id = w.profile_id
+ where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes';
+comment on view work.live_workers is 'work-claims: the workers that were heard of within two minutes and have not left, with what they have and take.';
+revoke all on work.live_workers from public, anon, authenticated, service_role;
+grant select on work.live_workers to service_role;

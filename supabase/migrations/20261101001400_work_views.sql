@@ -82,15 +82,13 @@ select next_in_line.work_type, next_in_line.item_id,
        case
          when t.paused then 'its work type is paused'
          when not exists (
-           select from public.work_workers w
-            where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes'
-              and (w.work_types is null or t.name = any (w.work_types)))
+           select from work.live_workers w
+            where w.work_types is null or t.name = any (w.work_types))
            then 'it is next in line, and no live worker does this work type'
          when not exists (
-           select from public.work_workers w
+           select from work.live_workers w
              join work.profiles p on p.id = w.profile_id
-            where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes'
-              and (w.work_types is null or t.name = any (w.work_types))
+            where (w.work_types is null or t.name = any (w.work_types))
               and k.id = any (p.class_ids || p.yielded_class_ids))
            then format('it is next in line, and no live worker has what it requires: %s', left(k.tag, 200))
          else 'it is next in line, and nobody has taken it for five minutes'

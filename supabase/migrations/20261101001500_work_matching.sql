@@ -33,15 +33,6 @@ comment on function work.count_in_words is 'A count with its noun, in the singul
 revoke execute on function work.count_in_words from public, anon, authenticated;
 grant execute on function work.count_in_words to service_role;
 
-create or replace view work.live_workers with (security_invoker = true) as
-select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accepts_clauses, p.exclusive, p.yield_seconds
-  from public.work_workers w
-  join work.profiles p on p.id = w.profile_id
- where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes';
-comment on view work.live_workers is 'work-claims: the workers that were heard of within two minutes and have not left, with what they have and take.';
-revoke all on work.live_workers from public, anon, authenticated, service_role;
-grant select on work.live_workers to service_role;
-
 -- How many claims are ready of each work type and class. It reads ready rows alone, whatever the planner believes.
 create or replace function work.ready_lines()
 returns table (work_type text, class_id integer, ready bigint, ready_since timestamptz)

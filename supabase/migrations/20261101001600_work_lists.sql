@@ -677,9 +677,10 @@ begin
   found as materialized (
     select w.*, h.holds, s.is_alive, s.is_alive and h.holds = 0 as is_free
       from public.work_workers w
-     cross join lateral (select coalesce((select g.holds from held g where g.worker_id = w.id), 0) as holds) as h
+      left join work.live_workers l on l.id = w.id
      cross join lateral (
-       select w.retired_at is null and w.last_seen_at > moment - interval '2 minutes' as is_alive) as s
+       select coalesce((select g.holds from held g where g.worker_id = w.id), 0) as holds) as h
+     cross join lateral (select l.id is not null as is_alive) as s
      where (list_workers.after is null or w.id > list_workers.after)
        and (ids is null or w.id = any (ids))
        and (judge is null
