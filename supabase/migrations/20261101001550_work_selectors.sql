@@ -272,6 +272,8 @@ begin
     least(
       (asked ->> '==')::timestamptz, (asked ->> '<=')::timestamptz, (asked ->> '<')::timestamptz - instant)
   ];
+exception when datetime_field_overflow then
+  perform work.refuse(name, asked::text, 'a time was expected that has others before and after it, such as "2030-01-31"');
 end
 $$;
 comment on function work.times_between is 'The first and the last moment that a column may be; null where it is open.';
