@@ -57,6 +57,43 @@ test("its priority counts for all its items, and moves those that are open at on
   expect(await take()).toEqual([2, 3, 0, 1].map((n) => ids[n]));
 });
 
+test("a claim has its workflow's new priority whatever its state, and what has ended is not even looked at", async () => {
+  const session = as("service_role");
+  const define = (priority: number): Promise<unknown> =>
+    call(session, "define_workflow", { workflow: "is long", priority });
+  // Plans that are made now are kept by the session.
+  for (let turn = 0; turn < 6; turn += 1) {
+    await define(turn);
+  }
+  await session`
+    insert into work_items (pool, workflow_id)
+    select 'default', (select id from work_workflows where name = 'is long') from generate_series(1, 20000)`;
+  await session`update work_claims set status = 'succeeded', finished_at = now() where position % 500 > 3`;
+  await session`
+    update work_claims
+       set status = (array['ready', 'blocked', 'waiting', 'claimed'])[1 + position % 500],
+           worker_id = 'w', fence = nextval('work.fence'), expires_at = now() + interval '1 hour'
+     where status = 'ready'`;
+  const read = (): Promise<{ rows: number }[]> => session`
+    select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::integer as rows
+      from pg_stat_xact_user_tables where relname in ('work_items', 'work_claims')`;
+  await session`begin`;
+  const [before] = await read();
+  await define(77);
+  const [after] = await read();
+  await session`commit`;
+  expect(Number(after?.rows) - Number(before?.rows)).toBeLessThan(1000);
+  expect(
+    await sql`select status, priority, count(*)::integer from work_claims group by 1, 2 order by status collate "C"`,
+  ).toEqual([
+    { status: "blocked", priority: 77, count: 40 },
+    { status: "claimed", priority: 77, count: 40 },
+    { status: "ready", priority: 77, count: 40 },
+    { status: "succeeded", priority: 5, count: 19840 },
+    { status: "waiting", priority: 77, count: 40 },
+  ]);
+});
+
 test("a workflow that is deleted lets its items go on at places of their own", async () => {
   const ids = await enqueue([{ priority: 5 }, { workflow: "ends" }, { workflow: "ends", priority: 6 }]);
   await call(sql, "define_workflow", { workflow: "ends", priority: 100 });
@@ -115,6 +152,33 @@ describe("an item that is added at the moment in which its workflow's priority c
     await other`commit`;
     await changing;
     expect(await sql`select priority from work_claims`).toEqual([{ priority: 2 }]);
+  });
+});
+
+describe("a workflow whose priority changes at the moment in which", () => {
+  const meanwhile: [string, (other: Sql, item: string) => Promise<unknown>][] = [
+    ["a claim is taken", (other) => call(other, "claim_next", { work_types: ["type"], worker_id: "w" })],
+    ["a claim is handed back", (other) => call(other, "release_claims_for_worker", { worker_id: "holder" })],
+    ["an item leaves it", (other, item) => other`update work_items set workflow_id = null where id = ${item}`],
+    [
+      "an item goes to another",
+      (other, item) => other`
+        update work_items set workflow_id = (select id from work_workflows where name = 'stays') where id = ${item}`,
+    ],
+  ];
+  test.each(meanwhile)("%s moves all that is its own, and no more", async (_, act) => {
+    await call(sql, "define_workflow", { workflow: "stays", priority: -3 });
+    await call(sql, "define_workflow", { workflow: "changes", priority: 1 });
+    const [item = ""] = await enqueue([{ workflow: "changes" }, { workflow: "changes" }, { workflow: "changes" }]);
+    await take(1, { worker_id: "holder" });
+    const other = await open();
+    await act(other, item);
+    const changing = call(as("service_role"), "define_workflow", { workflow: "changes", priority: 2 });
+    await someoneWaits(admin);
+    await other`commit`;
+    await changing;
+    await expectInvariants(sql);
+    expect(await sql`select count(*)::integer from work_claims where priority = 1`).toEqual([{ count: 0 }]);
   });
 });
 

@@ -67,6 +67,9 @@ create index if not exists work_claims_of_workflow on public.work_claims
   (workflow_id, class_id, work_type, priority desc, line, position)
   where status >= 'ready' and status <= 'ready' and workflow_id is not null;
 comment on index public.work_claims_of_workflow is 'What is next in line of this workflow alone?';
+create index if not exists work_claims_aside_of_workflow on public.work_claims (workflow_id)
+  where status in ('blocked', 'waiting', 'claimed') and workflow_id is not null;
+comment on index public.work_claims_aside_of_workflow is 'What of this workflow is open without standing in line?';
 create index if not exists work_claims_leases on public.work_claims (expires_at) where status = 'claimed';
 comment on index public.work_claims_leases is 'Whose lease has ended? What is held at all?';
 create index if not exists work_claims_due on public.work_claims (due_at) where status = 'waiting';
@@ -215,16 +218,25 @@ begin
     return null;
   end if;
   if (new.priority, new.line) is distinct from (old.priority, old.line) then
+    -- What has ended is not read, however much it is. A claim that is taken, handed back or given to another workflow
+    -- while this waits for its row is looked at again, by its key: it moves if it is still open and still of this one.
+    -- Rows are waited for in the order of keys.
     with moved as materialized (
-      select i.id, coalesce(new.priority, i.priority) as priority
-        from public.work_items i
-       where i.workflow_id = new.id
-       order by i.id
+      select o.item_id, o.work_type, coalesce(new.priority, i.priority) as priority
+        from (
+          select c.item_id, c.work_type from public.work_claims c
+           where c.workflow_id = new.id and c.status >= 'ready' and c.status <= 'ready'
+           union all
+          select c.item_id, c.work_type from public.work_claims c
+           where c.workflow_id = new.id and c.status in ('blocked', 'waiting', 'claimed')) as o
+        join public.work_items i on i.id = any (array[o.item_id])
+       order by o.item_id, o.work_type
     )
     update public.work_claims c
        set priority = m.priority, line = new.line
       from moved m
-     where c.item_id = any (array[m.id])
+     where c.item_id = any (array[m.item_id]) and c.work_type = m.work_type
+       and c.workflow_id is not distinct from new.id
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')
        and (c.priority, c.line) is distinct from (m.priority, new.line);
   end if;
