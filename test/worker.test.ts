@@ -242,6 +242,7 @@ test("results survive five 503s: every attempt is the same request", async () =>
 test.each<[string, Reply]>([
   ["the reply is lost after the commit", { breaks: true }],
   ["the answer is cut off", { body: '{"released":["succ' }],
+  ["the answer is empty", { body: "" }],
   ["the answer is a gateway's page", { body: "<html>please wait</html>" }],
   ["the request is lost", { breaks: true, commits: false }],
   ["no answer comes", { stalls: true }],

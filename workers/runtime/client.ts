@@ -100,7 +100,8 @@ export function createClient(options: ClientOptions): Client {
     if (status < 200 || status > 299) {
       throw errorOf(status, redact(text), wait, what);
     }
-    if (text === "") {
+    // Only then is there nothing to say; elsewhere nothing is an answer that was cut off.
+    if (status === 204) {
       return null;
     }
     try {
