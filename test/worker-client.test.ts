@@ -218,18 +218,18 @@ test("the walk through candidates goes on, wraps around, and takes back before i
     only: undefined,
     log: () => {},
   });
-  const first = await clock.drive(source.exchange([], 4, {}));
+  const first = await clock.drive(source.exchange([], 4, {}, false));
   expect(first.won.map(({ claim }) => claim.payload.seq).sort()).toEqual([1, 2, 3]);
   expect(first.won[0]?.claim).toMatchObject({ pool: "p", source_key: expect.stringMatching(/^k/) });
-  const rest = await clock.drive(source.exchange([], 4, {}));
+  const rest = await clock.drive(source.exchange([], 4, {}, false));
   expect(rest.won.map(({ claim }) => claim.payload.seq)).toEqual([120]);
   expect(asked.slice(0, 5)).toEqual(["claim 0", "page after 0", "claim 3", "page after 100", "claim 1"]);
   free.add(1);
   asked.length = 0;
-  expect((await clock.drive(source.exchange([], 1, {}))).won).toHaveLength(1);
+  expect((await clock.drive(source.exchange([], 1, {}, false))).won).toHaveLength(1);
   expect(asked).toEqual(["page after 100", "claim 0", "page after 0", "claim 1"]);
   asked.length = 0;
-  expect((await clock.drive(source.exchange([], 1, {}))).won).toEqual([]);
+  expect((await clock.drive(source.exchange([], 1, {}, false))).won).toEqual([]);
   expect(asked).toEqual(["page after 100", "claim 0", "page after 0", "page after 100"]);
 });
 
@@ -241,6 +241,7 @@ function pool(classes: number[], matched: number[]) {
   const rowsOf = (seqs: number[]): object[] =>
     seqs.map((seq) => ({ id: String(seq), seq, pool: "p", class_id: free.get(seq), source_key: null, payload: seq }));
   const fetch: typeof globalThis.fetch = async (input, init) => {
+    await clock.sleep(10);
     if (String(input).includes("/rpc/claim_items")) {
       const ids: string[] = JSON.parse(String(init?.body)).item_ids;
       const won = ids.filter((id) => matched.includes(free.get(Number(id)) ?? 0));
@@ -276,8 +277,8 @@ function pool(classes: number[], matched: number[]) {
       log: () => {},
     },
   );
-  const look = (): ReturnType<typeof source.exchange> => clock.drive(source.exchange([], 1, {}));
-  return { clock, source, asked, look };
+  const look = (isLast = false): ReturnType<typeof source.exchange> => clock.drive(source.exchange([], 1, {}, isLast));
+  return { clock, free, source, asked, look };
 }
 
 test("candidates behind many that are not for this worker are found, and those are asked for once", async () => {
@@ -291,6 +292,14 @@ test("a look that ends among what is not for this worker says that there is more
   expect(await look()).toMatchObject({ won: [], isMore: true });
   expect((await look()).won).toHaveLength(1);
   expect(await look()).toMatchObject({ won: [], isMore: false });
+});
+
+test("a look soon after one that found nothing stays short, but not the last one: it finds what came back", async () => {
+  const { look, free } = pool([], [1]);
+  await look();
+  free.set(1, 1);
+  expect((await look()).won).toEqual([]);
+  expect((await look(true)).won).toHaveLength(1);
 });
 
 test("what is not for this worker is tried again after a minute, and at once when the worker is another", async () => {

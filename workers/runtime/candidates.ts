@@ -33,7 +33,7 @@ interface Walk {
 /** A page kept longer than this shows items that others have had, and payloads that may have changed. */
 const pageLifeMs = 10_000;
 
-/** A walk that found nothing is begun anew only after so many times as long as it took. */
+/** A walk that found nothing is begun anew only after so many times as long as it took, except for the last look. */
 const restFactor = 9;
 
 /** A class that is not for this worker is tried again after this time: what the worker has may have been changed elsewhere. */
@@ -136,7 +136,7 @@ export function createCandidates(
     // Four times what is wanted leaves room to spread; PostgREST cuts an answer at 1,000 rows.
     const limit = Math.min(1000, Math.max(50, wanted * 4));
     let page = walk.after > 0 ? await read(walk, limit, call) : [];
-    const isAnew = page.length === 0 && mayBegin && clock.now() >= walk.wrapAt;
+    const isAnew = page.length === 0 && mayBegin;
     if (isAnew) {
       // The walk begins anew. What dead workers held is taken back first: it may be all that is left.
       const begunAt = clock.now();
@@ -157,7 +157,13 @@ export function createCandidates(
    * Adds to what was won until there is half of what is wanted, or the pool has no more; the next call asks for the rest.
    * True where it came to no end, for what the database refused.
    */
-  async function claimAlong(walk: Walk, wanted: number, won: Won[], call: CallOptions): Promise<boolean> {
+  async function claimAlong(
+    walk: Walk,
+    wanted: number,
+    won: Won[],
+    call: CallOptions,
+    isLast: boolean,
+  ): Promise<boolean> {
     let isMore = false;
     let isAnew = false;
     if (clock.now() - walk.readAt > pageLifeMs) {
@@ -167,7 +173,8 @@ export function createCandidates(
     for (let tries = 0; tries < 10 && won.length < wanted / 2; tries++) {
       if (walk.page.length === 0) {
         // Once a look: what was not won the first time, as what is left to others for a while, is still there.
-        isAnew = (await turnPage(walk, wanted - won.length, !isAnew, call)) || isAnew;
+        const mayBegin: boolean = !isAnew && (isLast || clock.now() >= walk.wrapAt);
+        isAnew = (await turnPage(walk, wanted - won.length, mayBegin, call)) || isAnew;
       }
       if (walk.page.length === 0) {
         return false;
@@ -189,14 +196,14 @@ export function createCandidates(
   }
 
   return {
-    async exchange(outcomes, room, call) {
+    async exchange(outcomes, room, call, isLast) {
       const states = outcomes.length > 0 ? await releaseItems(client, options.workerId, outcomes, call) : [];
       const won: Won[] = [];
       const first = turn++;
       let isMore = false;
       try {
         for (let n = 0; n < walks.length && won.length < room / 2; n++) {
-          isMore = (await claimAlong(walks[(first + n) % walks.length] as Walk, room, won, call)) || isMore;
+          isMore = (await claimAlong(walks[(first + n) % walks.length] as Walk, room, won, call, isLast)) || isMore;
         }
       } catch (error) {
         // What was reached must not be forgotten; an error that stays comes again with the next look.

@@ -27,7 +27,8 @@ export interface Won {
 
 /** Hands outcomes in and brings at most so many new claims; each outcome is answered with its new state, or "lost". */
 export interface Source {
-  exchange(outcomes: Outcome[], room: number, call: CallOptions): Promise<Exchanged>;
+  /** The last look, after which the worker leaves where it finds nothing, goes through all that there is. */
+  exchange(outcomes: Outcome[], room: number, call: CallOptions, isLast: boolean): Promise<Exchanged>;
   /** What the worker has or takes is another: what was not for it may be. */
   onProfile(): void;
   whyNothing(call: CallOptions): Promise<WhyNothing>;

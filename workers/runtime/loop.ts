@@ -130,12 +130,14 @@ export async function runLoop(loop: Loop): Promise<void> {
     }
     // Asked before the look for work: what is handed back in between, the look finds.
     const isLast = settings.untilEmpty && emptyLooks > 0 && holding.size === 0 && (await isNothingToCome(call));
-    const { states, won, isMore } = await source.exchange(outcomes, room, call).catch(async (error: unknown) => {
-      if (outcomes.length === 0 || !isRefusal(error)) {
-        throw error;
-      }
-      return { states: await releaseEach(client, settings.workerId, outcomes, call, log), won: [], isMore: false };
-    });
+    const { states, won, isMore } = await source
+      .exchange(outcomes, room, call, isLast)
+      .catch(async (error: unknown) => {
+        if (outcomes.length === 0 || !isRefusal(error)) {
+          throw error;
+        }
+        return { states: await releaseEach(client, settings.workerId, outcomes, call, log), won: [], isMore: false };
+      });
     failures = 0;
     loop.onAnswer();
 
