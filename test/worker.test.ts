@@ -146,6 +146,15 @@ test("a claim that is lost aborts its handler, and its result is not sent", asyn
   expect(lines.some((line) => line.startsWith(`lost embed ${uuid(1)}`))).toBe(true);
 });
 
+test("a claim that is lost while its outcome cannot be handed in is not extended again", async () => {
+  const { clock, server, options } = world(1, { maxClaims: 1 });
+  server.script = (call) => (call.name === "release_items" && call.at < 200_000 ? problem(503, "") : undefined);
+  clock.at(5000, () => Object.assign(server.rows[0] as object, { fence: 99, worker_id: "w2" }));
+  const summary = await clock.drive(work("embed", async () => clock.sleep(1000), options));
+  expect(server.of("extend_claims")).toHaveLength(1);
+  expect(done(summary)).toEqual({ succeeded: 0, failed: 0, released: 0, lost: 1 });
+});
+
 test("a claim that a person cancelled aborts its handler", async () => {
   const { clock, server, options } = world(1, { maxClaims: 1 });
   clock.at(5000, () => Object.assign(server.rows[0] as object, { status: "cancelled", worker_id: null }));

@@ -56,9 +56,9 @@ async function beat({
   ...keeper
 }: Keeper): Promise<void> {
   const sentAt = clock.now();
-  // All that is held goes along, due or not, but those whose outcome is on its way.
+  // All that is held goes along, due or not, but those whose outcome is on its way, and those that are known to be lost.
   const beating = [...holding.values()]
-    .filter((held) => held.deliveredAt === null || beatDue(held) <= sentAt)
+    .filter((held) => (held.deliveredAt === null ? Number.isFinite(beatDue(held)) : beatDue(held) <= sentAt))
     .sort((one, other) => beatDue(one) - beatDue(other))
     .slice(0, 1000);
   const shortest = Math.min(...beating.map((held) => held.lease.ttlMs));
@@ -83,7 +83,8 @@ async function beat({
     } else if (held.state !== "finished") {
       keeper.onLost(held, answer.state === "cancelled" ? "it was cancelled" : "its lease was lost");
     } else {
-      held.lease = leaseFrom(sentAt, held.lease.ttlMs / 1000, random); // The answer to its outcome will say so.
+      // The answer to its outcome will say so. Another heartbeat would only be noted as one more that came too late.
+      held.lease = { ...held.lease, beatAt: Number.POSITIVE_INFINITY };
     }
   });
   keeper.onKept();
