@@ -292,6 +292,18 @@ describe("items, claims and workers", () => {
     expect([all.out.trim().split("\n").length, all.err]).toEqual([7, ""]);
   });
 
+  test("goes on through pages that are short or empty, and says what it has not looked at", async () => {
+    await sql`
+      insert into work_items (pool, priority)
+      select 'default', case when n % 24000 = 0 then 4242 else 0 end from generate_series(1, 50000) n`;
+    const two = await work("items", "priority=4242", "--limit", "2", "--json");
+    expect([two.out.trim().split("\n").length, two.err]).toEqual([2, expect.stringContaining("there may be more")]);
+    const all = await work("items", "priority=4242", "--limit", "3", "--json");
+    expect([all.out.trim().split("\n").length, all.err]).toEqual([2, ""]);
+    expect(await work("items", "priority=4242", "--all", "--json")).toEqual(all);
+    expect((await work("items", "priority=4243")).out).toBe("no item fits priority=4243\n");
+  });
+
   test("workers shows who is free, and a name that plays with the terminal as plain text", async () => {
     const id = "evil\u001b[2J\u009b31m\nrm -rf";
     await client.registerWorker(id, crypto.randomUUID(), { workTypes: ["carve"], capabilities: { gpu_memory_gb: 24 } });

@@ -58,8 +58,8 @@ const inspection = [
   "count_in_words",
 ];
 const lists = [
-  ...["asked", "check_page", "columns_of", "exact_selector", "numbers_between", "one_of", "read_selector"],
-  ...["times_between", "value_of_kind"],
+  ...["asked", "check_page", "columns_of", "exact_selector", "items_left", "numbers_between", "one_of"],
+  ...["read_selector", "times_between", "value_of_kind"],
 ];
 const language = [
   ...["all_of", "any_of", "canonical_requirement", "check_requirement_size", "comparison", "compile_requirement"],

@@ -71,13 +71,15 @@ async function runList<Row>(args: string[], listing: Listing<Row>): Promise<numb
   let count = 0;
   let after: Json = null;
   do {
+    // One row more than is shown tells that there are more.
     const page: Page<Row> = await pageOf(() =>
-      listing.page(client, selector, { after, limit: Math.min(isWhole ? 100 : 1000, limit - count) }, isWhole),
+      listing.page(client, selector, { after, limit: Math.min(isWhole ? 100 : 1000, limit + 1 - count) }, isWhole),
     );
+    const rows = page.rows.slice(0, limit - count);
     count += page.rows.length;
     after = page.next;
-    if (values.json) for (const row of page.rows) console.log(jsonLine(row));
-    else shown.push(...page.rows);
+    if (values.json) for (const row of rows) console.log(jsonLine(row));
+    else shown.push(...rows);
   } while (after !== null && count < limit);
   if (!values.json) {
     console.log(
@@ -86,7 +88,10 @@ async function runList<Row>(args: string[], listing: Listing<Row>): Promise<numb
         : table(listing.head, shown.map(listing.cells)),
     );
   }
-  if (after !== null) console.error(`there are more: --limit ${limit * 10} shows more of them, --all all`);
+  if (count > limit || after !== null) {
+    const are = count > limit ? "are" : "may be";
+    console.error(`there ${are} more: --limit ${limit * 10} shows more of them, --all all`);
+  }
   return exitCode.fine;
 }
 

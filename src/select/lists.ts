@@ -2,7 +2,10 @@ import type { Json } from "../answers.ts";
 import type { ListedClaim, ListedItem, ListedWorker } from "./rows.ts";
 import type { ClaimSelector, ItemSelector, WorkerSelector } from "./selector.ts";
 
-/** Some rows, and the way to those behind them; null: there are none. */
+/**
+ * Some rows, and where to go on from; null: that was all. Before the end too there may be fewer than the limit, or none:
+ * one call looks at some 20,000 rows at most.
+ */
 export type Page<Row> = { rows: Row[]; next: Json };
 
 export type PageOptions = {
