@@ -238,6 +238,30 @@ describe("a call that waits for another", () => {
   });
 });
 
+test.each([
+  ["heartbeat", (session: Sql, held: object[]) => call(session, "extend_claims", { worker_id: "a", held })],
+  [
+    "release",
+    (session: Sql, held: object[]) =>
+      call(session, "release_items", {
+        worker_id: "a",
+        outcomes: held.map((claim) => ({ ...claim, outcome: "succeeded" })),
+      }),
+  ],
+])("a late %s for what is being deleted does not wait with other claims in hand", async (_, act) => {
+  const { type } = await line(sql, 2);
+  const claims = await next(sql, type, "a", 2);
+  const [late, own] = claims;
+  await owner`update work_claims set worker_id = 'b', fence = nextval('work.fence') where item_id = ${late?.item_id ?? ""}`;
+  const deleting = as("service_role");
+  await deleting`begin`;
+  await deleting`delete from work_items where id = ${late?.item_id ?? ""}`;
+  // Whoever deletes the one item wants the other as well.
+  await act(as("service_role"), claims);
+  await deleting`delete from work_items where id = ${own?.item_id ?? ""}`;
+  await deleting`commit`;
+});
+
 test("items that are deleted while they are claimed, extended and released disturb nobody", async () => {
   const { type, ids } = await line(sql, 1000, { max_failures: 1000, max_crashes: 1000, backoff_seconds: 0 });
   await line(sql, 0);

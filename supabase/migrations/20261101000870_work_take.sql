@@ -10,17 +10,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  moment timestamptz := clock_timestamp();
   answer json;
 begin
+  -- The clock is read when a row is locked: no claim begins before the one that it follows has ended.
   with won as (
     update public.work_claims c
        set status = 'claimed',
            worker_id = take_line.worker_id,
            fence = nextval('work.fence'),
            request_id = take_line.request_id,
-           claimed_at = moment,
-           expires_at = moment + make_interval(secs => coalesce(
+           claimed_at = clock_timestamp(),
+           expires_at = clock_timestamp() + make_interval(secs => coalesce(
              take_line.ttl_seconds, (select t.lease_seconds from public.work_types t where t.name = take_line.work_type))),
            progress = null
      where c.ctid = any (array(
@@ -32,13 +32,13 @@ begin
               order by r.priority desc, r.line, r.position
               limit take_line.max_items
                 for no key update skip locked))
-    returning c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes, c.priority, c.line, c.position
+    returning c.item_id, c.work_type, c.fence, c.claimed_at, c.expires_at, c.failures, c.crashes, c.priority, c.line, c.position
   )
   select coalesce(json_agg(told order by w.priority desc, w.line, w.position), '[]') into answer
     from won w
     join public.work_items i on i.id = w.item_id
    cross join lateral (
-     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - moment)) as ttl_seconds, w.expires_at,
+     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - w.claimed_at)) as ttl_seconds, w.expires_at,
             w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
   return answer;
 end
@@ -56,7 +56,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  moment timestamptz := clock_timestamp();
   answer json;
 begin
   -- One row at a time, in order, until there are enough: what others hold or have taken meanwhile is passed over.
@@ -76,19 +75,19 @@ begin
            worker_id = take_rows.worker_id,
            fence = nextval('work.fence'),
            request_id = take_rows.request_id,
-           claimed_at = moment,
-           expires_at = moment + make_interval(secs => coalesce(take_rows.ttl_seconds, (
+           claimed_at = clock_timestamp(),
+           expires_at = clock_timestamp() + make_interval(secs => coalesce(take_rows.ttl_seconds, (
              select t.lease_seconds from public.work_types t where t.name = c.work_type))),
            progress = null
       from picked p
      where c.ctid = p.row_id
-    returning p.n, c.item_id, c.work_type, c.fence, c.expires_at, c.failures, c.crashes
+    returning p.n, c.item_id, c.work_type, c.fence, c.claimed_at, c.expires_at, c.failures, c.crashes
   )
   select json_agg(told order by w.n) into answer
     from won w
     join public.work_items i on i.id = w.item_id
    cross join lateral (
-     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - moment)) as ttl_seconds, w.expires_at,
+     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - w.claimed_at)) as ttl_seconds, w.expires_at,
             w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
   return answer;
 end

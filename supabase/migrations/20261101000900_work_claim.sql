@@ -100,7 +100,7 @@ begin
           from (select distinct u.id from unnest(claim_items.item_ids) as u(id)) as wanted
           join public.work_items i on i.id = any (array[wanted.id])
          where not exists (
-           select from public.work_claims k where k.item_id = i.id and k.work_type = claim_items.work_type)
+           select from public.work_claims k where k.item_id = any (array[i.id]) and k.work_type = claim_items.work_type)
          order by i.id);
       if is_patient then
         possible := array(
@@ -121,7 +121,7 @@ begin
       possible := possible || array(
         select u.id from unnest(claim_items.item_ids) as u(id)
          where exists (
-           select from public.work_claims k where k.item_id = u.id and k.work_type = claim_items.work_type));
+           select from public.work_claims k where k.item_id = any (array[u.id]) and k.work_type = claim_items.work_type));
       with won as (
         insert into public.work_claims as c
           (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id,
@@ -137,7 +137,7 @@ begin
                -- A claim's own age is asked below.
                and (i.due_at <= moment - make_interval(secs => profile.yield_seconds)
                  or exists (
-                   select from public.work_claims k where k.item_id = i.item_id and k.work_type = claim_items.work_type))))
+                   select from public.work_claims k where k.item_id = any (array[i.item_id]) and k.work_type = claim_items.work_type))))
         on conflict (item_id, work_type) do update
            set status = 'claimed',
                worker_id = excluded.worker_id,

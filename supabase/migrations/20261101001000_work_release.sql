@@ -152,7 +152,8 @@ begin
 
   -- A row that shows this worker and this fence and is not held was closed by this worker, now or in an earlier call
   -- of the same kind: taking back and cancelling leave no worker.
-  -- Locked against deletion, so that an event about the claim finds it.
+  -- Locked against deletion, so that an event about the claim finds it. One that is being deleted is not waited for: who
+  -- deletes it may wait for another that was closed above.
   with judged as materialized (
     select g.n, g.item_id, g.work_type, g.fence, g.outcome, c.item_id is not null as exists,
            case when (c.fence, c.worker_id) is not distinct from (g.fence, close_claims.worker_id) and c.status <> 'claimed'
@@ -163,7 +164,7 @@ begin
         as g(item_id, work_type, fence, outcome, n)
       left join lateral (
         select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type
-         limit 1 for key share) as c on true
+         limit 1 for key share skip locked) as c on true
   ),
   told as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)

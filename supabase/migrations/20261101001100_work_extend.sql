@@ -69,7 +69,8 @@ begin
     return coalesce(answer, '[]');
   end if;
 
-  -- Locked against deletion, so that an event about the claim finds it.
+  -- Locked against deletion, so that an event about the claim finds it. One that is being deleted is not waited for: who
+  -- deletes it may wait for another that was extended above.
   with judged as materialized (
     select g.n, g.item_id, g.work_type, g.fence, c.item_id is not null as exists, c.expires_at,
            case
@@ -81,7 +82,7 @@ begin
            with ordinality as g(item_id, work_type, fence, n)
       left join lateral (
         select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type
-         limit 1 for key share) as c on true
+         limit 1 for key share skip locked) as c on true
   ),
   told as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
