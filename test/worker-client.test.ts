@@ -82,6 +82,8 @@ test.each([
   [() => new Response("slow down", { status: 429 }), true],
   [() => new Response("oops", { status: 500 }), true],
   [() => new Response('[{"item_id":', { status: 200 }), true],
+  [() => new Response("", { status: 200 }), true],
+  [() => new Response(null, { status: 204 }), true],
   [() => refused(500, "XX000"), false],
   [() => Response.json({ code: "", message: "", details: null, hint: null }, { status: 400 }), true],
   [() => new Response("bad request", { status: 400 }), false],
@@ -233,8 +235,11 @@ test("the walk through candidates goes on, wraps around, and takes back before i
   expect(asked).toEqual(["page after 100", "claim 0", "page after 0", "page after 100"]);
 });
 
-/** Candidates of these classes; the database gives a worker those of the classes it matches, and notes what was asked. */
-function pool(classes: number[], matched: number[]) {
+/**
+ * Candidates of these classes; the database gives a worker those of the classes it matches, refuses the others but those it
+ * leaves to others for a while, and notes what was asked.
+ */
+function pool(classes: number[], matched: number[], yielded: number[] = []) {
   const clock = createFakeClock();
   const free = new Map(classes.map((class_id, n) => [n + 1, class_id]));
   const asked: string[] = [];
@@ -254,7 +259,7 @@ function pool(classes: number[], matched: number[]) {
     if (String(input).includes("/rpc/refused_classes")) {
       const ids: number[] = JSON.parse(String(init?.body)).class_ids;
       asked.push(`refused ${ids}`);
-      return Response.json(ids.filter((id) => !matched.includes(id)));
+      return Response.json(ids.filter((id) => !matched.includes(id) && !yielded.includes(id)));
     }
     const query = new URL(String(input)).searchParams;
     if (query.has("offset")) return Response.json([]);
@@ -300,6 +305,22 @@ test("a look soon after one that found nothing stays short, but not the last one
   free.set(1, 1);
   expect((await look()).won).toEqual([]);
   expect((await look(true)).won).toHaveLength(1);
+});
+
+test("the last look goes through all that the worker leaves to others", async () => {
+  const { look } = pool([...Array(1200).fill(5), 1], [1], [5]);
+  expect((await look()).won).toEqual([]);
+  expect((await look(true)).won.map(({ claim }) => claim.payload)).toEqual([1201]);
+  expect(await look(true)).toMatchObject({ won: [], isMore: false });
+});
+
+test("a walk that takes longer than refused classes are passed over comes to an end", async () => {
+  const classes = Array.from({ length: 3500 }, (_, n) => n + 2);
+  const { look, clock } = pool(classes, [1]);
+  const until = clock.now() + 600_000;
+  while ((await look()).isMore && clock.now() < until);
+  expect(clock.now()).toBeLessThan(until);
+  expect(await look(true)).toMatchObject({ won: [], isMore: false });
 });
 
 test("what is not for this worker is tried again after a minute, and at once when the worker is another", async () => {

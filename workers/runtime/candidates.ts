@@ -24,6 +24,8 @@ interface Walk {
   until: number | null;
   /** Before this there is no new beginning: the last one found nothing. */
   wrapAt: number;
+  /** Nothing was won since the walk began anew. */
+  isVain: boolean;
   page: Candidate[];
   readAt: number;
   /** Classes that are not for this worker, and until when they are passed over. */
@@ -58,7 +60,16 @@ export function createCandidates(
   options: SourceOptions,
 ): Source {
   const walks = options.workTypes.map(
-    (workType): Walk => ({ workType, after: 0, until: null, wrapAt: 0, page: [], readAt: 0, aside: new Map() }),
+    (workType): Walk => ({
+      workType,
+      after: 0,
+      until: null,
+      wrapAt: 0,
+      isVain: false,
+      page: [],
+      readAt: 0,
+      aside: new Map(),
+    }),
   );
   let turn = 0;
 
@@ -144,6 +155,7 @@ export function createCandidates(
       walk.until = null;
       await claim([], walk, call);
       page = await read(walk, limit, call);
+      walk.isVain = page.length > 0;
       if (page.length === 0) {
         walk.wrapAt = clock.now() + restFactor * (clock.now() - begunAt);
       }
@@ -155,7 +167,7 @@ export function createCandidates(
 
   /**
    * Adds to what was won until there is half of what is wanted, or the pool has no more; the next call asks for the rest.
-   * True where it came to no end, for what the database refused.
+   * True where it came to no end, for what the database refused. The last look goes on to the end of the pool.
    */
   async function claimAlong(
     walk: Walk,
@@ -170,13 +182,15 @@ export function createCandidates(
       walk.page = [];
     }
     // Ten tries at most: a page of which others win everything is no reason to hurry.
-    for (let tries = 0; tries < 10 && won.length < wanted / 2; tries++) {
+    for (let tries = 0; (isLast || tries < 10) && won.length < wanted / 2; tries++) {
       if (walk.page.length === 0) {
-        // Once a look: what was not won the first time, as what is left to others for a while, is still there.
-        const mayBegin: boolean = !isAnew && (isLast || clock.now() >= walk.wrapAt);
+        // Once a look: what was not won the first time, as what is left to others for a while, is still there. And not
+        // right after a walk through all that was in vain.
+        const mayBegin: boolean = !isAnew && (isLast || (!walk.isVain && clock.now() >= walk.wrapAt));
         isAnew = (await turnPage(walk, wanted - won.length, mayBegin, call)) || isAnew;
       }
       if (walk.page.length === 0) {
+        walk.isVain = false;
         return false;
       }
       const picked = new Map(walk.page.splice(0, wanted - won.length).map((item) => [item.id, item]));
@@ -185,10 +199,11 @@ export function createCandidates(
       for (const each of claims) {
         const { pool, source_key, payload } = picked.get(each.item_id) as Candidate;
         won.push({ claim: { ...each, pool, source_key, payload }, sentAt });
+        walk.isVain = false;
       }
       const isAside = claims.length < picked.size && (await putAside(walk, [...picked.values()], claims, call));
       isMore ||= isAside;
-      if (!isAside && claims.length < picked.size / 2) {
+      if (!isAside && !isLast && claims.length < picked.size / 2) {
         walk.page = []; // Others are on this page: go on to the next.
       }
     }

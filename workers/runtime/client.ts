@@ -100,10 +100,6 @@ export function createClient(options: ClientOptions): Client {
     if (status < 200 || status > 299) {
       throw errorOf(status, redact(text), wait, what);
     }
-    // Only then is there nothing to say; elsewhere nothing is an answer that was cut off.
-    if (status === 204) {
-      return null;
-    }
     try {
       return JSON.parse(text);
     } catch {
