@@ -275,10 +275,12 @@ async function pullByTags(clients: Sql[], line: Line, calls: number): Promise<nu
         while (left-- > 0) {
           const [row]: { id: string }[] = await client<{ id: string }[]>`
             with done as (
-              update bench_tags.jobs set status = 'succeeded', finished_at = now() where id = ${last})
+              update bench_tags.jobs set status = 'succeeded', finished_at = now() where id = ${last} returning id)
             update bench_tags.jobs
                set status = 'claimed', worker_id = ${`bench-${n}`}, expires_at = now() + interval '1 minute'
-             where id = (select id from bench_tags.jobs
+             -- That first: what is looked at in vain stays locked, and two such statements could wait for each other.
+             where (select count(*) from done) >= 0
+               and id = (select id from bench_tags.jobs
                           where status = 'ready' and tag = any(${tags}::text[])
                           order by priority desc, created_at limit 1 for update skip locked)
             returning id, payload`;
