@@ -38,8 +38,8 @@ comment on function work.walk_lines is 'The first rows of several lines, locked.
 revoke execute on function work.walk_lines from public, anon, authenticated;
 grant execute on function work.walk_lines to service_role;
 
--- The first rows of several lines, in exact order: so many, if the guess is good. A few lines are read to guess how far
--- back in line that is; then each line is asked for what it has up to there, which is little. All of them have the
+-- The first rows of several lines, in exact order: so many, if the guess is good. A few rows of a few lines are read to
+-- guess how far back in line that is; then each line is asked for what it has up to there, which is little. All of them have the
 -- highest priority that is ready at all; nothing where the few lines have no such rows.
 create or replace function work.gather_lines(
   work_types text[], class_ids integer[], wanted integer, out row_ids tid[], out row_classes integer[])
@@ -49,7 +49,8 @@ as $$
 #variable_conflict use_column
 declare
   top integer;
-  sampled integer := 4;
+  sampled constant integer := 4;
+  reach constant integer := wanted * 8;
   first_line bigint;
   last_line bigint;
   seen integer;
@@ -70,7 +71,7 @@ begin
      select c.line, c.position from public.work_claims c
       where c.class_id = k.id and c.work_type = t.name and c.status = 'ready' and c.priority = top
       order by c.line, c.position
-      limit 4) as r;
+      limit sampled) as r;
   if seen < 2 then
     return;
   end if;
@@ -85,8 +86,8 @@ begin
       select c.ctid as row_id, c.class_id, c.line, c.position from public.work_claims c
        where c.class_id = any (gather_lines.class_ids) and c.work_type = any (gather_lines.work_types)
          and c.status = 'ready' and c.priority = top and c.line <= bound
-       limit wanted * 8) as g;
-  if seen < wanted * 8 then
+       limit reach) as g;
+  if seen < reach then
     return;
   end if;
   select array_agg(g.row_id order by g.line, g.position), array_agg(g.class_id order by g.line, g.position)
