@@ -253,9 +253,11 @@ begin
   if attached.name is null then
     return null;
   end if;
+  -- Materialized: a pool that the planner saw as a constant, and that statistics do not know yet, would be walked whole
+  -- for each row.
   execute format(
-    'delete from public.work_items i
-      using (select $1 as pool, work.source_key($2, %s) as source_key from old_rows r) as gone
+    'with gone as materialized (select $1 as pool, work.source_key($2, %s) as source_key from old_rows r)
+     delete from public.work_items i using gone
       where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])',
     work.row_as_json(attached, true))
     using attached.name, attached;
