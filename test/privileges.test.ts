@@ -37,7 +37,17 @@ const helpers = [
     "max_crashes",
     "mirror_rows",
   ],
-  ...["number_classes", "payload_of", "pool_lock_key", "pool_of", "profile_of", "read_lines", "reap", "refuse"],
+  ...[
+    "new_ids",
+    "number_classes",
+    "payload_of",
+    "pool_lock_key",
+    "pool_of",
+    "profile_of",
+    "read_lines",
+    "reap",
+    "refuse",
+  ],
   "row_as_json",
   ...[
     "saw_worker",

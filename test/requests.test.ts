@@ -101,6 +101,36 @@ test("enqueue_items sent twice adds once and answers the same ids", async () => 
   expect(await sql`select count(*) from work_items`).toEqual([before]);
 });
 
+test("ids of one call stand in its order and behind those of earlier ones, and are uuids that a strict reader takes", async () => {
+  await line(sql, 0);
+  const added: string[] = [];
+  for (const request_id of [null, null, null]) {
+    added.push(...(await call<string[]>(sql, "enqueue_items", { items: Array(1000).fill({}), request_id })));
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+  expect(added).toEqual(added.toSorted());
+  expect(new Set(added).size).toBe(3000);
+  const requested = await call<string[]>(sql, "enqueue_items", {
+    items: Array(20).fill({}),
+    request_id: crypto.randomUUID(),
+  });
+  expect(requested).toEqual(requested.toSorted());
+  for (const id of [...added.slice(0, 9), ...requested]) {
+    expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  }
+});
+
+test("request ids that hardly differ make items of their own", async () => {
+  await line(sql, 0);
+  const ids: string[] = [];
+  for (let n = 1; n <= 50; n += 1) {
+    const request_id = `00000000-0000-0000-0000-${n.toString().padStart(12, "0")}`;
+    ids.push(...(await call<string[]>(sql, "enqueue_items", { items: Array(20).fill({}), request_id })));
+  }
+  expect(new Set(ids).size).toBe(1000);
+  expect(await sql`select from work_items where id = any (${ids})`).toHaveLength(1000);
+});
+
 test("request ids are forgotten after an hour, those of the last hour are not", async () => {
   await sql`insert into work.requests (request_id, made_at) select gen_random_uuid(), now() - interval '2 hours' from generate_series(1, 200)`;
   const recent =

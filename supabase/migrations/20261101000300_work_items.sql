@@ -143,6 +143,30 @@ comment on function work.wrong_item is 'Says what is wrong with an item for enqu
 revoke execute on function work.wrong_item from public, anon, authenticated;
 grant execute on function work.wrong_item to service_role;
 
+-- Ids for new items, in their order: those of one call stand side by side, and later calls after them, so that what is
+-- next in line lies together in each index. With a request id they follow from it and from nothing else: a repeated call
+-- meets its own rows. They begin with the time, or with what the request id begins with (RFC 9562, version 8).
+create or replace function work.new_ids(request_id uuid, how_many integer)
+returns uuid[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  origin text := replace(coalesce(request_id, gen_random_uuid())::text, '-', '');
+  head text := case
+    when request_id is null then lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')
+    else left(origin, 12)
+  end || '8' || left(md5(origin), 3) || '8';
+begin
+  return array(
+    select (head || lpad(to_hex(n), 5, '0') || left(md5(origin || ' ' || n), 10))::uuid
+      from generate_series(1, how_many) as n order by n);
+end
+$$;
+comment on function work.new_ids is 'Ids for new items, side by side; those of a request id are always the same.';
+revoke execute on function work.new_ids from public, anon, authenticated;
+grant execute on function work.new_ids to service_role;
+
 -- Add items in bulk; the answer is their ids, in the order given. An item whose dedupe key is there already is not
 -- added again: the answer has the id of the one that is. With a request id, a repeated call adds nothing.
 create or replace function public.enqueue_items(items jsonb, request_id uuid default null)
@@ -160,6 +184,7 @@ as $$
 #variable_conflict use_column
 declare
   wrong record;
+  ids uuid[];
   class_ids integer[];
   answer jsonb;
 begin
@@ -189,12 +214,12 @@ begin
        from jsonb_array_elements(enqueue_items.items) as e(value);
   end if;
 
-  -- Ids that follow from the request id make a repeated call meet its own rows. Rows go in by dedupe key, so that
-  -- two calls with the same keys wait for each other in one order; seq keeps the order given.
+  ids := work.new_ids(enqueue_items.request_id, jsonb_array_length(enqueue_items.items));
+  -- Rows go in by dedupe key, so that two calls with the same keys wait for each other in one order; seq keeps the order
+  -- given.
   with given as materialized (
     select e.n,
-           case when enqueue_items.request_id is null then gen_random_uuid()
-                else md5(enqueue_items.request_id::text || ' ' || e.n)::uuid end as id,
+           ids[e.n] as id,
            coalesce(e.value ->> 'pool', 'default') as pool,
            coalesce(e.value -> 'payload', '{}') as payload,
            coalesce((e.value ->> 'priority')::integer, 0) as priority,

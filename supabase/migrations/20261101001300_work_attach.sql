@@ -117,6 +117,7 @@ as $$
 #variable_conflict use_column
 declare
   added integer;
+  ids uuid[];
   class_ids integer[];
 begin
   if mirror_rows.pool.requires_column is not null or mirror_rows.pool.labels_column is not null then
@@ -133,6 +134,9 @@ begin
        from unnest(mirror_rows.source_rows) as r(source_row);
   end if;
 
+  if not mirror_rows.pool.key_is_uuid then
+    ids := work.new_ids(null, cardinality(mirror_rows.source_rows));
+  end if;
   -- The pool comes as a column, so that each row's item is looked up by pool and key, and never by the pool alone.
   with mirrored as materialized (
     select r.n, mirror_rows.pool.name as pool, work.source_key(mirror_rows.pool, r.source_row) as source_key,
@@ -159,7 +163,8 @@ begin
     -- A uuid key is the item's id, unless an item of another pool has that id.
     insert into public.work_items
       (id, pool, source_key, payload, priority, run_after, class_id, affinity, workflow_id)
-    select case when mirror_rows.pool.key_is_uuid and taken.id is null then m.source_key::uuid else gen_random_uuid() end,
+    select case when mirror_rows.pool.key_is_uuid and taken.id is null then m.source_key::uuid
+                else coalesce(ids[m.n], gen_random_uuid()) end,
            m.pool, m.source_key, m.payload, m.priority, m.run_after, m.class_id, m.affinity, m.workflow_id
       from mirrored m
       left join lateral (
