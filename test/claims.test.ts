@@ -184,6 +184,18 @@ describe("releasing", () => {
   });
 });
 
+test.each([
+  ["no state", { status: "finished" }],
+  ["held without a lease", { status: "claimed", worker_id: "w", fence: 1 }],
+  ["succeeded without an end", { status: "succeeded" }],
+  ["ready with an end", { finished_at: new Date() }],
+])("a claim that is written by hand is refused where it is %s", async (_what, change) => {
+  const { ids } = await line(sql, 1);
+  await expect(sql`update work_claims set ${sql(change)} where item_id = ${ids[0] as string}`).rejects.toMatchObject({
+    code: "23514",
+  });
+});
+
 test("deleting an item deletes its claims, and its worker hears that it lost it", async () => {
   const { type, ids } = await line(sql, 1);
   const [claim] = await next(sql, type, "a");

@@ -19,13 +19,10 @@ comment on column public.work_classes.clauses is 'The parts of the requirement, 
 comment on column public.work_classes.digest is 'Of tag and labels.';
 comment on column public.work_classes.number is
   'Numbers are given one after the other, to classes that are committed: whoever has judged a number has judged all below it.';
--- Not a unique constraint on the whole column: giving a number would then wait for whoever spells the class in another
--- way meanwhile, since that holds the class's keys.
-alter table public.work_classes drop constraint if exists work_classes_number_key;
-create unique index if not exists work_classes_by_number on public.work_classes (number) where number is not null;
-comment on index public.work_classes_by_number is 'Which classes came after the last one that was judged?';
-create index if not exists work_classes_unnumbered on public.work_classes (id) where number is null;
-comment on index public.work_classes_unnumbered is 'Which classes has no claim call seen yet?';
+-- Not unique: giving a number would then wait for whoever spells the class in another way meanwhile, since that holds the
+-- class's keys.
+create index if not exists work_classes_by_number on public.work_classes (number);
+comment on index public.work_classes_by_number is 'Which classes came after the last one that was judged, and which has no claim call seen yet?';
 
 alter table public.work_classes enable row level security;
 drop policy if exists service_role_works on public.work_classes;

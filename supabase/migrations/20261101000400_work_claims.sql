@@ -1,35 +1,46 @@
 -- Claims: who works on what, until when, and how it ended.
+do $$
+begin
+  if exists (select from pg_catalog.pg_attribute a
+              where a.attrelid = to_regclass('public.work_claims') and a.attname = 'status' and a.atttypid = 'text'::regtype) then
+    raise exception 'this database has an early version of work-claims, from before 1.0: drop schema work and the tables and functions of public that belong to it, then push again';
+  end if;
+  if to_regtype('public.work_claim_status') is null then
+    create domain public.work_claim_status as text collate "C"
+      check (value in ('blocked', 'waiting', 'ready', 'claimed', 'succeeded', 'failed', 'cancelled'));
+  end if;
+end
+$$;
+comment on domain public.work_claim_status is 'work-claims: the states of a claim. The last three are ends.';
+
+-- Columns of fixed width that are never null come first: an update compares each that an index knows of, and finds these
+-- without reading what stands before them. The check is one and short, since Postgres parses it for every statement.
 create table if not exists public.work_claims (
   item_id uuid not null references public.work_items (id) on delete cascade,
-  work_type text collate "C" not null,
-  status text not null default 'ready'
-    check (status in ('blocked', 'waiting', 'ready', 'claimed', 'succeeded', 'failed', 'cancelled')),
   priority integer not null default 0,
+  line bigint not null default 0,
   position bigint not null,
+  class_id integer not null default 1,
+  failures integer not null default 0,
+  due_at timestamptz not null default clock_timestamp(),
+  crashes integer not null default 0,
+  status public.work_claim_status not null default 'ready',
+  work_type text collate "C" not null,
   worker_id text,
   fence bigint,
-  request_id uuid,
-  failures integer not null default 0,
-  crashes integer not null default 0,
-  due_at timestamptz not null default clock_timestamp(),
   claimed_at timestamptz,
   expires_at timestamptz,
   finished_at timestamptz,
+  workflow_id bigint,
+  affinity text,
+  request_id uuid,
   progress real,
   result jsonb,
   error text,
   primary key (item_id, work_type),
-  constraint a_claimed_row_has_a_holder_and_a_lease check (
-    status <> 'claimed' or (worker_id is not null and fence is not null and expires_at is not null)),
-  constraint a_terminal_row_says_when_it_ended check (
-    (finished_at is not null) = (status in ('succeeded', 'failed', 'cancelled')))
+  constraint a_claimed_row_has_a_lease_and_a_terminal_one_an_end check (
+    (status <> 'claimed' or expires_at is not null) and (finished_at is null) = (status <> all ('{succeeded,failed,cancelled}')))
 );
-alter table public.work_claims
-  add column if not exists class_id integer not null default 1,
-  add column if not exists line bigint not null default 0,
-  add column if not exists affinity text,
-  add column if not exists workflow_id bigint;
-update public.work_claims c set line = c.position where c.line = 0 and c.status in ('blocked', 'waiting', 'ready', 'claimed');
 comment on table public.work_claims is
   'work-claims: one row an (item, work type): at most one worker holds it. Ready and waiting rows are work to do, terminal rows are the record.';
 comment on column public.work_claims.class_id is 'What its item requires and shows: see work_classes.';
@@ -42,15 +53,6 @@ comment on column public.work_claims.due_at is 'Since when it may run, or when i
 comment on column public.work_claims.expires_at is 'The end of the lease, by this database''s clock.';
 comment on column public.work_claims.failures is 'How often a handler failed. Crashes, leases that ended without a release, are counted apart.';
 
-do $$
-begin
-  -- An index of that name on other columns is of an earlier version.
-  if exists (select from pg_catalog.pg_indexes x
-              where x.schemaname = 'public' and x.indexname = 'work_claims_ready' and x.indexdef not like '%(class_id%') then
-    drop index public.work_claims_ready;
-  end if;
-end
-$$;
 create index if not exists work_claims_ready on public.work_claims
   (class_id, work_type, priority desc, line, position) where status = 'ready';
 comment on index public.work_claims_ready is 'What is next in line for this class and this work type?';
@@ -122,6 +124,7 @@ begin
   perform from public.work_workflows w
    where w.id in (select i.workflow_id from new_items i where i.workflow_id is not null)
    order by w.id for share;
+  -- Claims lie side by side as they stand in line. Nobody else gives these items claims, since nobody sees them yet.
   insert into public.work_claims
     (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id, due_at)
   select i.id, t.name,
@@ -131,7 +134,7 @@ begin
     from new_items i
     join public.work_types t on t.pool = i.pool
     left join public.work_workflows w on w.id = i.workflow_id
-   order by i.id, t.name
+   order by i.seq, t.name
   on conflict do nothing;
   return null;
 end

@@ -94,8 +94,8 @@ begin
          exists (select from public.work_claims c where c.status = 'claimed' and c.expires_at <= now.moment),
          exists (select from public.work_claims c where c.status = 'waiting' and c.due_at <= now.moment),
          coalesce(w.last_seen_at < now.moment - interval '5 seconds', false),
-         exists (select from public.work_classes c where c.number > p.judged_through)
-           or exists (select from public.work_classes c where c.number is null),
+         coalesce(
+           (select c.number from public.work_classes c order by c.number desc nulls first limit 1) > p.judged_through, true),
          p.id, p.class_ids, p.class_bits, p.yielded_class_ids, p.yield_seconds, p.judged_through
     into moment, has_lapsed, has_due, is_unseen, is_unjudged,
          profile.id, profile.class_ids, profile.class_bits, profile.yielded_class_ids, profile.yield_seconds,

@@ -3,7 +3,7 @@
 -- Claim the first of one line. The rows are picked and locked by ctid first: with a join or an IN the planner may run
 -- the limit more than once.
 create or replace function work.take_line(
-  work_type text, class_id integer, worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
+  work_type text, class_id integer, worker_id text, max_items integer, request_id uuid)
 returns json
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -20,8 +20,8 @@ begin
            fence = nextval('work.fence'),
            request_id = take_line.request_id,
            claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + make_interval(secs => coalesce(
-             take_line.ttl_seconds, (select t.lease_seconds from public.work_types t where t.name = take_line.work_type))),
+           expires_at = clock_timestamp() + interval '1 second' * (
+             select t.lease_seconds from public.work_types t where t.name = take_line.work_type),
            progress = null
      where c.ctid = any (array(
              select r.ctid
@@ -38,7 +38,7 @@ begin
     from won w
     join public.work_items i on i.id = w.item_id
    cross join lateral (
-     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - w.claimed_at)) as ttl_seconds, w.expires_at,
+     select w.item_id, w.work_type, w.fence, date_part('epoch', w.expires_at - w.claimed_at)::integer as ttl_seconds, w.expires_at,
             w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
   return answer;
 end
@@ -76,8 +76,8 @@ begin
            fence = nextval('work.fence'),
            request_id = take_rows.request_id,
            claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + make_interval(secs => coalesce(take_rows.ttl_seconds, (
-             select t.lease_seconds from public.work_types t where t.name = c.work_type))),
+           expires_at = clock_timestamp() + interval '1 second' * coalesce(take_rows.ttl_seconds, (
+             select t.lease_seconds from public.work_types t where t.name = c.work_type)),
            progress = null
       from picked p
      where c.ctid = p.row_id
@@ -87,7 +87,7 @@ begin
     from won w
     join public.work_items i on i.id = w.item_id
    cross join lateral (
-     select w.item_id, w.work_type, w.fence, round(extract(epoch from w.expires_at - w.claimed_at)) as ttl_seconds, w.expires_at,
+     select w.item_id, w.work_type, w.fence, date_part('epoch', w.expires_at - w.claimed_at)::integer as ttl_seconds, w.expires_at,
             w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
   return answer;
 end
@@ -195,7 +195,6 @@ revoke execute on function work.take_merged from public, anon, authenticated;
 grant execute on function work.take_merged to service_role;
 
 -- Take the next claims in line, of one line or of many. A call may win fewer than there are.
-drop function if exists work.take_next(text[], text, integer, integer, uuid);
 create or replace function work.take_next(
   work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb, request_id uuid)
 returns json
@@ -204,14 +203,22 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+  is_usual boolean;
   profile work.profiles;
   lines integer[];
 begin
+  -- One question where all is as usual. An array may begin anywhere: the only element of another kind of array is left to
+  -- the general way.
+  is_usual := take_next.work_types[1] is not null and cardinality(take_next.work_types) = 1
+    and length(take_next.worker_id) between 1 and 200 and take_next.max_items between 1 and 1000
+    and num_nonnulls(take_next.ttl_seconds, take_next.warm, take_next."only") = 0;
+  if is_usual is not true then
+    perform work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only");
+    max_items := least(max_items, 1000);
+  end if;
   profile := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
-  -- Mostly there is one line: nothing is required, or all that is ready requires the same. An array may begin anywhere:
-  -- the only element of another kind of array is left to the general way.
-  if cardinality(profile.class_ids) <= 3 and cardinality(take_next.work_types) = 1 and take_next.work_types[1] is not null
-    and profile.yielded_class_ids = '{}' and coalesce(take_next.warm, '{}') = '{}' and take_next."only" is null then
+  -- Mostly there is one line: nothing is required, or all that is ready requires the same.
+  if is_usual and cardinality(profile.class_ids) <= 3 and profile.yielded_class_ids = '{}' then
     lines := profile.class_ids;
     if cardinality(lines) > 1 then
       lines := array(
@@ -225,7 +232,7 @@ begin
     end if;
     if cardinality(lines) = 1 then
       return work.take_line(
-        take_next.work_types[1], lines[1], take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.request_id);
+        take_next.work_types[1], lines[1], take_next.worker_id, take_next.max_items, take_next.request_id);
     end if;
   end if;
   return work.take_merged(
@@ -233,6 +240,6 @@ begin
     take_next."only", take_next.request_id);
 end
 $$;
-comment on function work.take_next is 'Claims what is next in line; the arguments are checked already.';
+comment on function work.take_next is 'Claims what is next in line.';
 revoke execute on function work.take_next from public, anon, authenticated;
 grant execute on function work.take_next to service_role;

@@ -236,10 +236,6 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if cardinality(work_types) between 1 and 100 and max_items >= 1 and length(worker_id) between 1 and 200
-    and ttl_seconds is null and warm is null and "only" is null then
-    return true;
-  end if;
   if work_types is null or cardinality(work_types) not between 1 and 100 then
     perform work.refuse(
       'work_types', coalesce(cardinality(work_types) || ' long', 'null'), 'a list of 1 to 100 work types was expected');
@@ -254,7 +250,6 @@ begin
     and ("only" is null or work.check_only("only"));
 end
 $$;
-drop function if exists work.check_claim(text[], text, integer, integer);
 comment on function work.check_claim is 'Refuses wrong arguments of claim_next() and finish_and_claim().';
 revoke execute on function work.check_claim from public, anon, authenticated;
 grant execute on function work.check_claim to service_role;
@@ -283,12 +278,10 @@ set enable_mergejoin = off
 set lock_timeout = '5s'
 as $$
 begin
-  -- Repeated or not: one question where all is as usual.
-  if work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only")
-    and request_id is not null and work.is_repeated(request_id) then
+  if request_id is not null and work.is_repeated(request_id) then
     return work.claims_of_request(worker_id, request_id, true);
   end if;
-  return work.take_next(work_types, worker_id, least(max_items, 1000), ttl_seconds, warm, "only", request_id);
+  return work.take_next(work_types, worker_id, max_items, ttl_seconds, warm, "only", request_id);
 end
 $$;
 comment on function public.claim_next is

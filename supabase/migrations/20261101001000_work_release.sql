@@ -65,20 +65,21 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  is_plain boolean;
+  all_succeeded boolean;
   succeeded integer;
   answer json;
   moment timestamptz := clock_timestamp();
 begin
-  if work.check_list('outcomes', close_claims.outcomes) and jsonb_array_length(close_claims.outcomes) = 0 then
-    return '[]';
-  end if;
   -- Asking each outcome what it is costs as much as closing it: where all claim to have succeeded it is asked only if
-  -- some could not be closed. Where not, their rows are locked first, since failures are closed by a second statement
-  -- and both have to lock in one order.
-  is_plain := pg_column_size(close_claims.outcomes) <= 1048576
-    and not jsonb_path_exists(close_claims.outcomes, '$[*] ? (@.type() != "object" || @.outcome != "succeeded")');
-  if not is_plain then
+  -- some could not be closed. Where not, their rows are locked first, since they are closed by two statements and both
+  -- have to lock in one order.
+  all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
+    and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
+    and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
+  if all_succeeded is not true then
+    if work.check_list('outcomes', close_claims.outcomes) and jsonb_array_length(close_claims.outcomes) = 0 then
+      return '[]';
+    end if;
     perform work.check_outcomes(close_claims.outcomes);
     perform
        from (select o.item_id, o.work_type
@@ -97,31 +98,26 @@ begin
     select o.*
       from jsonb_to_recordset(close_claims.outcomes) as o(
              item_id uuid, work_type text, fence bigint, outcome text, result jsonb)
-     where o.outcome in ('succeeded', 'released')
+     where o.outcome = 'succeeded'
      order by o.item_id, o.work_type
   ),
   done as (
     update public.work_claims c
-       set status = case when g.outcome = 'succeeded' then 'succeeded' when c.due_at > moment then 'waiting' else 'ready' end,
-           finished_at = case g.outcome when 'succeeded' then moment end,
-           due_at = case g.outcome when 'succeeded' then c.due_at else greatest(c.due_at, moment) end,
-           result = case g.outcome when 'succeeded' then g.result end,
-           error = null,
-           progress = case g.outcome when 'succeeded' then 1 end
+       set status = 'succeeded', finished_at = moment, result = g.result, error = null, progress = 1
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_claims.worker_id, g.fence)
     returning c.status
   )
-  select count(*) filter (where d.status = 'succeeded') into succeeded from done d;
+  select json_agg(d.status), count(*) into answer, succeeded from done d;
   if succeeded = jsonb_array_length(close_claims.outcomes) then
-    return array_to_json(array_fill('succeeded'::text, array[succeeded]));
+    return answer;
   end if;
-  if is_plain then
+  if all_succeeded then
     perform work.check_outcomes(close_claims.outcomes);
   end if;
 
-  -- Something left the happy path: failures are counted and recorded.
+  -- What left the happy path: handed back, or failed, which is counted and recorded.
   with given as materialized (
     select o.*, coalesce(t.max_failures, 3) as max_failures, coalesce(t.backoff_seconds, 10) as backoff_seconds,
            coalesce(t.backoff_limit_seconds, 3600) as backoff_limit_seconds
@@ -129,26 +125,31 @@ begin
              item_id uuid, work_type text, fence bigint, outcome text, error text, final boolean,
              retry_after_seconds double precision)
       left join public.work_types t on t.name = o.work_type
-     where o.outcome = 'failed'
+     where o.outcome <> 'succeeded'
      order by o.item_id, o.work_type
   ),
-  failed as (
+  undone as (
     update public.work_claims c
-       set status = case when g.final or c.failures + 1 >= g.max_failures then 'failed' else 'waiting' end,
-           failures = c.failures + 1,
-           finished_at = case when g.final or c.failures + 1 >= g.max_failures then moment end,
-           due_at = moment + make_interval(secs => coalesce(
-             g.retry_after_seconds,
-             least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)))),
-           error = left(coalesce(g.error, 'the worker gave no reason'), 8000),
+       set status = case when g.outcome = 'released' then case when c.due_at > moment then 'waiting' else 'ready' end
+                         when g.final or c.failures + 1 >= g.max_failures then 'failed'
+                         else 'waiting' end,
+           failures = c.failures + case g.outcome when 'failed' then 1 else 0 end,
+           finished_at = case when g.outcome = 'failed' and (g.final or c.failures + 1 >= g.max_failures) then moment end,
+           due_at = case g.outcome
+             when 'released' then greatest(c.due_at, moment)
+             else moment + make_interval(secs => coalesce(
+               g.retry_after_seconds,
+               least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30))))
+           end,
+           error = case g.outcome when 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
            progress = null
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_claims.worker_id, g.fence)
-    returning c.item_id, c.work_type, c.fence, c.error
+    returning g.outcome, c.item_id, c.work_type, c.fence, c.error
   )
   insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-  select f.item_id, f.work_type, 'failed', close_claims.worker_id, f.fence, f.error from failed f;
+  select u.item_id, u.work_type, 'failed', close_claims.worker_id, u.fence, u.error from undone u where u.outcome = 'failed';
 
   -- A row that shows this worker and this fence and is not held was closed by this worker, now or in an earlier call
   -- of the same kind: taking back and cancelling leave no worker.
@@ -278,8 +279,7 @@ as $$
 declare
   states json;
 begin
-  if work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only")
-    and request_id is not null and work.is_repeated(request_id) then
+  if request_id is not null and work.is_repeated(request_id) then
     select r.released into states from work.requests r where r.request_id = finish_and_claim.request_id;
     return json_build_object(
       'released', coalesce(states, work.close_claims(worker_id, outcomes)),
@@ -293,7 +293,7 @@ begin
   return json_build_object(
     'released', states,
     'claimed', work.take_next(
-      work_types, worker_id, least(max_items, 1000), ttl_seconds, warm, "only", request_id));
+      work_types, worker_id, max_items, ttl_seconds, warm, "only", request_id));
 end
 $$;
 comment on function public.finish_and_claim is
