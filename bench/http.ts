@@ -19,5 +19,5 @@ export function workClaimsHttp(dbUrl: string, url: string, key: string): Contest
     const answer = (await response.json()) as { claimed: Awaited<ReturnType<Send>> };
     return answer.claimed;
   };
-  return workClaims(`work-claims: HTTP, ${connections} connections`, dbUrl, true, send, async () => {});
+  return workClaims(`work-claims: HTTP, ${connections} connections`, dbUrl, connections, true, send, async () => {});
 }

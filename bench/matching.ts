@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import postgres, { type Sql } from "postgres";
 import { connections, median, percentile } from "./contest.ts";
 import { markdown } from "./table.ts";
-import { emptyTables, workType } from "./work_claims.ts";
+import { addItems as addPlainItems, emptyTables, workType } from "./work_claims.ts";
 
 /** Ready items, of which a fifth is for the workers that are measured, spread evenly over the classes they match. */
 const items = 100_000;
@@ -192,18 +192,17 @@ async function fill(database: Sql, line: Line): Promise<void> {
 async function addItems(database: Sql, line: Pick<Line, "classes" | "matched">, count: number): Promise<void> {
   const rest = line.classes - line.matched;
   if (line.classes === 0) {
-    await database`
-      insert into public.work_items (pool, payload)
-      select 'default', jsonb_build_object('n', n) from generate_series(1, ${count}::integer) as n`;
+    await addPlainItems(database, count);
     return;
   }
   await database`
-    insert into public.work_items (pool, payload, class_id)
-    select 'default', jsonb_build_object('n', n),
+    insert into public.work_items (id, pool, payload, class_id)
+    select fresh.ids[n], 'default', jsonb_build_object('n', n),
            c.ids[case when ${rest} = 0 or (${line.matched} > 0 and n % ${share} = 0)
                    then n / ${share} % ${Math.max(line.matched, 1)} + 1
                    else n % ${Math.max(rest, 1)} + ${line.matched} + 1 end]
-      from generate_series(1, ${count}) as n
+      from generate_series(1, ${count}::integer) as n
+     cross join (select work.new_ids(null, ${count}::integer) as ids) as fresh
      cross join (select work.classes_of(
                           array_agg(jsonb_build_object('job', 'c' || k) order by k), array_agg('{}'::jsonb),
                           array_agg(''::text)) as ids

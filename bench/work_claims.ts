@@ -3,6 +3,11 @@ import { type Contestant, connections } from "./contest.ts";
 
 export const workType = "bench";
 
+/** Loops that claim and complete, as many as the rival's runners have jobs: no connection waits for the client. */
+const loops = 8;
+/** Jobs at once where completions are gathered. */
+const gatheredLoops = 32;
+
 interface Claimed {
   item_id: string;
   work_type: string;
@@ -18,13 +23,12 @@ export interface FinishAndClaim {
 }
 
 /** Sends one finish_and_claim() and answers what was claimed. */
-export type Send = (call: FinishAndClaim, worker: number) => Promise<Claimed[]>;
+export type Send = (call: FinishAndClaim) => Promise<Claimed[]>;
 
 /** work-claims on a direct connection: one finish_and_claim() a batch. */
 export function workClaimsSql(dbUrl: string, withRequestIds: boolean): Contestant {
-  const clients: Sql[] = Array.from({ length: connections }, () => postgres(dbUrl, { max: 1, onnotice: () => {} }));
-  const send: Send = async (call, worker) => {
-    const client = clients[worker] as Sql;
+  const client = postgres(dbUrl, { max: connections, onnotice: () => {} });
+  const send: Send = async (call) => {
     const [row] = await client<{ answer: { claimed: Claimed[] } }[]>`
       select public.finish_and_claim(
         worker_id => ${call.worker_id}, outcomes => ${client.json(call.outcomes as never)},
@@ -33,28 +37,24 @@ export function workClaimsSql(dbUrl: string, withRequestIds: boolean): Contestan
     return row?.answer.claimed ?? [];
   };
   const name = `work-claims: SQL${withRequestIds ? ", request ids" : ""}`;
-  return workClaims(name, dbUrl, withRequestIds, send, async () => {
-    await Promise.all(clients.map((client) => client.end()));
-  });
+  return workClaims(name, dbUrl, loops, withRequestIds, send, () => client.end());
 }
 
 /**
  * Every job is claimed by a query of its own; those completed within a few milliseconds share one, which any of the
- * connections sends before its next claim.
+ * loops sends before its next claim.
  */
 export function workClaimsGathered(dbUrl: string): Contestant {
   const gatherMs = 5;
-  const clients: Sql[] = Array.from({ length: connections }, () => postgres(dbUrl, { max: 1, onnotice: () => {} }));
+  const client = postgres(dbUrl, { max: connections, onnotice: () => {} });
   return {
-    ...workClaimsJobs("work-claims: completions gathered", dbUrl, async () => {
-      await Promise.all(clients.map((client) => client.end()));
-    }),
+    ...workClaimsJobs("work-claims: completions gathered", dbUrl, () => client.end()),
     isMissing: (batch) => batch !== 1,
     drain: async () => {
       const started = performance.now();
       let finished: object[] = [];
       let gatheredAt = started;
-      const release = async (client: Sql): Promise<void> => {
+      const release = async (): Promise<void> => {
         const outcomes = finished;
         finished = [];
         gatheredAt = performance.now();
@@ -63,9 +63,9 @@ export function workClaimsGathered(dbUrl: string): Contestant {
         }
       };
       await Promise.all(
-        clients.map(async (client) => {
+        Array.from({ length: gatheredLoops }, async () => {
           for (;;) {
-            if (performance.now() - gatheredAt > gatherMs) await release(client);
+            if (performance.now() - gatheredAt > gatherMs) await release();
             const [row] = await client<{ claimed: Claimed[] }[]>`
               select public.claim_next(array[${workType}], 'bench') as claimed`;
             if (!row?.claimed.length) break;
@@ -73,7 +73,7 @@ export function workClaimsGathered(dbUrl: string): Contestant {
           }
         }),
       );
-      await release(clients[0] as Sql);
+      await release();
       return (performance.now() - started) / 1000;
     },
   };
@@ -87,6 +87,7 @@ function succeeded(claimed: Claimed[]): object[] {
 export function workClaims(
   name: string,
   dbUrl: string,
+  workers: number,
   withRequestIds: boolean,
   send: Send,
   closeSender: () => Promise<void>,
@@ -96,19 +97,16 @@ export function workClaims(
     drain: async (batch) => {
       const started = performance.now();
       await Promise.all(
-        Array.from({ length: connections }, async (_, worker) => {
+        Array.from({ length: workers }, async (_, worker) => {
           let outcomes: object[] = [];
           do {
-            const claimed = await send(
-              {
-                worker_id: `bench-${worker}`,
-                outcomes,
-                work_types: [workType],
-                max_items: batch,
-                request_id: withRequestIds ? crypto.randomUUID() : null,
-              },
-              worker,
-            );
+            const claimed = await send({
+              worker_id: `bench-${worker}`,
+              outcomes,
+              work_types: [workType],
+              max_items: batch,
+              request_id: withRequestIds ? crypto.randomUUID() : null,
+            });
             outcomes = succeeded(claimed);
           } while (outcomes.length > 0);
         }),
@@ -143,11 +141,14 @@ function workClaimsJobs(name: string, dbUrl: string, closeSender: () => Promise<
   };
 }
 
-/** Ready items in the default pool, enrolled for its work types as they come. */
+/** Ready items in the default pool, enrolled for its work types as they come, with ids as enqueue_items() gives them. */
 export async function addItems(database: Sql, items: number): Promise<void> {
   await database`
-    insert into public.work_items (pool, payload)
-    select 'default', jsonb_build_object('n', n) from generate_series(1, ${items}) as n`;
+    insert into public.work_items (id, pool, payload)
+    select fresh.ids[n], 'default', jsonb_build_object('n', n)
+      from generate_series(1, ${items}::integer) as n
+     cross join (select work.new_ids(null, ${items}::integer) as ids) as fresh
+     order by n`;
 }
 
 export async function emptyTables(database: Sql): Promise<void> {
