@@ -1,6 +1,9 @@
 /** The connections to Postgres, or to the API, that every contestant has for its work. */
 export const connections = 4;
 
+/** Loops that claim and complete over these connections: more of them, so that no connection waits for the client. */
+export const loops = 8;
+
 /** One way to claim and complete no-op jobs. */
 export interface Contestant {
   name: string;

@@ -1,6 +1,6 @@
 import { PgBoss } from "pg-boss";
 import postgres from "postgres";
-import { type Contestant, connections } from "./contest.ts";
+import { type Contestant, connections, loops } from "./contest.ts";
 
 const queue = "bench";
 const schema = "bench_pgboss";
@@ -42,7 +42,7 @@ export function pgBoss(dbUrl: string): Contestant {
       );
       const started = performance.now();
       await Promise.all(
-        Array.from({ length: connections }, async () => {
+        Array.from({ length: loops }, async () => {
           for (;;) {
             const claimed = await running().fetch(queue, { batchSize: batch });
             if (claimed.length === 0) return;

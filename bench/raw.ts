@@ -1,13 +1,12 @@
-import postgres, { type Sql } from "postgres";
-import { type Contestant, connections } from "./contest.ts";
+import postgres from "postgres";
+import { type Contestant, connections, loops } from "./contest.ts";
 
 /**
  * The limit: two updates of ids that are known beforehand, on rows as wide as a claim. Nothing is searched, ordered,
  * checked or fenced, and no index but the primary key is kept up.
  */
 export function rawUpdates(dbUrl: string): Contestant {
-  const clients: Sql[] = Array.from({ length: connections }, () => postgres(dbUrl, { max: 1, onnotice: () => {} }));
-  const database = clients[0] as Sql;
+  const database = postgres(dbUrl, { max: connections, onnotice: () => {} });
   let ids: string[] = [];
 
   return {
@@ -21,7 +20,10 @@ export function rawUpdates(dbUrl: string): Contestant {
       await database`truncate bench_raw.jobs`;
       const rows = await database<{ id: string }[]>`
         insert into bench_raw.jobs (item_id, work_type, position)
-        select gen_random_uuid(), 'bench', n from generate_series(1, ${jobs}) as n
+        select fresh.ids[n], 'bench', n
+          from generate_series(1, ${jobs}::integer) as n
+         cross join (select work.new_ids(null, ${jobs}::integer) as ids) as fresh
+         order by n
         returning item_id as id`;
       ids = rows.map((row) => row.id);
     },
@@ -29,16 +31,16 @@ export function rawUpdates(dbUrl: string): Contestant {
       let next = 0;
       const started = performance.now();
       await Promise.all(
-        clients.map(async (client, worker) => {
+        Array.from({ length: loops }, async (_, worker) => {
           while (next < ids.length) {
             const mine = ids.slice(next, next + batch);
             next += batch;
-            await client`
+            await database`
               update bench_raw.jobs
                  set status = 'claimed', worker_id = ${`worker-${worker}`}, fence = position,
                      claimed_at = now(), expires_at = now() + interval '1 minute'
                where item_id = any(${mine}::uuid[])`;
-            await client`
+            await database`
               update bench_raw.jobs
                  set status = 'succeeded', finished_at = now()
                where item_id = any(${mine}::uuid[])`;
@@ -57,7 +59,7 @@ export function rawUpdates(dbUrl: string): Contestant {
     },
     close: async () => {
       await database`drop schema if exists bench_raw cascade`;
-      await Promise.all(clients.map((client) => client.end()));
+      await database.end();
     },
   };
 }

@@ -1,10 +1,8 @@
 import postgres, { type Sql } from "postgres";
-import { type Contestant, connections } from "./contest.ts";
+import { type Contestant, connections, loops } from "./contest.ts";
 
 export const workType = "bench";
 
-/** Loops that claim and complete, as many as the rival's runners have jobs: no connection waits for the client. */
-const loops = 8;
 /** Jobs at once where completions are gathered. */
 const gatheredLoops = 32;
 

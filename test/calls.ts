@@ -100,10 +100,10 @@ export async function waitUntil(isTrue: () => Promise<boolean>): Promise<void> {
 }
 
 /** Asks until a call in this database waits for another one's lock. */
-export function someoneWaits(sql: Sql): Promise<void> {
+export function someoneWaits(sql: Sql, howMany = 1): Promise<void> {
   return waitUntil(async () => {
     const waiting = await sql`
       select from pg_locks l join pg_stat_activity a using (pid) where not l.granted and a.datname = current_database()`;
-    return waiting.length > 0;
+    return waiting.length >= howMany;
   });
 }

@@ -196,6 +196,17 @@ test.each([
   });
 });
 
+test("a claimed row without a fence, which nothing but a hand can write, is nobody's to close", async () => {
+  const { type, ids } = await line(sql, 1);
+  await sql`
+    update work_claims set status = 'claimed', worker_id = 'x', expires_at = now() + interval '1 minute'
+     where item_id = ${ids[0] as string}`;
+  const outcomes = [{ item_id: ids[0], work_type: type, outcome: "succeeded" }];
+  await expect(call(sql, "release_items", { worker_id: "x", outcomes })).rejects.toMatchObject({ code: "PT400" });
+  expect(await stored(sql, ids[0], type)).toMatchObject({ status: "claimed" });
+  await sql`delete from work_items where id = ${ids[0] as string}`;
+});
+
 test("deleting an item deletes its claims, and its worker hears that it lost it", async () => {
   const { type, ids } = await line(sql, 1);
   const [claim] = await next(sql, type, "a");

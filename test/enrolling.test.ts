@@ -147,3 +147,37 @@ function refuseAllBut(code: string): (error: unknown) => void {
     }
   };
 }
+
+test("keys that come again while somebody claims them from before make no circle of waiting", async () => {
+  const [writer, claimer, holder, gate] = [as("postgres"), sql, as("postgres"), as("postgres")];
+  const id = (n: number): string => `00000000-0000-4000-8000-${String(n).padStart(12, "0")}`;
+  await owner`create table returning_rows (id uuid primary key)`;
+  await call(owner, "attach_pool", { source: "returning_rows" });
+  await call(owner, "define_work_type", { work_type: "again", pool: "returning_rows" });
+  await owner`insert into returning_rows values (${id(1)}), (${id(2)}), (${id(3)}), (${id(9)})`;
+  // The second insert stops between its rows.
+  await admin.unsafe(`
+    create function pause() returns trigger language plpgsql as
+      $$ begin perform pg_advisory_xact_lock(77); return new; end $$;
+    create trigger pause before insert on work_claims for each row when (new.item_id = '${id(9)}') execute function pause()`);
+  await holder`begin`;
+  await holder`select from work_claims where item_id = ${id(1)} for update`;
+  await gate`begin`;
+  await gate`select pg_advisory_xact_lock(77)`;
+  const claimed = call<unknown[]>(claimer, "claim_items", {
+    item_ids: [id(1), id(2), id(3)],
+    work_type: "again",
+    worker_id: "w",
+  });
+  await someoneWaits(owner);
+  await owner`delete from returning_rows where id in (${id(2)}, ${id(3)}, ${id(9)})`;
+  const inserted = writer`insert into returning_rows values (${id(3)}), (${id(9)}), (${id(2)})`;
+  const both = Promise.all([claimed, inserted]);
+  await someoneWaits(owner, 2);
+  await holder`commit`;
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  await gate`commit`;
+  await both;
+  await admin.unsafe("drop trigger pause on work_claims; drop function pause()");
+  expect(await sql`select from work_claims where work_type = 'again'`).toHaveLength(4);
+});

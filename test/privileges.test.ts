@@ -98,6 +98,7 @@ const expected: Record<string, string[]> = {
   "sequence work.fence": ["SELECT", "USAGE"],
   "sequence work.item_seq": ["SELECT", "USAGE"],
   "sequence work.class_number": ["SELECT", "USAGE"],
+  "domain public.work_claim_status": [],
   "sequence public.work_classes_id_seq": [],
   "sequence public.work_events_id_seq": [],
   "sequence public.work_workflows_id_seq": [],
@@ -126,6 +127,9 @@ async function granted(sql: Sql): Promise<Record<string, Record<string, string[]
       union all
       select 'function ' || pronamespace::regnamespace || '.' || proname, oid, 'function'
         from pg_proc where pronamespace in ('public'::regnamespace, 'work'::regnamespace)
+      union all
+      select 'domain ' || typnamespace::regnamespace || '.' || typname, oid, 'type'
+        from pg_type where typnamespace in ('public'::regnamespace, 'work'::regnamespace) and typtype in ('d', 'e', 'r')
     )
     select o.object, r.role,
            case o.kind
@@ -133,6 +137,8 @@ async function granted(sql: Sql): Promise<Record<string, Record<string, string[]
                select p from unnest(array['CREATE', 'USAGE']) p where has_schema_privilege(r.role, o.oid, p) order by p)
              when 'sequence' then array(
                select p from unnest(array['SELECT', 'UPDATE', 'USAGE']) p where has_sequence_privilege(r.role, o.oid, p) order by p)
+             when 'type' then array(
+               select p from unnest(array['USAGE']) p where has_type_privilege(r.role, o.oid, p) order by p)
              when 'function' then array(
                select p from unnest(array['EXECUTE']) p where has_function_privilege(r.role, o.oid, p) order by p)
              else array(

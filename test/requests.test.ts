@@ -101,6 +101,23 @@ test("enqueue_items sent twice adds once and answers the same ids", async () => 
   expect(await sql`select count(*) from work_items`).toEqual([before]);
 });
 
+test("arguments of a call that comes again are judged as those of the first were", async () => {
+  const { type } = await line(sql, 3);
+  const request_id = crypto.randomUUID();
+  const [claim] = await call<Claim[]>(sql, "claim_next", { work_types: [type], worker_id: "a", request_id });
+  const outcomes = [{ ...claim, outcome: "succeeded" }];
+  for (const [name, args] of [
+    ["claim_next", { work_types: [], worker_id: "a", request_id }],
+    ["claim_next", { work_types: [type], worker_id: "", max_items: 0, request_id }],
+    ["finish_and_claim", { outcomes, work_types: [], worker_id: "a", request_id }],
+    ["finish_and_claim", { outcomes, work_types: [type], worker_id: null, request_id }],
+  ] as const) {
+    await expect(call(sql, name, args)).rejects.toMatchObject({ code: "PT400" });
+  }
+  expect(await stored(sql, claim?.item_id, type)).toMatchObject({ status: "claimed" });
+  expect(await events(sql, claim?.item_id, type)).toEqual([]);
+});
+
 test("ids of one call stand in its order and behind those of earlier ones, and are uuids that a strict reader takes", async () => {
   await line(sql, 0);
   const added: string[] = [];

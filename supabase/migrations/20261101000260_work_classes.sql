@@ -21,8 +21,9 @@ comment on column public.work_classes.number is
   'Numbers are given one after the other, to classes that are committed: whoever has judged a number has judged all below it.';
 -- Not unique: giving a number would then wait for whoever spells the class in another way meanwhile, since that holds the
 -- class's keys.
-create index if not exists work_classes_by_number on public.work_classes (number);
-comment on index public.work_classes_by_number is 'Which classes came after the last one that was judged, and which has no claim call seen yet?';
+create index if not exists work_classes_newest on public.work_classes (number);
+drop index if exists public.work_classes_by_number, public.work_classes_unnumbered;
+comment on index public.work_classes_newest is 'Which classes came after the last one that was judged, and which has no claim call seen yet?';
 
 alter table public.work_classes enable row level security;
 drop policy if exists service_role_works on public.work_classes;

@@ -143,9 +143,9 @@ comment on function work.wrong_item is 'Says what is wrong with an item for enqu
 revoke execute on function work.wrong_item from public, anon, authenticated;
 grant execute on function work.wrong_item to service_role;
 
--- Ids for new items, in their order: those of one call stand side by side, and later calls after them, so that what is
--- next in line lies together in each index. With a request id they follow from it and from nothing else: a repeated call
--- meets its own rows. They begin with the time, or with what the request id begins with (RFC 9562, version 8).
+-- Ids for new items, in their order: those of one call stand side by side, so that what is next in line lies together in
+-- each index. With a request id they follow from it and from nothing else: a repeated call meets its own rows. They begin
+-- with the time, or as the request id does (RFC 9562, version 8): later calls come after, if the request ids do.
 create or replace function work.new_ids(request_id uuid, how_many integer)
 returns uuid[]
 language plpgsql

@@ -1,16 +1,13 @@
 -- Claims: who works on what, until when, and how it ended.
 do $$
 begin
-  if exists (select from pg_catalog.pg_attribute a
-              where a.attrelid = to_regclass('public.work_claims') and a.attname = 'status' and a.atttypid = 'text'::regtype) then
-    raise exception 'this database has an early version of work-claims, from before 1.0: drop schema work and the tables and functions of public that belong to it, then push again';
-  end if;
   if to_regtype('public.work_claim_status') is null then
     create domain public.work_claim_status as text collate "C"
       check (value in ('blocked', 'waiting', 'ready', 'claimed', 'succeeded', 'failed', 'cancelled'));
   end if;
 end
 $$;
+revoke all on type public.work_claim_status from public, anon, authenticated;
 comment on domain public.work_claim_status is 'work-claims: the states of a claim. The last three are ends.';
 
 -- Columns of fixed width that are never null come first: an update compares each that an index knows of, and finds these
@@ -124,7 +121,8 @@ begin
   perform from public.work_workflows w
    where w.id in (select i.workflow_id from new_items i where i.workflow_id is not null)
    order by w.id for share;
-  -- Claims lie side by side as they stand in line. Nobody else gives these items claims, since nobody sees them yet.
+  -- In the order of ids, as claim_items() does: it may be at these, where they are keys of rows that were deleted a moment
+  -- ago and come again.
   insert into public.work_claims
     (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id, due_at)
   select i.id, t.name,
@@ -134,7 +132,7 @@ begin
     from new_items i
     join public.work_types t on t.pool = i.pool
     left join public.work_workflows w on w.id = i.workflow_id
-   order by i.seq, t.name
+   order by i.id, t.name
   on conflict do nothing;
   return null;
 end

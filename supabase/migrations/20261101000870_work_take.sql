@@ -3,7 +3,7 @@
 -- Claim the first of one line. The rows are picked and locked by ctid first: with a join or an IN the planner may run
 -- the limit more than once.
 create or replace function work.take_line(
-  work_type text, class_id integer, worker_id text, max_items integer, request_id uuid)
+  work_type text, class_id integer, worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
 returns json
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -20,8 +20,8 @@ begin
            fence = nextval('work.fence'),
            request_id = take_line.request_id,
            claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + interval '1 second' * (
-             select t.lease_seconds from public.work_types t where t.name = take_line.work_type),
+           expires_at = clock_timestamp() + interval '1 second' * coalesce(take_line.ttl_seconds, (
+             select t.lease_seconds from public.work_types t where t.name = take_line.work_type)),
            progress = null
      where c.ctid = any (array(
              select r.ctid
@@ -215,6 +215,7 @@ begin
   if is_usual is not true then
     perform work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only");
     max_items := least(max_items, 1000);
+    is_usual := work_types[1] is not null and cardinality(work_types) = 1 and coalesce(warm, '{}') = '{}' and "only" is null;
   end if;
   profile := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
   -- Mostly there is one line: nothing is required, or all that is ready requires the same.
@@ -232,7 +233,7 @@ begin
     end if;
     if cardinality(lines) = 1 then
       return work.take_line(
-        take_next.work_types[1], lines[1], take_next.worker_id, take_next.max_items, take_next.request_id);
+        take_next.work_types[1], lines[1], take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.request_id);
     end if;
   end if;
   return work.take_merged(

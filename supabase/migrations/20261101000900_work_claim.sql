@@ -279,6 +279,7 @@ set lock_timeout = '5s'
 as $$
 begin
   if request_id is not null and work.is_repeated(request_id) then
+    perform work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only");
     return work.claims_of_request(worker_id, request_id, true);
   end if;
   return work.take_next(work_types, worker_id, max_items, ttl_seconds, warm, "only", request_id);

@@ -98,7 +98,7 @@ begin
     select o.*
       from jsonb_to_recordset(close_claims.outcomes) as o(
              item_id uuid, work_type text, fence bigint, outcome text, result jsonb)
-     where o.outcome = 'succeeded'
+     where o.outcome = 'succeeded' and o.fence is not null
      order by o.item_id, o.work_type
   ),
   done as (
@@ -142,6 +142,7 @@ begin
                least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30))))
            end,
            error = case g.outcome when 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
+           result = null,
            progress = null
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
@@ -280,6 +281,7 @@ declare
   states json;
 begin
   if request_id is not null and work.is_repeated(request_id) then
+    perform work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only");
     select r.released into states from work.requests r where r.request_id = finish_and_claim.request_id;
     return json_build_object(
       'released', coalesce(states, work.close_claims(worker_id, outcomes)),
