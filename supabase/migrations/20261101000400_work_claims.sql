@@ -34,7 +34,8 @@ create table if not exists public.work_claims (
   progress real,
   result jsonb,
   error text,
-  primary key (item_id, work_type),
+  -- Half of each page of the index is left as well, for the entries of later versions.
+  primary key (item_id, work_type) with (fillfactor = 50),
   constraint a_claimed_row_has_a_lease_and_a_terminal_one_an_end check (
     (status <> 'claimed' or expires_at is not null) and (finished_at is null) = (status <> all ('{succeeded,failed,cancelled}')))
 );
