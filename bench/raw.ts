@@ -20,9 +20,7 @@ export function rawUpdates(dbUrl: string): Contestant {
       await database`truncate bench_raw.jobs`;
       const rows = await database<{ id: string }[]>`
         insert into bench_raw.jobs (item_id, work_type, position)
-        select fresh.ids[n], 'bench', n
-          from generate_series(1, ${jobs}::integer) as n
-         cross join (select work.new_ids(null, ${jobs}::integer) as ids) as fresh
+        select id, 'bench', n from unnest(work.new_ids(null, ${jobs}::integer)) with ordinality as fresh(id, n)
          order by n
         returning item_id as id`;
       ids = rows.map((row) => row.id);

@@ -143,9 +143,8 @@ function workClaimsJobs(name: string, dbUrl: string, closeSender: () => Promise<
 export async function addItems(database: Sql, items: number): Promise<void> {
   await database`
     insert into public.work_items (id, pool, payload)
-    select fresh.ids[n], 'default', jsonb_build_object('n', n)
-      from generate_series(1, ${items}::integer) as n
-     cross join (select work.new_ids(null, ${items}::integer) as ids) as fresh
+    select id, 'default', jsonb_build_object('n', n)
+      from unnest(work.new_ids(null, ${items}::integer)) with ordinality as fresh(id, n)
      order by n`;
 }
 
