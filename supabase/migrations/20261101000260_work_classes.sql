@@ -128,7 +128,8 @@ begin
                    sha256(convert_to(u.requires::text || ' ' || u.labels::text, 'UTF8')) as spelling
               from unnest(intern_classes.requires, intern_classes.labels, intern_classes.places)
                    with ordinality as u(requires, labels, place, n)) as p
-     where not exists (select from work.spellings s where s.digest = p.spelling)
+     -- A scalar question is asked by its key, whatever statistics say; a join may compare each with all that are there.
+     where (select s.class_id from work.spellings s where s.digest = p.spelling) is null
      order by p.spelling, p.n
   loop
     checked := work.check_properties(pair.place || 'labels', pair.labels, 8192);
@@ -149,15 +150,16 @@ begin
   insert into public.work_classes (requires, labels, tag, path, clauses, digest)
   select distinct on (u.digest) u.requires, u.labels, u.tag, u.path::jsonpath, u.clauses, u.digest
     from unnest(known_requires, known_labels, tags, paths, parts, digests) as u(requires, labels, tag, path, clauses, digest)
-   where not exists (select from public.work_classes c where c.digest = u.digest)
+   where (select c.id from public.work_classes c where c.digest = u.digest) is null
    order by u.digest
   on conflict (digest) do nothing;
   -- A statement of its own: it sees the classes of a call that this one waited for.
   insert into work.spellings (digest, class_id)
-  select u.spelling, c.id
-    from unnest(spelled, digests) as u(spelling, digest)
-    join public.work_classes c on c.digest = u.digest
-   order by u.spelling
+  select k.spelling, k.class_id
+    from (select u.spelling, (select c.id from public.work_classes c where c.digest = u.digest) as class_id
+            from unnest(spelled, digests) as u(spelling, digest)) as k
+   where k.class_id is not null
+   order by k.spelling
   on conflict do nothing;
 end
 $$;
