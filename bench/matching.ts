@@ -197,12 +197,11 @@ async function addItems(database: Sql, line: Pick<Line, "classes" | "matched">, 
   }
   await database`
     insert into public.work_items (id, pool, payload, class_id)
-    select fresh.ids[n], 'default', jsonb_build_object('n', n),
+    select fresh.id, 'default', jsonb_build_object('n', n),
            c.ids[case when ${rest} = 0 or (${line.matched} > 0 and n % ${share} = 0)
                    then n / ${share} % ${Math.max(line.matched, 1)} + 1
                    else n % ${Math.max(rest, 1)} + ${line.matched} + 1 end]
-      from generate_series(1, ${count}::integer) as n
-     cross join (select work.new_ids(null, ${count}::integer) as ids) as fresh
+      from unnest(work.new_ids(null, ${count}::integer)) with ordinality as fresh(id, n)
      cross join (select work.classes_of(
                           array_agg(jsonb_build_object('job', 'c' || k) order by k), array_agg('{}'::jsonb),
                           array_agg(''::text)) as ids

@@ -3,9 +3,6 @@ import { type Contestant, connections, loops } from "./contest.ts";
 
 export const workType = "bench";
 
-/** Jobs at once where completions are gathered. */
-const gatheredLoops = 32;
-
 interface Claimed {
   item_id: string;
   work_type: string;
@@ -44,6 +41,7 @@ export function workClaimsSql(dbUrl: string, withRequestIds: boolean): Contestan
  */
 export function workClaimsGathered(dbUrl: string): Contestant {
   const gatherMs = 5;
+  const jobsAtOnce = 32;
   const client = postgres(dbUrl, { max: connections, onnotice: () => {} });
   return {
     ...workClaimsJobs("work-claims: completions gathered", dbUrl, () => client.end()),
@@ -61,7 +59,7 @@ export function workClaimsGathered(dbUrl: string): Contestant {
         }
       };
       await Promise.all(
-        Array.from({ length: gatheredLoops }, async () => {
+        Array.from({ length: jobsAtOnce }, async () => {
           for (;;) {
             if (performance.now() - gatheredAt > gatherMs) await release();
             const [row] = await client<{ claimed: Claimed[] }[]>`

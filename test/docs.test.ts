@@ -40,6 +40,7 @@ test("the SQL of the page on operating runs as it is written, and takes everythi
     }
   }
   expect(await owner`select from pg_class where relname like 'work\\_%' and relkind in ('r', 'v')`).toEqual([]);
+  expect(await owner`select from pg_type where typname like 'work\\_%'`).toEqual([]);
   await owner`insert into articles values (6)`;
   await owner`update articles set id = 7 where id = 6`;
   await owner`delete from articles`;

@@ -1,4 +1,5 @@
 import { afterAll, expect, test } from "vitest";
+import { createWorkClient } from "../src/client.ts";
 import { type Claim, call, events, line, next, stored, waitUntil } from "./calls.ts";
 import { openDatabase } from "./database.ts";
 import { expectInvariants } from "./invariants.ts";
@@ -135,6 +136,24 @@ test("ids of one call stand in its order and behind those of earlier ones, and a
   for (const id of [...added.slice(0, 9), ...requested]) {
     expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
   }
+});
+
+test("the client's calls that add items have request ids in the order of time", async () => {
+  const sent: string[] = [];
+  const client = createWorkClient({
+    url: "http://localhost",
+    key: "key",
+    fetch: async (_, init) => {
+      sent.push(JSON.parse(String(init?.body)).request_id);
+      return Response.json([]);
+    },
+  });
+  for (let n = 0; n < 3; n += 1) {
+    await client.enqueueItems([{}]);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+  expect(sent).toEqual([...new Set(sent)].toSorted());
+  for (const id of sent) expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
 });
 
 test("request ids that hardly differ make items of their own", async () => {

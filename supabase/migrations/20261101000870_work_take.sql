@@ -209,9 +209,8 @@ declare
 begin
   -- One question where all is as usual. An array may begin anywhere: the only element of another kind of array is left to
   -- the general way.
-  is_usual := take_next.work_types[1] is not null and cardinality(take_next.work_types) = 1
-    and length(take_next.worker_id) between 1 and 200 and take_next.max_items between 1 and 1000
-    and num_nonnulls(take_next.ttl_seconds, take_next.warm, take_next."only") = 0;
+  is_usual := work_types[1] is not null and cardinality(work_types) = 1 and length(worker_id) between 1 and 200
+    and max_items between 1 and 1000 and num_nonnulls(ttl_seconds, warm, "only") = 0;
   if is_usual is not true then
     perform work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only");
     max_items := least(max_items, 1000);

@@ -478,6 +478,7 @@ declare
   judge jsonpath;
   judged text[];
   moment timestamptz := clock_timestamp();
+  reach constant integer := 20000;
   any_work jsonb;
   answer jsonb;
 begin
@@ -507,7 +508,7 @@ begin
          where (list_workers.after is null or k.id > list_workers.after)
            and (ids is null or k.id = any (ids))
          order by k.id
-         limit 20000) as w
+         limit reach) as w
      -- Looked up once a worker, though both are named several times.
      cross join lateral (
        select coalesce((select g.holds from held g where g.worker_id = w.id), 0) as holds,
@@ -530,7 +531,7 @@ begin
                || jsonb_build_object('capabilities', w.capabilities)
                || case when 'accepts' = any (judged) then jsonb_build_object('accepts', work.asked(w.accepts)) else '{}' end
                @@ judge) as fits) as f
-     where f.fits or w.looked_at = 20000
+     where f.fits or w.looked_at = reach
      order by w.id
      limit list_workers.max_items + 1
   ),
@@ -547,7 +548,7 @@ begin
              order by f.n) filter (where f.n <= list_workers.max_items), '[]'),
            'next', case
              when max(f.n) > list_workers.max_items then (select to_jsonb(l.id) from page l where l.n = list_workers.max_items)
-             else (select to_jsonb(l.id) from found l where l.looked_at = 20000)
+             else (select to_jsonb(l.id) from found l where l.looked_at = reach)
            end)
     into answer
     from page f;
