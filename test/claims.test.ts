@@ -185,15 +185,17 @@ describe("releasing", () => {
 });
 
 test.each([
-  ["no state", { status: "finished" }],
-  ["held without a lease", { status: "claimed", worker_id: "w", fence: 1 }],
-  ["succeeded without an end", { status: "succeeded" }],
-  ["ready with an end", { finished_at: new Date() }],
-])("a claim that is written by hand is refused where it is %s", async (_what, change) => {
+  ["in no state", { status: "finished" }, "23514"],
+  ["with no end of its lease", { status: "claimed", expires_at: null }, "23502"],
+])("a claim that is written by hand %s is refused", async (_how, change, code) => {
   const { ids } = await line(sql, 1);
-  await expect(sql`update work_claims set ${sql(change)} where item_id = ${ids[0] as string}`).rejects.toMatchObject({
-    code: "23514",
-  });
+  await expect(sql`update work_claims set ${sql(change)} where item_id = ${ids[0] as string}`).rejects.toMatchObject({ code });
+});
+
+test("a claim that is set to claimed by hand, without a lease, is taken back by the next call", async () => {
+  const { type, ids } = await line(sql, 1);
+  await sql`update work_claims set status = 'claimed', worker_id = 'x' where item_id = ${ids[0] as string}`;
+  expect(await next(sql, type, "a")).toMatchObject([{ item_id: ids[0], crashes: 1 }]);
 });
 
 test("a claimed row without a fence, which nothing but a hand can write, is nobody's to close", async () => {

@@ -17,7 +17,7 @@ const violations = `
   union all
   select 'a claim is held by nobody', c.item_id::text
     from public.work_claims c
-   where c.status = 'claimed' and (c.worker_id is null or c.fence is null or c.expires_at is null)
+   where c.status = 'claimed' and (c.worker_id is null or c.fence is null or c.expires_at = '-infinity')
   union all
   select 'an ended claim has no end, or an open one has', c.item_id::text
     from public.work_claims c

@@ -83,7 +83,7 @@ describe.each(versions)(
       insert into work_claims (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id,
                                worker_id, fence, expires_at, finished_at, due_at)
       select item_id, 'type', kind, priority, line, position, class_id, affinity, workflow_id, 'crowd', position,
-             case when kind = 'claimed' then now() + interval '1 h' end,
+             case when kind = 'claimed' then now() + interval '1 h' else '-infinity' end,
              case when kind in ('succeeded', 'failed') then now() end,
              case when kind = 'waiting' then now() + interval '1 h' else now() end
         from (select *, (array['ready', 'ready', 'ready', 'ready', 'waiting', 'claimed', 'succeeded', 'failed'])[1 + position % 8] as kind

@@ -70,7 +70,7 @@ test("plans made on empty tables look at a few rows for each claim when there ar
     alter table work_items enable trigger user;
     insert into work_claims (item_id, work_type, status, position, worker_id, fence, expires_at, finished_at, due_at)
     select id, 'plan', kind, seq, 'crowd', seq,
-           case when kind = 'claimed' then now() + interval '1 h' end,
+           case when kind = 'claimed' then now() + interval '1 h' else '-infinity' end,
            case when kind in ('succeeded', 'failed') then now() end,
            case when kind = 'waiting' then now() + interval '1 h' else now() end
       from (select *, (array['ready', 'waiting', 'claimed', 'succeeded', 'failed'])[1 + seq % 5] as kind from work_items) as i

@@ -81,7 +81,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  moment timestamptz;
+  moment timestamptz := clock_timestamp();
   has_lapsed boolean;
   has_due boolean;
   is_unseen boolean;
@@ -89,20 +89,20 @@ declare
   profile work.profiles;
 begin
   -- One statement for all that mostly has nothing to do, and one question after it: in PL/pgSQL each costs some
-  -- microseconds. The clock is read once, since no index serves a comparison with the volatile function itself.
-  select now.moment,
-         exists (select from public.work_claims c where c.status = 'claimed' and c.expires_at <= now.moment),
-         exists (select from public.work_claims c where c.status = 'waiting' and c.due_at <= now.moment),
-         coalesce(w.last_seen_at < now.moment - interval '5 seconds', false),
+  -- microseconds, and so does each join.
+  select exists (select from public.work_claims c where c.status = 'claimed' and c.expires_at <= moment),
+         exists (select from public.work_claims c where c.status = 'waiting' and c.due_at <= moment),
+         coalesce(
+           (select w.last_seen_at from public.work_workers w where w.id = catch_up.worker_id) < moment - interval '5 seconds',
+           false),
          coalesce(
            (select c.number from public.work_classes c order by c.number desc nulls first limit 1) > p.judged_through, true),
-         p.id, p.class_ids, p.class_bits, p.yielded_class_ids, p.yield_seconds, p.judged_through
-    into moment, has_lapsed, has_due, is_unseen, is_unjudged,
-         profile.id, profile.class_ids, profile.class_bits, profile.yielded_class_ids, profile.yield_seconds,
-         profile.judged_through
-    from (select catch_up.worker_id as worker_id, clock_timestamp() as moment offset 0) as now
-    left join public.work_workers w on w.id = any (array[now.worker_id])
-    join work.profiles p on p.id = any (array[coalesce(w.profile_id, 1)]);
+         p.id, p.class_ids, p.class_bits, p.yielded_class_ids, p.yield_seconds
+    into has_lapsed, has_due, is_unseen, is_unjudged,
+         profile.id, profile.class_ids, profile.class_bits, profile.yielded_class_ids, profile.yield_seconds
+    from work.profiles p
+   where p.id = coalesce(
+           (select w.profile_id from public.work_workers w where w.id = catch_up.worker_id), 1);
   if not (has_lapsed or has_due or is_unseen or is_unjudged) then
     return profile;
   end if;

@@ -370,7 +370,8 @@ begin
       -- last one that is looked at comes along, to go on from.
       select c.*, f.fits
         from (
-          select k.*, row_number() over (order by k.item_id, k.work_type) as looked_at
+          select k.*, nullif(k.expires_at, '-infinity') as lease_end,
+                 row_number() over (order by k.item_id, k.work_type) as looked_at
             from public.work_claims k
            where (after_item is null or (k.item_id, k.work_type) > (after_item, after_type collate "C"))
              and (item_ids is null or k.item_id = any (item_ids))
@@ -391,7 +392,7 @@ begin
            and (crashes_between[1] is null or c.crashes >= crashes_between[1]) and (crashes_between[2] is null or c.crashes <= crashes_between[2])
            and (dues[1] is null or c.due_at >= dues[1]) and (dues[2] is null or c.due_at <= dues[2])
            and (starts[1] is null or c.claimed_at >= starts[1]) and (starts[2] is null or c.claimed_at <= starts[2])
-           and (ends[1] is null or c.expires_at >= ends[1]) and (ends[2] is null or c.expires_at <= ends[2])
+           and (ends[1] is null or c.lease_end >= ends[1]) and (ends[2] is null or c.lease_end <= ends[2])
            and (finishes[1] is null or c.finished_at >= finishes[1]) and (finishes[2] is null or c.finished_at <= finishes[2])
            and (class_ids is null or i.class_id = any (class_ids))
            and (judge is null
@@ -400,7 +401,7 @@ begin
                      'source_key', i.source_key, 'priority', c.priority, 'position', c.position, 'affinity', i.affinity,
                      'worker_id', c.worker_id, 'fence', c.fence, 'request_id', c.request_id, 'failures', c.failures,
                      'crashes', c.crashes, 'progress', c.progress, 'error', c.error, 'due_at', c.due_at,
-                     'claimed_at', c.claimed_at, 'expires_at', c.expires_at, 'finished_at', c.finished_at,
+                     'claimed_at', c.claimed_at, 'expires_at', c.lease_end, 'finished_at', c.finished_at,
                      'workflow', case when 'workflow' = any (judged) then
                        (select w.name from public.work_workflows w where w.id = i.workflow_id) end))
                    || case when judged && '{labels,requires}' then
@@ -423,7 +424,7 @@ begin
                  'source_key', i.source_key, 'priority', f.priority, 'position', f.position, 'workflow', w.name,
                  'affinity', i.affinity, 'worker_id', f.worker_id, 'fence', f.fence, 'request_id', f.request_id,
                  'failures', f.failures, 'crashes', f.crashes, 'progress', f.progress, 'error', f.error,
-                 'due_at', f.due_at, 'claimed_at', f.claimed_at, 'expires_at', f.expires_at,
+                 'due_at', f.due_at, 'claimed_at', f.claimed_at, 'expires_at', f.lease_end,
                  'finished_at', f.finished_at, 'labels', k.labels, 'requires', k.requires)
                || case when list_claims.with_result then jsonb_build_object('result', f.result) else '{}' end
                order by f.n) filter (where f.n <= list_claims.max_items), '[]'),
