@@ -29,7 +29,7 @@ const helpers = [
     "close_claims",
   ],
   ...[
-    "gather_lines",
+    "guess_front",
     "intern_classes",
     "intern_workflows",
     "is_repeated",
@@ -52,6 +52,7 @@ const helpers = [
   ...[
     "saw_worker",
     "source_key",
+    "take_front",
     "take_line",
     "take_merged",
     "take_next",

@@ -38,77 +38,57 @@ comment on function work.walk_lines is 'The first rows of several lines, locked.
 revoke execute on function work.walk_lines from public, anon, authenticated;
 grant execute on function work.walk_lines to service_role;
 
--- The first rows of several lines, in exact order: so many, if the guess is good. A few rows of a few lines are read to
--- guess how far back in line that is; then each line is asked for what it has up to there, which is little. All of them have the
--- highest priority that is ready at all; nothing where the few lines have no such rows.
-create or replace function work.gather_lines(
-  work_types text[], class_ids integer[], wanted integer, out row_ids tid[], out row_classes integer[])
+-- How far back in line so many rows will reach, of the highest priority that is ready at all: a guess from a few rows of a
+-- few lines, as a place and what lies before it. Places are lines or, within one line, positions. Nothing where these have
+-- no such rows.
+drop function if exists work.gather_lines(text[], integer[], integer);
+create or replace function work.guess_front(
+  work_types text[], class_ids integer[], wanted integer,
+  out top integer, out workflow_line bigint, out head bigint, out span bigint)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  top integer;
   sampled constant integer := 4;
-  reach constant integer := wanted * 8;
-  first_line bigint;
-  last_line bigint;
   seen integer;
-  bound bigint;
+  last_line bigint;
+  first_position bigint;
+  last_position bigint;
 begin
   select max(f.priority) into top
-    from unnest(gather_lines.work_types) as t(name)
+    from unnest(guess_front.work_types) as t(name)
    cross join lateral (
      select c.priority from public.work_claims c
       where c.work_type = t.name and c.status = 'ready' and c.class_id > 0
       order by c.priority desc, c.line, c.position
       limit 1) as f;
-  select min(r.line), max(r.line), count(*) into first_line, last_line, seen
-    from (select gather_lines.class_ids[1 + floor(random() * cardinality(gather_lines.class_ids))::integer] as id
+  select count(*), min(r.line), max(r.line), min(r.position), max(r.position)
+    into seen, head, last_line, first_position, last_position
+    from (select guess_front.class_ids[1 + floor(random() * cardinality(guess_front.class_ids))::integer] as id
             from generate_series(1, sampled)) as k
-   cross join unnest(gather_lines.work_types) as t(name)
+   cross join unnest(guess_front.work_types) as t(name)
    cross join lateral (
      select c.line, c.position from public.work_claims c
       where c.class_id = k.id and c.work_type = t.name and c.status = 'ready' and c.priority = top
       order by c.line, c.position
       limit sampled) as r;
   if seen < 2 then
+    top := null;
     return;
   end if;
-  -- Somewhat further than what is wanted should reach if the other lines are as full.
-  bound := first_line + (last_line - first_line) * 1.25 * gather_lines.wanted / seen
-    * least(1, sampled::numeric / cardinality(gather_lines.class_ids));
-  -- One scan goes along all lines; where one of them turns out to be full, each is asked for so many at most.
-  select (array_agg(g.row_id order by g.line, g.position))[1:wanted],
-         (array_agg(g.class_id order by g.line, g.position))[1:wanted], count(*)
-    into row_ids, row_classes, seen
-    from (
-      select c.ctid as row_id, c.class_id, c.line, c.position from public.work_claims c
-       where c.class_id = any (gather_lines.class_ids) and c.work_type = any (gather_lines.work_types)
-         and c.status = 'ready' and c.priority = top and c.line <= bound
-       limit reach) as g;
-  if seen < reach then
-    return;
+  if head = last_line then
+    workflow_line := head;
+    head := first_position;
+    last_line := last_position;
   end if;
-  select array_agg(g.row_id order by g.line, g.position), array_agg(g.class_id order by g.line, g.position)
-    into row_ids, row_classes
-    from (
-      select r.*
-        from unnest(gather_lines.class_ids) as k(id)
-       cross join unnest(gather_lines.work_types) as t(name)
-       cross join lateral (
-         select c.ctid as row_id, c.class_id, c.line, c.position from public.work_claims c
-          where c.class_id = k.id and c.work_type = t.name and c.status = 'ready' and c.priority = top and c.line <= bound
-          order by c.line, c.position
-          limit gather_lines.wanted) as r
-       order by r.line, r.position
-       limit gather_lines.wanted
-    ) as g;
+  -- Others may hold as many as three times what is wanted. It should do if the other lines are as full.
+  span := (last_line - head) * 5 * guess_front.wanted / seen * least(1, sampled::float8 / cardinality(guess_front.class_ids));
 end
 $$;
-comment on function work.gather_lines is 'The first rows of several lines, in exact order: about so many.';
-revoke execute on function work.gather_lines from public, anon, authenticated;
-grant execute on function work.gather_lines to service_role;
+comment on function work.guess_front is 'Guesses how far back in line so many rows will reach.';
+revoke execute on function work.guess_front from public, anon, authenticated;
+grant execute on function work.guess_front to service_role;
 
 -- The first rows of several lines, in exact order; "is_all" says that there are no others. Each line is asked for its first
 -- row; only the lines with the best first rows can have what comes next, and of these some rows are read. The answer has

@@ -10,8 +10,37 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+  only_one record;
   answer json;
 begin
+  -- The same for one row, which is asked for most often: what sorts and gathers rows costs as much as claiming it.
+  if take_line.max_items = 1 then
+    update public.work_claims c
+       set status = 'claimed',
+           worker_id = take_line.worker_id,
+           fence = nextval('work.fence'),
+           request_id = take_line.request_id,
+           claimed_at = clock_timestamp(),
+           expires_at = clock_timestamp() + interval '1 second' * coalesce(take_line.ttl_seconds, (
+             select t.lease_seconds from public.work_types t where t.name = take_line.work_type)),
+           progress = null
+      from public.work_items i
+     where c.ctid = (
+             select r.ctid
+               from public.work_claims r
+              where r.work_type = (
+                      select t.name from public.work_types t where t.name = take_line.work_type and not t.paused)
+                and r.class_id = take_line.class_id and r.status = 'ready'
+              order by r.priority desc, r.line, r.position
+              limit 1
+                for no key update skip locked)
+       and i.id = c.item_id
+    returning c.item_id, c.work_type, c.fence, date_part('epoch', c.expires_at - c.claimed_at)::integer as ttl_seconds, c.expires_at,
+              c.failures, c.crashes, i.pool, i.source_key, i.payload
+         into only_one;
+    return case when found then json_build_array(only_one) else '[]' end;
+  end if;
+
   -- The clock is read when a row is locked: no claim begins before the one that it follows has ended.
   with won as (
     update public.work_claims c
@@ -96,6 +125,121 @@ comment on function work.take_rows is 'Claims the first of these rows that nobod
 revoke execute on function work.take_rows from public, anon, authenticated;
 grant execute on function work.take_rows to service_role;
 
+-- Claim the first of several lines, in exact order, all of the highest priority that is ready at all: each line is asked for
+-- what it has up to some place, which is little. How far that is follows from the last such call of this session, or is
+-- guessed: too near finds too few, and too far reads too many, but what is claimed comes first in any case.
+create or replace function work.take_front(
+  profile_id integer, work_types text[], class_ids integer[], worker_id text, max_items integer, ttl_seconds integer,
+  request_id uuid, may_guess boolean, out claimed json, out won integer)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  -- Others may hold the first rows at this moment: some more are read than are asked for, but not all that there is.
+  most constant integer := (take_front.max_items + 4) * 32;
+  asker constant bigint := hashtextextended(take_front.work_types::text, take_front.profile_id);
+  front bigint[] := nullif(current_setting('work.front', true), '')::bigint[];
+  is_remembered boolean := front[1] is not distinct from asker;
+  -- Within one workflow, the line is one, and places are positions.
+  top integer;
+  workflow_line bigint;
+  head bigint;
+  span bigint;
+  moved bigint := 0;
+  seen integer;
+  first_place bigint;
+  last_place bigint;
+begin
+  won := 0;
+  if is_remembered then
+    top := front[2];
+    workflow_line := front[3];
+    head := front[4];
+    moved := front[5];
+    span := front[6];
+  elsif not take_front.may_guess then
+    return;
+  end if;
+  for attempt in 1..6 loop
+    if top is null then
+      select g.top, g.workflow_line, g.head, g.span into top, workflow_line, head, span
+        from work.guess_front(take_front.work_types, take_front.class_ids, take_front.max_items) as g;
+      exit when top is null;
+    end if;
+    -- One scan goes along all lines; then one row at a time is locked, in order, until there are enough: what others hold or
+    -- have taken meanwhile is passed over.
+    with rules as materialized (
+      select t.name, t.lease_seconds from public.work_types t where t.name = any (take_front.work_types) and not t.paused
+    ),
+    near as materialized (
+      select array_agg(g.row_id) as row_ids, count(*) as seen, min(case when workflow_line is null then g.line else g.position end) as place
+        from (
+          select c.ctid as row_id, c.line, c.position
+            from public.work_claims c
+           where c.class_id = any (take_front.class_ids) and c.work_type = any (array(select r.name from rules r))
+             and c.status = 'ready' and c.priority = top
+             and (c.line, c.position) <= (
+               coalesce(workflow_line, head + moved + span), case when workflow_line is null then 9223372036854775807 else head + moved + span end)
+             and not exists (
+               select from public.work_claims h
+                where h.work_type = any (take_front.work_types) and h.status = 'ready' and h.class_id > 0 and h.priority > top)
+           limit most) as g
+    ),
+    taken as (
+      update public.work_claims c
+         set status = 'claimed',
+             worker_id = take_front.worker_id,
+             fence = nextval('work.fence'),
+             request_id = take_front.request_id,
+             claimed_at = clock_timestamp(),
+             expires_at = clock_timestamp() + interval '1 second' * coalesce(take_front.ttl_seconds, (
+               select r.lease_seconds from rules r where r.name = c.work_type)),
+             progress = null
+       where c.ctid = any (array(
+               select r.ctid
+                 from public.work_claims r
+                where r.ctid = any ((select n.row_ids from near n where n.seen < most)::tid[])
+                  and r.status is not distinct from 'ready' and r.class_id = any (take_front.class_ids)
+                order by r.line, r.position
+                limit take_front.max_items
+                  for no key update skip locked))
+      returning c.item_id, c.work_type, c.fence, c.claimed_at, c.expires_at, c.failures, c.crashes, c.line, c.position
+    )
+    select json_agg(told order by k.line, k.position), count(*), max(case when workflow_line is null then k.line else k.position end),
+           (select n.seen from near n), (select n.place from near n)
+      into claimed, won, last_place, seen, first_place
+      from taken k
+      join public.work_items i on i.id = k.item_id
+     cross join lateral (
+       select k.item_id, k.work_type, k.fence, date_part('epoch', k.expires_at - k.claimed_at)::integer as ttl_seconds,
+              k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload) as told;
+    exit when won > 0;
+    if seen >= most and span > 3 then
+      span := span / 4;
+    else
+      exit when not is_remembered;
+      is_remembered := false;
+      top := null;
+      moved := 0;
+    end if;
+  end loop;
+
+  -- The next call will find the first rows as much further as this one did, and as many in others' hands.
+  if seen >= take_front.max_items and won > 0 then
+    moved := case when is_remembered then greatest(first_place - head, 0) else 0 end;
+    span := case when won < take_front.max_items then least(span * 2, 1000000000000)
+      else greatest((last_place - first_place) * 3 / 2, span - span / 8, moved * 4 / take_front.max_items) end;
+    perform set_config('work.front', array[asker, top, workflow_line, first_place, moved, span]::text, false);
+  elsif front is not null then
+    perform set_config('work.front', '', false);
+  end if;
+end
+$$;
+comment on function work.take_front is 'Claims the first of several lines, in exact order, up to some place in line.';
+revoke execute on function work.take_front from public, anon, authenticated;
+grant execute on function work.take_front to service_role;
+
 -- Claim the first of several lines, in exact order. How the first rows are found depends on how many lines there are; what
 -- is lacking then is looked for line by line, further back each time.
 create or replace function work.take_merged(
@@ -146,29 +290,39 @@ begin
   if yielded_class_ids = '{}' and "only" is null and at_hand = '{}' then
     way := case
       when profile.class_bits is not null then 'walk'
-      when cardinality(open_types) * cardinality(class_ids) > 2 then 'gather'
+      when cardinality(open_types) * cardinality(class_ids) > 2 then 'front'
       else 'read'
     end;
   end if;
 
   while left_to_win > 0 and reach <= 65536 loop
-    case way
-      -- What was stored compressed is unpacked by the concatenation, once and not for each row.
-      when 'walk' then front := work.walk_lines(open_types, profile.class_bits || B'', left_to_win);
-      when 'gather' then front := work.gather_lines(open_types, class_ids, breadth);
-      else front := work.read_lines(
-        open_types, class_ids, yielded_class_ids, old_enough, at_hand, "only" ->> 'pool', only_workflow, breadth, reach);
-    end case;
-    part := work.take_rows(
-      front.row_ids, front.row_classes, take_merged.worker_id, left_to_win, take_merged.ttl_seconds, take_merged.request_id);
+    if way = 'front' then
+      front := work.take_front(
+        profile.id, take_merged.work_types, class_ids, take_merged.worker_id, left_to_win, take_merged.ttl_seconds,
+        take_merged.request_id, true);
+      part := front.claimed;
+    else
+      if way = 'walk' then
+        -- What was stored compressed is unpacked by the concatenation, once and not for each row.
+        front := work.walk_lines(open_types, profile.class_bits || B'', left_to_win);
+      else
+        front := work.read_lines(
+          open_types, class_ids, yielded_class_ids, old_enough, at_hand, "only" ->> 'pool', only_workflow, breadth, reach);
+      end if;
+      part := work.take_rows(
+        front.row_ids, front.row_classes, take_merged.worker_id, left_to_win, take_merged.ttl_seconds, take_merged.request_id);
+    end if;
     if part is not null then
       answer := case when answer is null then part else (answer::jsonb || part::jsonb)::json end;
       left_to_win := left_to_win - json_array_length(part);
     end if;
 
     if way = 'walk' then
-      way := 'gather';
-    elsif way = 'gather' then
+      way := 'front';
+      if left_to_win = 0 and current_setting('work.front', true) <> '' then
+        perform set_config('work.front', '', false);
+      end if;
+    elsif way = 'front' then
       -- Again, as long as it wins something: others have taken of the same meanwhile.
       if part is null then
         way := 'read';
@@ -206,6 +360,7 @@ declare
   is_usual boolean;
   profile work.profiles;
   lines integer[];
+  front record;
 begin
   -- One question where all is as usual. An array may begin anywhere: the only element of another kind of array is left to
   -- the general way.
@@ -233,6 +388,20 @@ begin
     if cardinality(lines) = 1 then
       return work.take_line(
         take_next.work_types[1], lines[1], take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.request_id);
+    end if;
+  end if;
+  -- Of many lines, what is next is mostly where the last call left off. Once in a while a walk may show that it does as well.
+  if is_usual and profile.yielded_class_ids = '{}' and (profile.class_bits is null or random() < 0.9) then
+    front := work.take_front(
+      profile.id, take_next.work_types, profile.class_ids, take_next.worker_id, take_next.max_items, take_next.ttl_seconds,
+      take_next.request_id, false);
+    if front.won = max_items then
+      return front.claimed;
+    end if;
+    if front.won > 0 then
+      return (front.claimed::jsonb || work.take_merged(
+        profile, take_next.work_types, take_next.worker_id, max_items - front.won, take_next.ttl_seconds, take_next.warm,
+        take_next."only", take_next.request_id)::jsonb)::json;
     end if;
   end if;
   return work.take_merged(
