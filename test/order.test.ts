@@ -1,5 +1,5 @@
 import { afterAll, expect, test } from "vitest";
-import { type Claim, call, endLeases, line, next, release } from "./calls.ts";
+import { type Claim, call, endLeases, line, next, release, stored } from "./calls.ts";
 import { openDatabase } from "./database.ts";
 import { expectInvariants } from "./invariants.ts";
 
@@ -94,6 +94,19 @@ test("an item with run_after is not handed out before, by either way in", async 
   expect(await call(sql, "claim_items", { ...byId, work_type: "another type" })).toEqual([]);
   await sql`update work_items set run_after = now() - interval '1 second' where id = ${item ?? ""}`;
   expect(await next(sql, type, "a")).toMatchObject([{ item_id: item }]);
+});
+
+test("an item that is cancelled and retried before its run_after is handed out by neither way in", async () => {
+  const { type } = await line(sql, 0);
+  const items = [{ run_after: "2999-01-01T00:00:00Z" }];
+  const item_ids = await call<string[]>(sql, "enqueue_items", { items });
+  await call(sql, "cancel_items", { work_type: type, item_ids });
+  expect(await call(sql, "retry_items", { work_type: type, item_ids })).toBe(1);
+  expect(await next(sql, type, "a")).toEqual([]);
+  expect(await call(sql, "claim_items", { item_ids, work_type: type, worker_id: "a" })).toEqual([]);
+  expect(await stored(sql, item_ids[0], type)).toMatchObject({ status: "waiting", due_at: new Date("2999-01-01") });
+  await sql`update work_items set run_after = now() - interval '1 second' where id = any (${item_ids})`;
+  expect(await next(sql, type, "a")).toMatchObject([{ item_id: item_ids[0] }]);
 });
 
 test("an item can be put off while it waits in line", async () => {

@@ -23,7 +23,8 @@ revoke execute on function work.check_choice from public, anon, authenticated;
 grant execute on function work.check_choice to service_role;
 
 -- Reopen failed claims with their tries reset: the named items' (then cancelled ones too), or all failed ones of the
--- type, the longest failed first, at most max_items a call. The answer is how many.
+-- type, the longest failed first, at most max_items a call. One whose item may not run yet waits until then. The answer
+-- is how many.
 create or replace function public.retry_items(
   work_type text,
   item_ids uuid[] default null,
@@ -71,8 +72,9 @@ begin
   open as (
     update public.work_claims c
        set priority = wanted.priority, line = wanted.line, class_id = wanted.class_id, affinity = wanted.affinity,
-           workflow_id = wanted.workflow_id, status = 'ready', failures = 0, crashes = 0, finished_at = null,
-           due_at = clock_timestamp(), worker_id = null, progress = null
+           workflow_id = wanted.workflow_id, failures = 0, crashes = 0, finished_at = null,
+           status = case when wanted.run_after > clock_timestamp() then 'waiting' else 'ready' end,
+           due_at = greatest(wanted.run_after, clock_timestamp()), worker_id = null, progress = null
       from wanted
      where c.item_id = any (array[wanted.item_id]) and c.work_type = wanted.work_type
        and (c.status is not distinct from 'failed'
