@@ -20,7 +20,8 @@ export interface Wish {
   only?: { pool?: string; workflow?: string; labels?: Requirement };
 }
 
-interface Row {
+/** A ready claim and its item. */
+export interface Row {
   item_id: string;
   work_type: string;
   class_id: number;
@@ -54,6 +55,13 @@ export async function expectedItems(sql: Sql, worker: Worker, wish: Wish): Promi
       join public.work_types t on t.name = c.work_type
       left join public.work_workflows w on w.id = i.workflow_id
      where c.status = 'ready' and c.work_type = any (${wish.work_types}) and not t.paused`;
+  return inOrder(rows, worker, wish)
+    .slice(0, wish.max_items)
+    .map((row) => row.item_id);
+}
+
+/** Of these ready claims what the worker may have, in the order in which it is to get them. */
+export function inOrder(rows: Row[], worker: Worker, wish: Wish): Row[] {
   const judged = new Map<number, "at once" | "after a while" | "never">();
   const judge = (row: Row): string => {
     const known = judged.get(row.class_id) ?? judgeClass(row, worker);
@@ -61,10 +69,9 @@ export async function expectedItems(sql: Sql, worker: Worker, wish: Wish): Promi
     return known;
   };
   const mine = rows.filter((row) => judge(row) !== "never" && isWanted(row, wish));
-  return visible(mine, (row) => judge(row) === "after a while", worker.yield_seconds ?? 0)
-    .sort((one, other) => compare(one, other, wish.warm))
-    .slice(0, wish.max_items)
-    .map((row) => row.item_id);
+  return visible(mine, (row) => judge(row) === "after a while", worker.yield_seconds ?? 0).sort((one, other) =>
+    compare(one, other, wish.warm),
+  );
 }
 
 /** As documented: matched with all it has, and spared where it would match without what it is exclusive about. */
@@ -119,7 +126,8 @@ function visible(rows: Row[], isYielded: (row: Row) => boolean, seconds: number)
   });
 }
 
-function compare(one: Row, other: Row, warm?: string[]): number {
+/** Zero only for claims of one item. */
+export function compare(one: Row, other: Row, warm?: string[]): number {
   const favour = (row: Row): number => {
     // What has waited too long comes as it came, and before all that is at hand.
     if (warm?.length && row.ready_seconds >= row.passed_over_seconds) return 0;

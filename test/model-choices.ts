@@ -1,0 +1,71 @@
+// The numbers that a command was drawn with become the claims and items that are there at that moment.
+import type { Wish } from "./matching-oracle.ts";
+import { type Claim, claimOf, key, type Model, type Receipt } from "./model.ts";
+import type { Said, Wanted } from "./model-commands.ts";
+import type { Given } from "./model-ending.ts";
+
+/** The same, with the claim that it is said of. */
+export type Spoken = Said & Receipt;
+
+export function nth<Value>(values: Value[], n: number): Value | undefined {
+  return values[n % values.length];
+}
+
+export const nobody = "00000000-0000-4000-8000-000000000000";
+
+/** Items by number; one more than there are stands for one that nobody has enqueued. */
+export const itemsOf = (model: Model, numbers: number[]): string[] =>
+  numbers.map((number) => nth([...model.items.keys(), nobody], number) ?? nobody);
+
+const isHeld = (model: Model, { item, type: of, worker: by, fence }: Receipt): boolean => {
+  const claim = claimOf(model, item, of);
+  return claim?.status === "claimed" && claim.worker === by && claim.fence === fence;
+};
+
+function receiptOf(model: Model, by: string | null, { receipt, of }: Said): Receipt | undefined {
+  const newestFirst = [...model.receipts].reverse();
+  const held = newestFirst.filter((each) => isHeld(model, each) && (by === null || each.worker === by));
+  return nth(of === "held" && held.length > 0 ? held : newestFirst, receipt);
+}
+
+/** Who speaks, and of which claims; nobody says two things of one claim in one call. */
+export function spoken(model: Model, by: string | null, all: Said[]): [string, Spoken[]] {
+  const speaks = by ?? (all[0] && receiptOf(model, by, all[0])?.worker) ?? "plain";
+  const given = all.map((each): Spoken => {
+    const found = receiptOf(model, speaks, each) ?? { item: nobody, type: "draw", worker: speaks, fence: 1 };
+    const fence = { given: found.fence, next: found.fence + 1, invented: model.lastFence + 1000 }[each.withFence];
+    return { ...each, ...found, fence };
+  });
+  const first = (each: Spoken): Spoken | undefined =>
+    given.find((other) => key(other.item, other.type) === key(each.item, each.type));
+  return [speaks, given.filter((each) => first(each) === each)];
+}
+
+/** The work type and the items of a person's call. */
+export function choice(
+  model: Model,
+  { claim, type: named, items }: { claim: number; type: string; items: number[] | null },
+  isFit: (claim: Claim) => boolean,
+): { work_type: string; item_ids: string[] | null } {
+  const fit = nth([...model.claims.values()].filter(isFit), claim);
+  const item_ids = items && itemsOf(model, items);
+  return {
+    work_type: fit?.type ?? named,
+    item_ids: item_ids && fit ? item_ids.toSpliced(0, 1, fit.item.id) : item_ids,
+  };
+}
+
+export function outcomeOf({ item, type: work_type, fence, outcome, final, retryAfter, result }: Spoken): object {
+  return {
+    ...{ item_id: item, work_type, fence, outcome },
+    ...(outcome === "succeeded" ? { result } : {}),
+    ...(outcome === "failed" ? { error: "it broke", final, retry_after_seconds: retryAfter } : {}),
+  };
+}
+
+export const asGiven = (given: Spoken[]): Given[] =>
+  given.map((each) => ({ ...each, retryAfter: each.retryAfter ?? undefined }));
+
+export function wishOf({ types: work_types, max: max_items, warm, only }: Wanted): Wish {
+  return { work_types, max_items, ...(warm.length > 0 ? { warm } : {}), ...(only ? { only } : {}) };
+}

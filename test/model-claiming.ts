@@ -1,0 +1,203 @@
+// How claims are taken, and taken back when their lease ends.
+import { compare, inOrder, judgeClass, type Row, type Wish, type Worker } from "./matching-oracle.ts";
+import {
+  type Claim,
+  claimOf,
+  defaults,
+  end,
+  type Item,
+  inLine,
+  key,
+  type Model,
+  newClaim,
+  placeOf,
+  reopen,
+  rulesOf,
+} from "./model.ts";
+
+function lapse(model: Model, claim: Claim): void {
+  claim.crashes += 1;
+  claim.worker = null;
+  claim.events.push("expired");
+  reopen(claim, claim.dueAt, model.now);
+  if (claim.crashes >= rulesOf(model, claim.type).max_crashes) {
+    end(claim, "failed", model.now);
+  }
+}
+
+export function lapsed(model: Model): Claim[] {
+  return [...model.claims.values()].filter((claim) => claim.status === "claimed" && claim.expiresAt <= model.now);
+}
+
+/** Takes back these claims, which have lapsed. */
+export function takeBack(model: Model, claims: Claim[]): void {
+  for (const claim of claims) {
+    lapse(model, claim);
+  }
+}
+
+/** What every claim call begins with. */
+function catchUp(model: Model): void {
+  takeBack(model, lapsed(model));
+  for (const claim of model.claims.values()) {
+    if (claim.status === "waiting" && claim.dueAt <= model.now) {
+      claim.status = "ready";
+    }
+  }
+}
+
+/** True where this request has been made before. */
+function isRepeated(model: Model, request: string | null): boolean {
+  const isKnown = request !== null && model.requests.has(request);
+  if (request !== null) {
+    model.requests.add(request);
+  }
+  return isKnown;
+}
+
+/** What a worker still holds of an earlier request. */
+function heldOf(model: Model, worker: string, request: string | null): Claim[] {
+  return [...model.claims.values()]
+    .filter((claim) => claim.status === "claimed" && claim.worker === worker && claim.request === request)
+    .sort((one, other) => inLine(model, one, other));
+}
+
+function workerOf(model: Model, id: string): Worker {
+  return model.workers.get(id) ?? { id, capabilities: {} };
+}
+
+export interface Ask {
+  worker: string;
+  ttl: number | null;
+  request: string | null;
+}
+
+/** The claim is this worker's from here on, with the fence that it was told. */
+export function hold(model: Model, claim: Claim, { worker, ttl, request }: Ask, fence: number): void {
+  claim.status = "claimed";
+  claim.worker = worker;
+  claim.fence = fence;
+  claim.request = request;
+  claim.expiresAt = model.now + (ttl ?? rulesOf(model, claim.type).lease_seconds);
+  claim.progress = null;
+  model.receipts.push({ item: claim.item.id, type: claim.type, worker, fence });
+}
+
+function rowOf(model: Model, claim: Claim): Row {
+  const { item, type } = claim;
+  return {
+    item_id: item.id,
+    work_type: type,
+    class_id: kindNumber(item),
+    ...placeOf(model, item),
+    affinity: item.affinity,
+    pool: item.pool,
+    workflow: item.workflow,
+    requires: item.requires,
+    labels: item.labels,
+    ready_seconds: model.now - claim.dueAt,
+    passed_over_seconds: rulesOf(model, type).passed_over_seconds,
+  };
+}
+
+const kinds: string[] = [];
+function kindNumber({ requires, labels }: Item): number {
+  const kind = JSON.stringify([requires, labels]);
+  if (!kinds.includes(kind)) {
+    kinds.push(kind);
+  }
+  return kinds.indexOf(kind);
+}
+
+/** What a claim call may answer: these in this order, or, where it is a repeated one, what is still held of the first. */
+export interface Expected {
+  isRepeated: boolean;
+  claims: Claim[];
+  /** Whether another claim may stand in its place: the same item's, for another work type. */
+  isAsGood(one: Claim, other: Claim): boolean;
+}
+
+/** What was told decides only where the design leaves it open. */
+export function claimNext(model: Model, ask: Ask, wish: Wish, told: Claim[]): Expected {
+  if (isRepeated(model, ask.request)) {
+    return {
+      isRepeated: true,
+      claims: heldOf(model, ask.worker, ask.request),
+      isAsGood: (one, other) => inLine(model, one, other) === 0 && other.request === ask.request,
+    };
+  }
+  catchUp(model);
+  const pool = wish.only?.pool;
+  const ready = [...model.claims.values()].filter(({ status, type }) => {
+    const rules = rulesOf(model, type);
+    // A work type that has a pool is not looked for in another one, although claim_items() takes any item for it.
+    const isOfPool = pool === undefined || rules.pool === null || rules.pool === pool;
+    return status === "ready" && wish.work_types.includes(type) && !rules.paused && isOfPool;
+  });
+  const rows = inOrder(
+    ready.map((claim) => rowOf(model, claim)),
+    workerOf(model, ask.worker),
+    wish,
+  );
+  const claimed = (row: Row): Claim => claimOf(model, row.item_id, row.work_type) as Claim;
+  const isEligible = (claim: Claim): boolean => rows.some((row) => claimed(row) === claim);
+  const mayBe = hidesOverdue(rows, wish)
+    ? anyOrder(rows.slice(0, wish.max_items), told.filter(isEligible), model)
+    : null;
+  return {
+    isRepeated: false,
+    claims: mayBe ?? rows.slice(0, wish.max_items).map(claimed),
+    isAsGood: (one, other) => isEligible(other) && compare(rowOf(model, one), rowOf(model, other), wish.warm) === 0,
+  };
+}
+
+/**
+ * What has waited too long goes before what is at hand as far as a call reads the line; whether it reads as far as one that
+ * stands behind others that have not waited so long is not said.
+ */
+function hidesOverdue(rows: Row[], { warm = [] }: Wish): boolean {
+  const isOverdue = (row: Row): boolean => row.ready_seconds >= row.passed_over_seconds;
+  const line = warm.length > 0 ? [...rows].sort((one, other) => compare(one, other)) : [];
+  return line.some((row, index) => {
+    const before = line[index - 1];
+    return before?.priority === row.priority && isOverdue(row) && !isOverdue(before);
+  });
+}
+
+/** What was told, if it is as many and of the same priorities. */
+function anyOrder(rows: Row[], told: Claim[], model: Model): Claim[] | null {
+  const priorities = told.map((claim) => placeOf(model, claim.item).priority);
+  return JSON.stringify(priorities) === JSON.stringify(rows.map((row) => row.priority)) ? told : null;
+}
+
+export function claimItems(model: Model, ask: Ask, type: string, ids: string[]): Expected {
+  const isAsGood = (one: Claim, other: Claim): boolean => one === other;
+  if (isRepeated(model, ask.request)) {
+    return { isRepeated: true, claims: heldOf(model, ask.worker, ask.request), isAsGood };
+  }
+  catchUp(model);
+  if (ids.length > 0 && !model.types.has(type)) {
+    model.types.set(type, { ...defaults });
+  }
+  if (rulesOf(model, type).paused) {
+    return { isRepeated: false, claims: [], isAsGood };
+  }
+  const worker = workerOf(model, ask.worker);
+  const claims = [...new Set(ids)]
+    .flatMap((id) => model.items.get(id) ?? [])
+    .flatMap((item) => {
+      const made = newClaim(item, type, item.createdAt);
+      reopen(made, item.runAfter ?? item.createdAt, item.createdAt);
+      const claim = claimOf(model, item.id, type) ?? made;
+      const judged = judgeClass(item, worker);
+      const isOldEnough = model.now - claim.dueAt >= (worker.yield_seconds ?? 0);
+      const isFree = claim === made ? claim.dueAt <= model.now : claim.status === "ready";
+      return isFree && (judged === "at once" || (judged === "after a while" && isOldEnough)) ? [claim] : [];
+    })
+    .sort((one, other) => inLine(model, one, other));
+  for (const claim of claims.filter((one) => !claimOf(model, one.item.id, type))) {
+    claim.dueAt = model.now;
+    model.claims.set(key(claim.item.id, type), claim);
+  }
+  return { isRepeated: false, claims, isAsGood };
+}

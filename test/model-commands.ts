@@ -1,0 +1,150 @@
+// The calls that a run is made of, as plain data, and how often each is drawn.
+import * as fc from "fast-check";
+import type { Json, Outcome } from "../src/answers.ts";
+import type { Wish } from "./matching-oracle.ts";
+import type { NewItem } from "./model.ts";
+import { profiles, types, workers } from "./model-world.ts";
+
+/** What a worker comes back with: a receipt of what is held or any that was ever given, and what it says to it. */
+export interface Said {
+  receipt: number;
+  of: "held" | "ever given";
+  withFence: "given" | "next" | "invented";
+  outcome: Outcome;
+  final: boolean;
+  retryAfter: number | null;
+  result: Json;
+  progress: number | null;
+}
+
+export interface Wanted {
+  types: string[];
+  max: number;
+  ttl: number | null;
+  warm: string[];
+  only: NonNullable<Wish["only"]> | null;
+}
+
+export type Command =
+  | { do: "enqueue"; items: NewItem[]; request: string | null }
+  | ({ do: "claim next"; worker: string; request: string | null } & Wanted)
+  | { do: "claim items"; worker: string; type: string; items: number[]; ttl: number | null; request: string | null }
+  // No worker stands for the one to whom the first receipt was given.
+  | { do: "release item"; worker: string | null; said: Said }
+  | { do: "release items"; worker: string | null; said: Said[] }
+  | ({ do: "finish and claim"; worker: string | null; said: Said[]; request: string | null } & Wanted)
+  | { do: "repeat"; which: number }
+  | { do: "extend"; worker: string | null; said: Said[]; ttl: number | null }
+  | { do: "leave"; worker: string }
+  | { do: "reap"; max: number }
+  // A claim of the kind that it is about gives the type and the first item, if there is one.
+  | { do: "retry"; claim: number; type: string; items: number[] | null; max: number }
+  | { do: "cancel"; claim: number; type: string; items: number[] | null; max: number }
+  | { do: "pause"; type: string; paused: boolean }
+  | { do: "prioritise workflow"; workflow: string; priority: number | null }
+  | { do: "delete workflow"; workflow: string }
+  | { do: "delete item"; item: number }
+  | { do: "change item"; item: number; priority: number; affinity: string | null; workflow: string | null }
+  | { do: "reschedule item"; item: number; seconds: number | null }
+  | { do: "drop records"; type: "loose" | "undeclared" }
+  | { do: "register"; worker: string; profile: number }
+  | { do: "prune classes" }
+  | { do: "pass"; seconds: number };
+
+const worker = fc.constantFrom(...workers);
+const type = fc.constantFrom("draw", "draw", "draw", "tag", "tag", "sort", ...types);
+const someItems = fc.array(fc.nat(12), { minLength: 1, maxLength: 4 });
+const isRare = fc.nat(3).map((n) => n === 3);
+/** Null so many times out of ten. */
+const orNull = <Value>(of: fc.Arbitrary<Value>, times = 5): fc.Arbitrary<Value | null> =>
+  fc.oneof({ weight: times, arbitrary: fc.constant(null) }, { weight: 10 - times, arbitrary: of });
+const speaker = orNull(worker, 8);
+const ttl = orNull(fc.constantFrom(600, 5000));
+const request = orNull(fc.uuid());
+const workflow = fc.constantFrom("night", "day");
+const affinity = fc.constantFrom("sdxl", "flux");
+const priority = fc.constantFrom(0, 0, 1, -2);
+
+const said: fc.Arbitrary<Said> = fc.record({
+  receipt: fc.nat(20),
+  of: fc.constantFrom("held", "held", "held", "ever given"),
+  withFence: fc.constantFrom("given", "given", "given", "given", "given", "given", "next", "invented"),
+  outcome: fc.constantFrom("succeeded", "succeeded", "failed", "failed", "released"),
+  final: isRare,
+  retryAfter: fc.constantFrom(null, null, null, 0, 4000),
+  result: fc.constantFrom({ done: 1 }, null, [1, "a"]),
+  progress: fc.constantFrom(null, null, 0, 0.25),
+});
+const saidOften = fc.array(said, { minLength: 1, maxLength: 4 });
+
+const newItem: fc.Arbitrary<NewItem> = fc.record(
+  {
+    pool: fc.constantFrom("default", "side"),
+    priority,
+    runAfterSeconds: fc.constantFrom(-200, -200, -200, -5000, 500, 3000),
+    dedupeKey: fc.constantFrom("k1", "k2", "k3", "k4", "k5", "k6"),
+    affinity,
+    workflow,
+    requires: fc.constantFrom({}, {}, {}, { gpu: "a100" }, { memory_gb: 20 }),
+    labels: fc.constantFrom({}, {}, {}, { customer: "acme" }, { customer: "blue" }),
+    payload: fc.constantFrom({ n: 1 }, { n: 2 }),
+  },
+  { requiredKeys: [] },
+);
+
+const wanted = {
+  types: fc.oneof(
+    { weight: 4, arbitrary: type.map((one) => [one]) },
+    { weight: 3, arbitrary: fc.constantFrom(["draw", "tag"], types) },
+    { weight: 1, arbitrary: fc.uniqueArray(type, { minLength: 1 }) },
+  ),
+  max: fc.constantFrom(1, 1, 2, 3, 50),
+  ttl,
+  warm: fc.constantFrom([], [], [], ["sdxl"], ["flux", "sdxl"], ["none"]),
+  only: orNull(
+    fc.record(
+      {
+        pool: fc.constantFrom("default", "side"),
+        workflow,
+        labels: fc.constantFrom({ customer: "acme" }, { customer: { in: ["blue"] } }),
+      },
+      { requiredKeys: [] },
+    ),
+    8,
+  ),
+};
+
+/** How often each kind comes, and with what. */
+const drawn: { [Kind in Command["do"]]: [number, Record<string, fc.Arbitrary<unknown>>] } = {
+  enqueue: [16, { items: fc.array(newItem, { minLength: 1, maxLength: 4 }), request }],
+  "claim next": [22, { worker, request, ...wanted }],
+  "claim items": [10, { worker, type, items: someItems, ttl, request }],
+  "release item": [6, { worker: speaker, said }],
+  "release items": [10, { worker: speaker, said: saidOften }],
+  "finish and claim": [10, { worker: speaker, said: saidOften, request, ...wanted }],
+  repeat: [8, { which: fc.nat(20) }],
+  extend: [8, { worker: speaker, said: saidOften, ttl }],
+  leave: [4, { worker }],
+  reap: [4, { max: fc.constantFrom(1, 2, 1000) }],
+  retry: [6, { claim: fc.nat(12), type, items: orNull(someItems), max: fc.constantFrom(1, 2, 1000) }],
+  cancel: [4, { claim: fc.nat(12), type, items: orNull(someItems, 3), max: fc.constantFrom(1, 2, 1000) }],
+  pause: [4, { type, paused: fc.constantFrom(true, false, false) }],
+  "prioritise workflow": [5, { workflow, priority: orNull(priority) }],
+  "delete workflow": [2, { workflow }],
+  "delete item": [2, { item: fc.nat(12) }],
+  "change item": [5, { item: fc.nat(12), priority, affinity: orNull(affinity), workflow: orNull(workflow) }],
+  "reschedule item": [5, { item: fc.nat(12), seconds: fc.constantFrom(null, -5000, 500, 3000) }],
+  "drop records": [3, { type: fc.constantFrom("loose", "undeclared") }],
+  register: [3, { worker: fc.constantFrom("big", "picky", "dear"), profile: fc.nat(profiles.length - 1) }],
+  "prune classes": [2, {}],
+  pass: [14, { seconds: fc.constantFrom(130, 130, 700, 700, 1900, 3700, 8000) }],
+};
+
+export const kinds = Object.keys(drawn) as Command["do"][];
+
+export const anyCommand: fc.Arbitrary<Command> = fc.oneof(
+  ...Object.entries(drawn).map(([kind, [weight, members]]) => ({
+    weight,
+    arbitrary: fc.record({ do: fc.constant(kind), ...members }) as unknown as fc.Arbitrary<Command>,
+  })),
+);

@@ -1,0 +1,14 @@
+// What once differed, as a failure of the model's test printed it: it runs first.
+import type { Command } from "./model-commands.ts";
+
+export const corpus: Record<string, Command[]> = {
+  "an item that was cancelled before it may run, and retried, waits until then by either way in": [
+    { do: "enqueue", items: [{ runAfterSeconds: 3000 }], request: null },
+    { do: "cancel", claim: 0, type: "draw", items: [0], max: 1 },
+    { do: "retry", claim: 0, type: "draw", items: [0], max: 1 },
+    { do: "claim next", worker: "plain", request: null, types: ["draw"], max: 1, ttl: null, warm: [], only: null },
+    { do: "claim items", worker: "plain", type: "draw", items: [0], ttl: null, request: null },
+    { do: "pass", seconds: 3700 },
+    { do: "claim items", worker: "plain", type: "draw", items: [0], ttl: null, request: null },
+  ],
+};

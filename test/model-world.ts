@@ -1,0 +1,226 @@
+// The database beside the model: it begins empty, time passes in it, and what it has is compared with what the model has.
+import type { Json } from "../src/answers.ts";
+import { call } from "./calls.ts";
+import { type Database, openDatabase, type Sql } from "./database.ts";
+import type { Worker } from "./matching-oracle.ts";
+import { type Claim, defaults, inLine, isOpen, key, type Model, placeOf, type Rules } from "./model.ts";
+
+/** Leases and waits of minutes and hours: what a run takes in truth plays no part. */
+export const declared: Record<string, Partial<Rules>> = {
+  draw: { pool: "default", lease_seconds: 3600, max_failures: 3, max_crashes: 2, backoff_seconds: 600 },
+  tag: { pool: "default", lease_seconds: 900, max_failures: 2, max_crashes: 3, backoff_limit_seconds: 2000 },
+  sort: { pool: "side", lease_seconds: 7200, max_failures: 5, backoff_seconds: 1000, backoff_limit_seconds: 3000 },
+  loose: { max_failures: 2, max_crashes: 2, backoff_seconds: 2000 },
+};
+export const types: string[] = [...Object.keys(declared), "undeclared"];
+
+/** What workers may have and take; the first is that of one that has not registered. */
+export const profiles: Omit<Worker, "id">[] = [
+  { capabilities: {} },
+  { capabilities: { gpu: "a100", memory_gb: 40 } },
+  { capabilities: { memory_gb: 24 }, accepts: { not: { customer: "blue" } } },
+  { capabilities: { gpu: "a100", memory_gb: 40 }, exclusive: ["gpu"], yield_seconds: 1800 },
+];
+export const workers: string[] = ["plain", "big", "picky", "dear"];
+
+export interface World {
+  model: Model;
+  sql: Sql;
+  /** Past its triggers: it moves the time of all rows. */
+  admin: Sql;
+  /** The database's time at which the model's began. */
+  start: string;
+  /** How much of the model's time has been let pass. */
+  passed: number;
+}
+
+export async function openWorld(): Promise<() => Promise<World>> {
+  const { as, admin }: Database = await openDatabase();
+  // One connection: a call and the question what it has led to are sent together, and answered in this order.
+  const sql = as("service_role", { max: 1 });
+  await admin`insert into public.work_pools (name) values ('side')`;
+  await admin`set session_replication_role = replica`;
+  for (const [work_type, rules] of Object.entries(declared)) {
+    await call(sql, "define_work_type", { work_type, ...rules });
+  }
+  return () => begin(sql, admin);
+}
+
+const instance = "11111111-1111-4111-8111-111111111111";
+
+export async function register(world: World, id: string, profile: number): Promise<void> {
+  const known = profiles[profile] as Omit<Worker, "id">;
+  await call(world.sql, "register_worker", { worker_id: id, instance, ...known });
+  world.model.workers.set(id, { id, ...known });
+}
+
+async function begin(sql: Sql, admin: Sql): Promise<World> {
+  await admin.unsafe(`
+    delete from public.work_events;
+    delete from public.work_claims;
+    delete from public.work_items;
+    delete from public.work_workflows;
+    delete from public.work_workers;
+    delete from work.requests;
+    delete from public.work_types where name = 'undeclared';
+    update public.work_types set paused = false where paused`);
+  const [clock] = await admin<{ start: string }[]>`select clock_timestamp()::text as start`;
+  const model: Model = {
+    now: 0,
+    seq: 0,
+    lastFence: 0,
+    types: new Map(Object.entries(declared).map(([name, rules]) => [name, { ...defaults, ...rules }])),
+    items: new Map(),
+    claims: new Map(),
+    workflows: new Map(),
+    workers: new Map(),
+    requests: new Set(),
+    receipts: [],
+  };
+  const world: World = { model, sql, admin, start: clock?.start ?? "", passed: 0 };
+  for (const [index, id] of workers.entries()) {
+    if (index > 0) {
+      await register(world, id, index);
+    }
+  }
+  return world;
+}
+
+const times: Record<string, string[]> = {
+  "public.work_claims": ["claimed_at", "expires_at", "due_at", "finished_at"],
+  "public.work_items": ["created_at", "run_after"],
+  "public.work_types": ["created_at"],
+  "public.work_workers": ["last_seen_at", "registered_at"],
+  "public.work_events": ["at"],
+};
+const passing = Object.entries(times).map(([table, columns]) => {
+  const moved = columns.map((column) => `${column} = ${column} - interval '1 second' * SECONDS`);
+  return `update ${table} set ${moved.join(", ")}`;
+});
+
+/** Time passes: all that has a time is so much longer ago, or comes so much sooner. */
+export async function pass(world: World, seconds: number): Promise<void> {
+  await world.admin.unsafe(passing.join(";\n").replaceAll("SECONDS", String(seconds)));
+  world.passed += seconds;
+  world.model.now += seconds;
+}
+
+interface StoredClaim {
+  item_id: string;
+  work_type: string;
+  status: string;
+  worker_id: string | null;
+  fence: number | null;
+  failures: number;
+  crashes: number;
+  priority: number;
+  line: number;
+  position: number;
+  progress: number | null;
+  result: Json;
+  due: number;
+  expires: number | null;
+  finished: number | null;
+}
+
+export interface Stored {
+  claims: StoredClaim[];
+  elapsed: number;
+}
+
+/** All claims, their times in seconds from the start. */
+export async function readClaims({ sql, start, passed }: World): Promise<Stored> {
+  const [row] = await sql<Stored[]>`
+    with seen as (
+      select c.item_id, c.work_type, c.status, c.worker_id, c.fence, c.failures, c.crashes, c.priority, c.line, c.position,
+             c.progress, c.result,
+             extract(epoch from c.due_at - ${start}::timestamptz) as due,
+             extract(epoch from c.expires_at - ${start}::timestamptz) as expires,
+             extract(epoch from c.finished_at - ${start}::timestamptz) as finished
+        from public.work_claims c
+    )
+    select coalesce((select json_agg(seen) from seen), '[]') as claims,
+           extract(epoch from clock_timestamp() - ${start}::timestamptz)::float as elapsed`;
+  const from = (time: number | null): number | null => (time === null ? null : time + passed);
+  const claims = (row?.claims ?? []).map((claim) => ({
+    ...claim,
+    due: claim.due + passed,
+    expires: from(claim.expires),
+    finished: from(claim.finished),
+  }));
+  return { claims, elapsed: row?.elapsed ?? 0 };
+}
+
+type Seen = Record<string, unknown>;
+
+/** Fails where the database and the model do not have the same claims in the same order. */
+export function expectSame(model: Model, { claims, elapsed }: Stored): void {
+  // What was written in the run was written somewhat after the moment that the model has for it.
+  const near = (stored: number | null, expected: number): number | null =>
+    stored !== null && stored >= expected - 0.001 && stored <= expected + elapsed + 0.001 ? expected : stored;
+  const seen: Seen[] = claims.map((row) => {
+    const claim = model.claims.get(key(row.item_id, row.work_type));
+    const times = claim && {
+      ...(isOpen(claim) ? { due: near(row.due, claim.dueAt) } : { finished: near(row.finished, claim.finishedAt) }),
+      ...(claim.status === "claimed" ? { expires: near(row.expires, claim.expiresAt) } : {}),
+    };
+    const { item_id, work_type, status, worker_id, fence, failures, crashes, progress, result } = row;
+    return { item_id, work_type, status, worker_id, fence, failures, crashes, progress, result, ...times };
+  });
+  const expected: Seen[] = [...model.claims.values()].map((claim) => ({
+    item_id: claim.item.id,
+    work_type: claim.type,
+    status: claim.status,
+    worker_id: claim.worker,
+    fence: claim.fence,
+    failures: claim.failures,
+    crashes: claim.crashes,
+    progress: claim.progress,
+    result: claim.result,
+    ...(isOpen(claim) ? { due: claim.dueAt } : { finished: claim.finishedAt }),
+    ...(claim.status === "claimed" ? { expires: claim.expiresAt } : {}),
+  }));
+  const same = new Set(expected.map((claim) => JSON.stringify(claim)));
+  const had = new Set(seen.map((claim) => JSON.stringify(claim)));
+  expectEqual(
+    byKey(seen.filter((claim) => !same.has(JSON.stringify(claim)))),
+    byKey(expected.filter((claim) => !had.has(JSON.stringify(claim)))),
+    "the claims",
+  );
+
+  const line = [...claims].sort(
+    (one, other) => other.priority - one.priority || one.line - other.line || one.position - other.position,
+  );
+  for (const type of types) {
+    const isMine = (claim: Claim): boolean => claim.type === type && isOpen(claim);
+    const ordered = [...model.claims.values()].filter(isMine).sort((one, other) => inLine(model, one, other));
+    expectEqual(
+      line
+        .filter((row) => row.work_type === type && ["waiting", "ready", "claimed"].includes(row.status))
+        .map(({ item_id, priority }) => [item_id, priority]),
+      ordered.map(({ item }) => [item.id, placeOf(model, item).priority]),
+      `the line of ${type}`,
+    );
+  }
+}
+
+const byKey = (rows: Seen[]): Seen[] =>
+  rows.sort((one, other) => (`${one.item_id} ${one.work_type}` < `${other.item_id} ${other.work_type}` ? -1 : 1));
+
+/** Fails with both in full, which a list of commands is read beside. */
+export function expectEqual(actual: unknown, expected: unknown, what: string): void {
+  const [is, was] = [JSON.stringify(actual), JSON.stringify(expected)];
+  if (is !== was) {
+    throw new Error(`${what}: the database has ${is}, the model ${was}`);
+  }
+}
+
+/** What was recorded of each claim, the newest 20. */
+export async function expectSameEvents({ model, sql }: World): Promise<void> {
+  const rows = await sql<{ item_id: string; work_type: string; events: string[] }[]>`
+    select item_id, work_type, array_agg(event order by id) as events from public.work_events group by 1, 2`;
+  const seen = new Map(rows.map((row) => [key(row.item_id, row.work_type), row.events]));
+  for (const [name, claim] of model.claims) {
+    expectEqual(seen.get(name) ?? [], claim.events.slice(-20), `the events of ${name}`);
+  }
+}

@@ -1,0 +1,221 @@
+// What the calls do to claims, as the design and the documentation have it, in plain TypeScript. Time is a number of seconds that
+// only grows when somebody lets it pass. What the database alone decides (ids, fences) is told to the model.
+import type { Json } from "../src/answers.ts";
+import type { Requirement } from "../src/index.ts";
+import type { Worker } from "./matching-oracle.ts";
+
+export interface Rules {
+  pool: string | null;
+  lease_seconds: number;
+  max_failures: number;
+  max_crashes: number;
+  backoff_seconds: number;
+  backoff_limit_seconds: number;
+  passed_over_seconds: number;
+  paused: boolean;
+}
+
+export interface Item {
+  id: string;
+  pool: string;
+  /** Its own place in line. */
+  seq: number;
+  priority: number;
+  runAfter: number | null;
+  createdAt: number;
+  dedupeKey: string | null;
+  affinity: string | null;
+  workflow: string | null;
+  requires: Requirement;
+  labels: Record<string, Json>;
+  payload: Json;
+}
+
+export interface Claim {
+  item: Item;
+  type: string;
+  status: "waiting" | "ready" | "claimed" | "succeeded" | "failed" | "cancelled";
+  worker: string | null;
+  fence: number | null;
+  request: string | null;
+  failures: number;
+  crashes: number;
+  /** Since when it may run, or when it will. */
+  dueAt: number;
+  expiresAt: number;
+  finishedAt: number;
+  progress: number | null;
+  result: Json;
+  events: string[];
+}
+
+/** What a worker was told of a claim, and may come back with at any time later. */
+export interface Receipt {
+  item: string;
+  type: string;
+  worker: string;
+  fence: number;
+}
+
+export interface Model {
+  now: number;
+  seq: number;
+  lastFence: number;
+  types: Map<string, Rules>;
+  items: Map<string, Item>;
+  claims: Map<string, Claim>;
+  workflows: Map<string, { priority: number | null; line: number }>;
+  workers: Map<string, Worker>;
+  requests: Set<string>;
+  receipts: Receipt[];
+}
+
+/** The rules of a work type that nobody declared. */
+export const defaults: Rules = {
+  pool: null,
+  lease_seconds: 60,
+  max_failures: 3,
+  max_crashes: 5,
+  backoff_seconds: 10,
+  backoff_limit_seconds: 3600,
+  passed_over_seconds: 300,
+  paused: false,
+};
+
+export const key = (item: string, type: string): string => `${item} ${type}`;
+
+export function claimOf(model: Model, item: string, type: string): Claim | undefined {
+  return model.claims.get(key(item, type));
+}
+
+export const isOpen = (claim: Claim): boolean => ["waiting", "ready", "claimed"].includes(claim.status);
+
+/** The priority, and the places in line. */
+export function placeOf(model: Model, item: Item): { priority: number; line: number; position: number } {
+  const workflow = item.workflow === null ? undefined : model.workflows.get(item.workflow);
+  return { priority: workflow?.priority ?? item.priority, line: workflow?.line ?? item.seq, position: item.seq };
+}
+
+export function inLine(model: Model, one: Claim, other: Claim): number {
+  const [mine, theirs] = [placeOf(model, one.item), placeOf(model, other.item)];
+  return theirs.priority - mine.priority || mine.line - theirs.line || mine.position - theirs.position;
+}
+
+export function rulesOf(model: Model, type: string): Rules {
+  return model.types.get(type) ?? defaults;
+}
+
+export function newClaim(item: Item, type: string, now: number): Claim {
+  return {
+    item,
+    type,
+    status: "ready",
+    worker: null,
+    fence: null,
+    request: null,
+    failures: 0,
+    crashes: 0,
+    dueAt: now,
+    expiresAt: 0,
+    finishedAt: 0,
+    progress: null,
+    result: null,
+    events: [],
+  };
+}
+
+/** Ready, or waiting until it is due. */
+export function schedule(claim: Claim, dueAt: number, now: number): void {
+  claim.status = dueAt > now ? "waiting" : "ready";
+  claim.dueAt = dueAt;
+}
+
+/** Open again and held by nobody: what was due before is ready from this moment on. */
+export function reopen(claim: Claim, dueAt: number, now: number): void {
+  schedule(claim, Math.max(dueAt, now), now);
+  claim.progress = null;
+}
+
+export function end(claim: Claim, status: "succeeded" | "failed" | "cancelled", now: number): void {
+  claim.status = status;
+  claim.finishedAt = now;
+}
+
+export type NewItem = Partial<Omit<Item, "id" | "seq" | "createdAt" | "runAfter">> & { runAfterSeconds?: number };
+
+export function nameWorkflow(model: Model, name: string): { priority: number | null; line: number } {
+  const known = model.workflows.get(name);
+  if (known) {
+    return known;
+  }
+  model.seq += 1;
+  const made = { priority: null, line: model.seq };
+  model.workflows.set(name, made);
+  return made;
+}
+
+/** The items that are to be answered; each that is new has the id that was told. */
+export function enqueue(model: Model, given: NewItem[], told: string[]): string[] {
+  for (const { workflow } of given) {
+    if (workflow) {
+      nameWorkflow(model, workflow);
+    }
+  }
+  return given.map(({ runAfterSeconds, ...rest }, index) => {
+    const pool = rest.pool ?? "default";
+    const held = [...model.items.values()].find(
+      (item) => rest.dedupeKey && item.pool === pool && item.dedupeKey === rest.dedupeKey,
+    );
+    if (held) {
+      return held.id;
+    }
+    model.seq += 1;
+    const item: Item = {
+      id: told[index] ?? "none",
+      pool,
+      seq: model.seq,
+      priority: rest.priority ?? 0,
+      runAfter: runAfterSeconds === undefined ? null : model.now + runAfterSeconds,
+      createdAt: model.now,
+      dedupeKey: rest.dedupeKey ?? null,
+      affinity: rest.affinity ?? null,
+      workflow: rest.workflow ?? null,
+      requires: rest.requires ?? {},
+      labels: rest.labels ?? {},
+      payload: rest.payload ?? {},
+    };
+    model.items.set(item.id, item);
+    for (const [type, rules] of model.types) {
+      if (rules.pool === pool) {
+        const claim = newClaim(item, type, model.now);
+        schedule(claim, item.runAfter ?? model.now, model.now);
+        model.claims.set(key(item.id, type), claim);
+      }
+    }
+    return item.id;
+  });
+}
+
+/** Another time to run counts for its open claims at once, for one that runs when it is handed back. */
+export function reschedule(model: Model, item: Item, runAfter: number | null): void {
+  if (item.runAfter === null && runAfter === null) {
+    return;
+  }
+  item.runAfter = runAfter;
+  for (const claim of model.claims.values()) {
+    if (claim.item === item && claim.status === "claimed") {
+      claim.dueAt = runAfter ?? model.now;
+    } else if (claim.item === item && isOpen(claim)) {
+      schedule(claim, runAfter ?? model.now, model.now);
+    }
+  }
+}
+
+export function forget(model: Model, item: string): void {
+  model.items.delete(item);
+  for (const [name, claim] of model.claims) {
+    if (claim.item.id === item) {
+      model.claims.delete(name);
+    }
+  }
+}
