@@ -189,7 +189,9 @@ test.each([
   ["with no end of its lease", { status: "claimed", expires_at: null }, "23502"],
 ])("a claim that is written by hand %s is refused", async (_how, change, code) => {
   const { ids } = await line(sql, 1);
-  await expect(sql`update work_claims set ${sql(change)} where item_id = ${ids[0] as string}`).rejects.toMatchObject({ code });
+  await expect(sql`update work_claims set ${sql(change)} where item_id = ${ids[0] as string}`).rejects.toMatchObject({
+    code,
+  });
 });
 
 test("a claim that is set to claimed by hand, without a lease, is taken back by the next call", async () => {
