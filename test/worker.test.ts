@@ -349,6 +349,18 @@ test("a stop while the database is gone ends soon after the grace time", async (
   expect(clock.now()).toBeLessThan(20_000 + 3000 + 5000 + 5000);
 });
 
+test("a stop while no answer comes ends soon after the grace time, and makes no failure of what it hands back", async () => {
+  const stop = new AbortController();
+  const { clock, server, options } = world(3, { concurrency: 3, signal: stop.signal, graceSeconds: 3 });
+  server.script = (call) => (/release|finish/.test(call.name) && call.at < 40_000 ? { stalls: true } : undefined);
+  clock.at(20_000, () => stop.abort());
+  const summary = await clock.drive(work("embed", async (_, { signal }) => clock.sleep(1_000_000, signal), options));
+  expect(clock.now()).toBeLessThan(20_000 + 3000 + 5000 + 1000);
+  expect(summary.failed).toBe(0);
+  const outcomes = server.of("release_items").flatMap((call) => call.args.outcomes);
+  expect(outcomes.map((each: { outcome: string }) => each.outcome)).toEqual(Array(3).fill("released"));
+});
+
 test("claims that arrive after the stop are handed back", async () => {
   const stop = new AbortController();
   const { clock, server, options } = world(3, { concurrency: 3, signal: stop.signal });

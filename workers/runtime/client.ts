@@ -70,6 +70,9 @@ export function createClient(options: ClientOptions): Client {
       stop.abort();
     });
     call.signal?.addEventListener("abort", abandon);
+    if (call.signal?.aborted) {
+      abandon();
+    }
     let status = 0;
     let text = "";
     let wait: string | null = null;

@@ -51,5 +51,5 @@ export async function releaseEach(
 
 /** The database looked at these outcomes and will not take them, however often they come. */
 export function isRefusal(error: unknown): boolean {
-  return error instanceof RequestError && !error.isRetryable && !isHopeless(error);
+  return error instanceof RequestError && error.status > 0 && !error.isRetryable && !isHopeless(error);
 }
