@@ -1,8 +1,22 @@
 import type { Clock } from "../workers/runtime/clock.ts";
 
 interface Sleeper {
+  /** When it is to wake, as its machine's clock tells it, or as everybody's does. */
+  due: number;
   at: number;
+  order: number;
+  machine: Standing | null;
+  isOver: boolean;
   wake(): void;
+}
+
+interface Standing {
+  /** How far this machine's clock is behind everybody's. */
+  behind: number;
+  resumesAt: number;
+  isSuspended: boolean;
+  wasSuspended: boolean;
+  isCrashed: boolean;
 }
 
 export interface FakeClock extends Clock {
@@ -10,33 +24,137 @@ export interface FakeClock extends Clock {
   drive<T>(promise: Promise<T>): Promise<T>;
   /** Calls back at that time. */
   at(ms: number, act: () => void): void;
+  /** A machine of its own, whose clock began at another time. */
+  machine(startedAt?: number): Machine;
+}
+
+/** One machine's clock, which stands still with it. */
+export interface Machine extends Clock {
+  /**
+   * Nothing on it goes on for so long, and what is due meanwhile comes after. A suspended machine's clock stands still, as
+   * a closed laptop's does; that of a machine whose process is stopped runs on.
+   */
+  pause(ms: number, isSuspended: boolean): void;
+  /** It never does anything again. */
+  crash(): void;
+  /** Calls back as soon as the machine runs; never after a crash. */
+  deliver(act: () => void): void;
+  readonly isPaused: boolean;
+  /** When the last pause ended or will end, as everybody's clock tells it. */
+  readonly resumesAt: number;
+  /** Its clock has stood still at some time. */
+  readonly wasSuspended: boolean;
+  readonly isCrashed: boolean;
+  /** For how long it has not been paused. */
+  awake(): number;
 }
 
 /** Time that passes only when everybody sleeps. */
 export function createFakeClock(): FakeClock {
   let time = 1000;
-  const sleepers = new Set<Sleeper>();
+  let orders = 0;
+  const queue = createQueue();
+
+  function sleepOn(machine: Standing | null, ms: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      if (signal?.aborted) {
+        resolve();
+        return;
+      }
+      const due = localTime(machine) + Math.max(0, ms);
+      const sleeper: Sleeper = {
+        due,
+        at: Math.max(due + (machine?.behind ?? 0), time),
+        order: orders++,
+        machine,
+        isOver: false,
+        wake() {
+          sleeper.isOver = true;
+          signal?.removeEventListener("abort", sleeper.wake);
+          resolve();
+        },
+      };
+      if (sleeper.at < Number.POSITIVE_INFINITY) {
+        queue.push(sleeper);
+      }
+      signal?.addEventListener("abort", sleeper.wake);
+    });
+  }
+
+  function localTime(machine: Standing | null): number {
+    if (!machine) {
+      return time;
+    }
+    return (machine.isSuspended ? Math.max(time, machine.resumesAt) : time) - machine.behind;
+  }
+
+  /** The next one to wake; those of machines that stand still are put off. */
+  function next(): Sleeper | undefined {
+    for (let sleeper = queue.pop(); sleeper; sleeper = queue.pop()) {
+      const { machine } = sleeper;
+      if (sleeper.isOver || machine?.isCrashed) {
+        continue;
+      }
+      const at = machine ? Math.max(sleeper.due + machine.behind, machine.resumesAt) : sleeper.at;
+      if (at <= Math.max(time, sleeper.at)) {
+        return sleeper;
+      }
+      sleeper.at = at;
+      queue.push(sleeper);
+    }
+    return undefined;
+  }
+
   const clock: FakeClock = {
     now: () => time,
-    sleep: (ms, signal) =>
-      new Promise((resolve) => {
-        if (signal?.aborted) {
-          resolve();
-          return;
-        }
-        const sleeper: Sleeper = {
-          at: time + Math.max(0, ms),
-          wake() {
-            sleepers.delete(sleeper);
-            signal?.removeEventListener("abort", sleeper.wake);
-            resolve();
-          },
-        };
-        sleepers.add(sleeper);
-        signal?.addEventListener("abort", sleeper.wake);
-      }),
+    sleep: (ms, signal) => sleepOn(null, ms, signal),
     at(ms, act) {
       void clock.sleep(ms - time).then(act);
+    },
+    machine(startedAt = time) {
+      const standing: Standing = {
+        behind: time - startedAt,
+        resumesAt: 0,
+        isSuspended: false,
+        wasSuspended: false,
+        isCrashed: false,
+      };
+      const startedHere = time;
+      let paused = 0;
+      return {
+        now: () => localTime(standing),
+        sleep: (ms, signal) => sleepOn(standing, ms, signal),
+        pause(ms, isSuspended) {
+          paused += ms;
+          standing.resumesAt = time + ms;
+          standing.isSuspended = isSuspended;
+          standing.wasSuspended ||= isSuspended;
+          standing.behind += isSuspended ? ms : 0;
+        },
+        crash() {
+          standing.isCrashed = true;
+        },
+        deliver(act) {
+          if (time >= standing.resumesAt && !standing.isCrashed) {
+            act();
+          } else {
+            void sleepOn(standing, 0).then(act);
+          }
+        },
+        get isPaused() {
+          return time < standing.resumesAt;
+        },
+        get resumesAt() {
+          return standing.resumesAt;
+        },
+        get wasSuspended() {
+          return standing.wasSuspended;
+        },
+        get isCrashed() {
+          return standing.isCrashed;
+        },
+        awake: () => Math.max(time, standing.resumesAt) - startedHere - paused,
+      };
     },
     async drive(promise) {
       let isSettled = false;
@@ -49,14 +167,57 @@ export function createFakeClock(): FakeClock {
         if (isSettled) {
           return promise;
         }
-        const next = [...sleepers].sort((one, other) => one.at - other.at)[0];
-        if (!next || next.at === Number.POSITIVE_INFINITY || steps > 200_000) {
+        const sleeper = next();
+        if (!sleeper || steps > 200_000) {
           throw new Error(`at ${time} ms nobody will ever wake`);
         }
-        time = Math.max(time, next.at);
-        next.wake();
+        time = Math.max(time, sleeper.at);
+        sleeper.wake();
       }
     },
   };
   return clock;
+}
+
+/** A heap: the earliest first, and of one time the one that came first. */
+function createQueue(): { push(sleeper: Sleeper): void; pop(): Sleeper | undefined } {
+  const heap: Sleeper[] = [];
+  const isBefore = (one: number, other: number): boolean => {
+    const [a, b] = [heap[one] as Sleeper, heap[other] as Sleeper];
+    return a.at < b.at || (a.at === b.at && a.order < b.order);
+  };
+  const swap = (one: number, other: number): void => {
+    const kept = heap[one] as Sleeper;
+    heap[one] = heap[other] as Sleeper;
+    heap[other] = kept;
+  };
+  return {
+    push(sleeper) {
+      heap.push(sleeper);
+      for (let at = heap.length - 1; at > 0; ) {
+        const parent = (at - 1) >> 1;
+        if (!isBefore(at, parent)) {
+          return;
+        }
+        swap(at, parent);
+        at = parent;
+      }
+    },
+    pop() {
+      const first = heap[0];
+      const last = heap.pop();
+      if (heap.length > 0 && last) {
+        heap[0] = last;
+      }
+      for (let at = 0; ; ) {
+        const children = [2 * at + 1, 2 * at + 2].filter((child) => child < heap.length);
+        const least = children.reduce((best, child) => (isBefore(child, best) ? child : best), at);
+        if (least === at) {
+          return first;
+        }
+        swap(at, least);
+        at = least;
+      }
+    },
+  };
 }

@@ -1,0 +1,48 @@
+// The worker's runtime against a network, machines and people that fail it by chance, thousands of times over, each run
+// from one number. SIMULATIONS says how many runs, SEED where they begin; REPLAY runs one and shows all that happened in it.
+import { expect, test } from "vitest";
+import { type Fault, faults, simulate } from "./simulation.ts";
+
+const replayed = process.env.REPLAY;
+const runs = replayed ? 1 : Number(process.env.SIMULATIONS ?? 1200);
+const first = Number(replayed ?? process.env.SEED ?? Date.now() % 1_000_000);
+const command = "npx vitest run --config test/vitest.config.ts simulation.test";
+
+function merge<Key>(into: Map<Key, number>, counts: Map<Key, number>): void {
+  for (const [what, times] of counts) {
+    into.set(what, (into.get(what) ?? 0) + times);
+  }
+}
+
+test(`whatever fails them, workers lose nothing, do nothing twice, and stop when asked (SEED=${first})`, {
+  timeout: 24 * 3_600_000,
+}, async () => {
+  const counts = new Map<Fault, number>();
+  const accepted = new Map<string, number>();
+  const failures: string[] = [];
+  for (let seed = first; seed < first + runs && failures.length < 20; seed++) {
+    const simulated = await simulate(seed);
+    const { violations, history, hash } = simulated;
+    merge(counts, simulated.faults);
+    merge(accepted, simulated.accepted);
+    if (replayed) {
+      console.log(history.join("\n"));
+    }
+    // A run that is not the same the second time could not be looked into.
+    if (seed % 10 === 0 && (await simulate(seed)).hash !== hash) {
+      violations.push("the second run of the same seed took another course");
+    }
+    if (violations.length > 0) {
+      failures.push(`${violations[0]} (${violations.length} in all): REPLAY=${seed} ${command}`);
+    }
+  }
+  console.log(
+    `${runs} runs; ${faults.map((fault) => `${fault}: ${counts.get(fault) ?? 0}`).join(", ")}; accepted: ` +
+      [...accepted].map(([what, times]) => `${what}: ${times}`).join(", "),
+  );
+  expect(failures.join("\n")).toBe("");
+  if (runs >= 500) {
+    const few = faults.filter((fault) => (counts.get(fault) ?? 0) < runs / 20);
+    expect(few).toEqual([]);
+  }
+});
