@@ -434,6 +434,18 @@ test("one outcome that the database refuses does not lose the others", async () 
   expect(lines.filter((line) => line.startsWith("refused"))).toHaveLength(1);
 });
 
+test("what is handed back and refused becomes no failure: signing off hands it back", async () => {
+  const stop = new AbortController();
+  const { clock, server, options } = world(2, { concurrency: 2, signal: stop.signal, graceSeconds: 0 });
+  server.script = (call) => (call.name === "release_items" ? problem(500, "XX000") : undefined);
+  clock.at(2000, () => stop.abort());
+  const summary = await clock.drive(work("embed", async (_, { signal }) => clock.sleep(1_000_000, signal), options));
+  expect(summary.failed).toBe(0);
+  const outcomes = server.of("release_items").flatMap((call) => call.args.outcomes);
+  expect(outcomes.filter((each: { outcome: string }) => each.outcome === "failed")).toEqual([]);
+  expect(statuses(server)).toBe("ready");
+});
+
 test("large results are spread over requests of a megabyte", async () => {
   const { clock, server, options } = world(10, { concurrency: 10 });
   await clock.drive(work("embed", async () => "x".repeat(400_000), options));
