@@ -39,6 +39,8 @@ export interface Network {
   fetchFrom(worker: string, machine: Machine): typeof globalThis.fetch;
   /** Until then the server cannot be reached. */
   awayUntil: number;
+  /** Until then nothing gets through from or to these workers. */
+  readonly unpluggedUntil: Map<string, number>;
   /** How likely a fault is, and which there are. */
   chanceOfFault: number;
   readonly enabled: readonly NetworkFault[];
@@ -48,7 +50,7 @@ export interface Watcher {
   log(what: string): void;
   count(fault: NetworkFault | "server away"): void;
   /** Something that is not as it should be happens to a call of this worker. */
-  onTrouble(worker: string, fault: NetworkFault | "server away"): void;
+  onTrouble(worker: string, fault: NetworkFault | "server away" | "unplugged"): void;
   onSent(call: Call): void;
   /** Before the model takes a call, and after; a call may come more than once. */
   onTaken(call: Call): void;
@@ -83,6 +85,7 @@ export function createNetwork(
   const network: Network = {
     fetchFrom: (worker, machine) => (input, init) => send(worker, machine, String(input), init ?? {}),
     awayUntil: 0,
+    unpluggedUntil: new Map(),
     chanceOfFault: pick([0, 0.03, 0.1, 0.1, 0.3, 0.6]),
     enabled: networkFaults.filter(() => chance(0.5)),
   };
@@ -154,9 +157,16 @@ export function createNetwork(
     return new Promise((resolve, reject) => {
       const signal = init.signal as AbortSignal;
       let isOver = false;
+      const isUnplugged = (): boolean => {
+        const isSo = clock.now() < (network.unpluggedUntil.get(worker) ?? 0);
+        if (isSo) {
+          watcher.onTrouble(worker, "unplugged");
+        }
+        return isSo;
+      };
       const give = (reply: Reply): void =>
         machine.deliver(() => {
-          if (isOver) {
+          if (isOver || (isUnplugged() && !reply.breaks)) {
             return;
           }
           isOver = true;
@@ -184,6 +194,12 @@ export function createNetwork(
       }
       signal.addEventListener("abort", giveUp);
 
+      if (isUnplugged()) {
+        if (chance(0.7)) {
+          clock.at(clock.now() + between(1, 3000), () => give(broken));
+        }
+        return;
+      }
       if (fault === "request lost") {
         clock.at(clock.now() + between(1, 500), () => give(broken));
         return;
@@ -203,7 +219,7 @@ export function createNetwork(
         }
         const reply = replyTo(call, fault);
         if (fault !== "stall") {
-          const delay = fault === "reply delayed" ? between(500, 30_000) : between(1, 40);
+          const delay = fault === "reply delayed" ? between(500, pick([10_000, 30_000])) : between(1, 40);
           clock.at(clock.now() + delay, () => give(reply));
         }
       });

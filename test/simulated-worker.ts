@@ -12,6 +12,8 @@ export interface Run {
   end: "succeeded" | "failed" | null;
   /** The signal aborted before the handler came to an end. */
   isCut: boolean;
+  /** It came to an end only after its lease had. */
+  isLate: boolean;
 }
 
 export interface Plan {
@@ -114,7 +116,15 @@ export function startWorker(
     context: Parameters<Parameters<typeof work>[1]>[1],
   ): Promise<unknown> {
     const { signal } = context;
-    const run: Run = { worker, item: claim.item_id, fence: claim.fence, signal, end: null, isCut: false };
+    const run: Run = {
+      worker,
+      item: claim.item_id,
+      fence: claim.fence,
+      signal,
+      end: null,
+      isCut: false,
+      isLate: false,
+    };
     signal.addEventListener("abort", () => {
       if (run.end === null) {
         run.isCut = true;

@@ -65,6 +65,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
   function mustBeInLease(run: Run, what: string): void {
     const { machine } = run.worker;
     const over = machine.now() - (leaseEnds.get(run.fence) ?? 0);
+    run.isLate ||= over > 0;
     must(over <= 0 || machine.resumesAt === clock.now(), `${describe(run)} ${what} ${over} ms after its lease`);
   }
 
@@ -149,8 +150,11 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
         must(worker.machine.now() >= wait.until, `${name} sends ${called} again before it may`);
       }
       for (const { fence, outcome } of args?.outcomes ?? []) {
-        const isOwn = outcome === "released" || runs.get(fence)?.isCut === false;
-        must(isOwn, `${name} sends a result of fence ${fence}, whose handler it had stopped`);
+        const run = runs.get(fence);
+        must(
+          outcome === "released" || (run?.isCut === false && !run.isLate),
+          `${name} sends a result of fence ${fence}, which it had lost`,
+        );
       }
     },
     onWait({ worker: name, name: called, body }, retryAfter) {
@@ -186,6 +190,14 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
         }
         const held = model.rows.filter(
           (row) => row.status === "claimed" && heard.has(row.fence) && !runs.get(row.fence)?.signal.aborted,
+        );
+        // One whose requests are refused for good, or that has to leave, cannot ask again for what it did not hear.
+        const unheard = model.rows.filter(
+          (row) => row.status === "claimed" && row.worker_id === call.worker && row.claimedAt <= call.takenAt,
+        );
+        must(
+          worker.askedAt !== null || refusedOnce.has(call.worker) || unheard.every((row) => heard.has(row.fence)),
+          `${call.worker} holds what it has not heard of`,
         );
         const { batch, concurrency, maxClaims } = worker.plan;
         must(
@@ -265,7 +277,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
 
   /** What was open and has been since the worker's last question is what it should not have left. */
   function mustBeEmpty(name: string): void {
-    const asked = lookedAt.get(name) ?? 0;
+    const asked = lookedAt.get(name) ?? Number.POSITIVE_INFINITY;
     for (const row of model.rows) {
       const isOpen = ["ready", "waiting", "claimed"].includes(row.status);
       if (isOpen && (changedAt.get(row.item_id) ?? 0) < asked) {

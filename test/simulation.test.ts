@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { type Fault, faults, simulate } from "./simulation.ts";
 
 const replayed = process.env.REPLAY;
-const runs = replayed ? 1 : Number(process.env.SIMULATIONS ?? 1200);
+const runs = replayed ? 1 : Number(process.env.SIMULATIONS ?? 1000);
 const first = Number(replayed ?? process.env.SEED ?? Date.now() % 1_000_000);
 const command = "npx vitest run --config test/vitest.config.ts simulation.test";
 

@@ -11,6 +11,7 @@ import { createChecks } from "./simulation-checks.ts";
 export const faults = [
   ...networkFaults,
   "server away",
+  "unplugged for a while",
   "stopped for a while",
   "suspended for a while",
   "wall clock jump",
@@ -165,6 +166,13 @@ export async function simulate(seed: number): Promise<Simulated> {
         checks.onTrouble(name, kind);
         machine.pause(ms, isSuspended);
         clock.at(clock.now() + ms, () => checks.onTrouble(name, kind));
+      });
+      repeat(chance(0.25) ? 1 : 0, () => {
+        const ms = random() * leaseSeconds * 3000;
+        count("unplugged for a while");
+        log(`${name} is unplugged for ${ms.toFixed(0)} ms`);
+        checks.onTrouble(name, "unplugged for a while");
+        network.unpluggedUntil.set(name, clock.now() + ms);
       });
       repeat(chance(0.15) ? 1 : 0, () => {
         if (!worker.isGone) {
