@@ -219,7 +219,7 @@ export function createNetwork(
         }
         const reply = replyTo(call, fault);
         if (fault !== "stall") {
-          const delay = fault === "reply delayed" ? between(500, pick([10_000, 30_000])) : between(1, 40);
+          const delay = fault === "reply delayed" ? between(50, pick([500, 3000, 10_000, 30_000])) : between(1, 40);
           clock.at(clock.now() + delay, () => give(reply));
         }
       });
