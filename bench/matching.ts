@@ -8,8 +8,15 @@ import { addItems as addPlainItems, emptyTables, workType } from "./work_claims.
 const items = 100_000;
 const share = 5;
 
+/** Beside them in the same tables, in a work type of their own: items that require nothing. */
+const plainType = "plain";
+const plainItems = 20_000;
+
 /** Calls before each measurement. */
 const warmUp = 10 * connections;
+
+/** Each measurement takes turns with one of items that require nothing, so that both have the same machine. */
+const turns = 6;
 
 export interface MatchingPlan {
   rounds: number;
@@ -62,36 +69,51 @@ async function claimRates(
   tell: (line: string) => void,
 ): Promise<string> {
   const rates = new Map(
-    lines.map((line) => [line, { by1: [] as number[], by10: [] as number[], tags: [] as number[] }]),
+    lines.map((line) => [
+      line,
+      {
+        by1: [] as number[],
+        by10: [] as number[],
+        tags: [] as number[],
+        plain1: [] as number[],
+        plain10: [] as number[],
+      },
+    ]),
   );
   for (let round = 0; round < plan.rounds; round++) {
     for (const [line, seen] of rates) {
       await fill(database, line);
       await register(clients, line);
       await settle();
-      // Plans that have not been made yet are nobody's speed.
-      await drain(clients, 10, warmUp);
-      seen.by10.push(await drain(clients, 10, plan.calls(10)));
-      seen.by1.push(await drain(clients, 1, plan.calls(1)));
+      const by10 = await besidePlain(clients, 10, plan.calls(10));
+      seen.by10.push(by10.rate);
+      seen.plain10.push(by10.plain);
+      const by1 = await besidePlain(clients, 1, plan.calls(1));
+      seen.by1.push(by1.rate);
+      seen.plain1.push(by1.plain);
       await fillTags(database);
       await settle();
       await pullByTags(clients, line, warmUp);
       seen.tags.push(await pullByTags(clients, line, plan.calls(1)));
-      const last = [seen.by10, seen.by1, seen.tags].map((each) => Math.round(each.at(-1) ?? 0));
-      tell(`${line.name}, round ${round + 1}: by 10 ${last[0]}/s, by 1 ${last[1]}/s, tags by 1 ${last[2]}/s`);
+      const last = [seen.by10, seen.plain10, seen.by1, seen.plain1, seen.tags].map((each) =>
+        Math.round(each.at(-1) ?? 0),
+      );
+      tell(
+        `${line.name}, round ${round + 1}: by 10 ${last[0]}/s of ${last[1]}/s, by 1 ${last[2]}/s of ${last[3]}/s, ` +
+          `tags by 1 ${last[4]}/s`,
+      );
     }
   }
-  const one = rates.get(lines[0] as Line);
-  const ratio = (mine: number[], theirs: number[] = []) =>
+  const ratio = (mine: number[], theirs: number[]) =>
     median(mine.map((rate, round) => rate / (theirs[round] ?? Number.NaN))).toFixed(2);
   return markdown(
     ["claims a second", "by 10", "× nothing required", "by 1", "× nothing required", "tag list by 1", "× tag list"],
     [...rates].map(([line, seen]) => [
       line.name,
       Math.round(median(seen.by10)).toLocaleString("en"),
-      ratio(seen.by10, one?.by10),
+      ratio(seen.by10, seen.plain10),
       Math.round(median(seen.by1)).toLocaleString("en"),
-      ratio(seen.by1, one?.by1),
+      ratio(seen.by1, seen.plain1),
       Math.round(median(seen.tags)).toLocaleString("en"),
       ratio(seen.by1, seen.tags),
     ]),
@@ -134,6 +156,7 @@ async function singleCalls(
 
   await emptyTables(database);
   await database`delete from public.work_classes where id <> 1`;
+  await takesNewItems(database, workType);
   await addItems(database, { classes: 1000, matched: 0 }, plan.others);
   await registerWith(database, "seeks", { needle: true, job: "none" });
   await settle();
@@ -183,9 +206,17 @@ function jobs(count: number): string[] {
 
 async function fill(database: Sql, line: Line): Promise<void> {
   await emptyTables(database);
-  await database`select public.define_work_type(${workType}, pool => 'default')`;
   await database`delete from public.work_classes where id <> 1`;
+  await takesNewItems(database, workType);
   await addItems(database, line, items);
+  await takesNewItems(database, plainType);
+  await addPlainItems(database, plainItems);
+}
+
+/** Items that come from now on are for this work type alone. */
+async function takesNewItems(database: Sql, type: string): Promise<void> {
+  await database`update public.work_types set pool = null`;
+  await database`select public.define_work_type(${type}, pool => 'default')`;
 }
 
 /** A fifth of the items belongs to the first classes, the others to the rest; mixed. */
@@ -218,29 +249,44 @@ async function registerWith(client: Sql, worker: string, capabilities: object): 
   await client`select public.register_worker(${worker}, ${randomUUID()}, capabilities => ${client.json(capabilities as never)})`;
 }
 
-/** So many calls, each of which closes a batch and claims the next: items a second. */
-async function drain(clients: Sql[], batch: number, calls: number): Promise<number> {
+/** Items a second, and how many it would be of those that require nothing. */
+async function besidePlain(clients: Sql[], batch: number, calls: number): Promise<{ rate: number; plain: number }> {
+  // Plans that have not been made yet are nobody's speed.
+  await drain(clients, workType, batch, warmUp);
+  await drain(clients, plainType, batch, warmUp);
+  let seconds = 0;
+  let plainSeconds = 0;
+  for (let turn = 0; turn < turns; turn++) {
+    seconds += await drain(clients, workType, batch, calls / turns);
+    plainSeconds += await drain(clients, plainType, batch, calls / turns);
+  }
+  return { rate: (calls * batch) / seconds, plain: (calls * batch) / plainSeconds };
+}
+
+/** So many calls, each of which closes a batch and claims the next: how many seconds they take. */
+async function drain(clients: Sql[], type: string, batch: number, calls: number): Promise<number> {
   let claimed = 0;
   let left = calls;
-  const seconds = await timed(() =>
+  const time = await timed(() =>
     Promise.all(
       clients.map(async (client, n) => {
+        const worker = type === plainType ? `plain-${n}` : `bench-${n}`;
         let outcomes: object[] = [];
         while (left-- > 0) {
           const [row] = await client<
             { answer: { claimed: { item_id: string; work_type: string; fence: number }[] } }[]
           >`
-            select public.finish_and_claim(${`bench-${n}`}, ${client.json(outcomes as never)}, array[${workType}], ${batch}) as answer`;
+            select public.finish_and_claim(${worker}, ${client.json(outcomes as never)}, array[${type}], ${batch}) as answer`;
           const won = row?.answer.claimed ?? [];
           claimed += won.length;
           outcomes = won.map(({ item_id, work_type, fence }) => ({ item_id, work_type, fence, outcome: "succeeded" }));
         }
-        await client`select public.release_items(${`bench-${n}`}, ${client.json(outcomes as never)})`;
+        await client`select public.release_items(${worker}, ${client.json(outcomes as never)})`;
       }),
     ),
   );
   if (claimed < calls * batch) throw new Error(`${claimed} of ${calls * batch} were claimed`);
-  return claimed / (seconds / 1000);
+  return time / 1000;
 }
 
 /** What a tag system keeps: a tag a job. Both indexes that help are there, the planner takes which it likes. */

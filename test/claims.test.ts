@@ -161,6 +161,23 @@ describe("releasing", () => {
     expect(await events(sql, ids[0], type)).toEqual(["stale_release", "stale_release"]);
   });
 
+  test("release_item does not say that a claim succeeded which its holder has failed already", async () => {
+    const { type, ids } = await line(sql, 1);
+    const [claim] = await next(sql, type, "a");
+    const args = { item_id: ids[0], work_type: type, fence: claim?.fence, worker_id: "a" };
+    expect(await call(sql, "release_item", { ...args, outcome: "failed" })).toBe(true);
+    expect(await call(sql, "release_item", { ...args, outcome: "failed" })).toBe(true);
+    expect(await call(sql, "release_item", { ...args, outcome: "succeeded", result: 1 })).toBe(false);
+    expect(await stored(sql, ids[0], type)).toMatchObject({ status: "waiting", failures: 1, result: null });
+  });
+
+  test("an item whose run_after is past has been ready since it came, not since then", async () => {
+    const { type } = await line(sql, 0);
+    const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ run_after: "2020-01-01T00:00:00Z" }] });
+    const { due_at } = await stored(sql, id, type);
+    expect(Date.now() - (due_at as Date).getTime()).toBeLessThan(60_000);
+  });
+
   test("a batch is answered in the order given, whatever the outcomes", async () => {
     const { type } = await line(sql, 4, { max_failures: 2 });
     const claims = await next(sql, type, "a", 4);

@@ -188,7 +188,7 @@ export function enqueue(model: Model, given: NewItem[], told: string[]): string[
     for (const [type, rules] of model.types) {
       if (rules.pool === pool) {
         const claim = newClaim(item, type, model.now);
-        schedule(claim, item.runAfter ?? model.now, model.now);
+        reopen(claim, item.runAfter ?? model.now, model.now);
         model.claims.set(key(item.id, type), claim);
       }
     }
@@ -204,9 +204,9 @@ export function reschedule(model: Model, item: Item, runAfter: number | null): v
   item.runAfter = runAfter;
   for (const claim of model.claims.values()) {
     if (claim.item === item && claim.status === "claimed") {
-      claim.dueAt = runAfter ?? model.now;
+      claim.dueAt = Math.max(runAfter ?? model.now, model.now);
     } else if (claim.item === item && isOpen(claim)) {
-      schedule(claim, runAfter ?? model.now, model.now);
+      reopen(claim, runAfter ?? model.now, model.now);
     }
   }
 }

@@ -19,7 +19,7 @@
 //   WORK_WARM                   affinities whose items come first, with commas between
 //   WORK_ONLY                   take nothing else, as JSON: {"pool": …, "workflow": …, "labels": {…}}
 //   WORK_CONCURRENCY            how many items at once                                    (1)
-//   WORK_BATCH                  how many items to hold at most, those waiting included    (WORK_CONCURRENCY)
+//   WORK_BATCH                  how many items to ask for at once; more wait their turn     (WORK_CONCURRENCY)
 //   WORK_LEASE_SECONDS          after how long without a sign of life others take over    (the work type's)
 //   WORK_ID                     this worker's name, unlike any other's                    (host, process, random)
 //   WORK_UNTIL_EMPTY            1: leave when nothing is left                             (stay and wait for more)

@@ -128,7 +128,7 @@ begin
   select i.id, t.name,
          case when i.run_after > clock_timestamp() then 'waiting' else 'ready' end,
          coalesce(w.priority, i.priority), coalesce(w.line, i.seq), i.seq, i.class_id, i.affinity, i.workflow_id,
-         coalesce(i.run_after, clock_timestamp())
+         greatest(i.run_after, clock_timestamp())
     from new_items i
     join public.work_types t on t.pool = i.pool
     left join public.work_workflows w on w.id = i.workflow_id
@@ -187,7 +187,7 @@ begin
            else 'ready'
          end,
          due_at = case
-           when m.is_rescheduled and c.status in ('ready', 'waiting', 'claimed') then coalesce(m.run_after, clock_timestamp())
+           when m.is_rescheduled and c.status in ('ready', 'waiting', 'claimed') then greatest(m.run_after, clock_timestamp())
            else c.due_at
          end
     from changed m

@@ -21,21 +21,19 @@ begin
            fence = nextval('work.fence'),
            request_id = take_line.request_id,
            claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + interval '1 second' * coalesce(take_line.ttl_seconds, (
-             select t.lease_seconds from public.work_types t where t.name = take_line.work_type)),
+           expires_at = clock_timestamp() + interval '1 second' * coalesce(take_line.ttl_seconds, t.lease_seconds),
            progress = null
-      from public.work_items i
-     where c.ctid = (
+      from public.work_types t, public.work_items i
+     where t.name = take_line.work_type and not t.paused
+       and c.ctid = (
              select r.ctid
                from public.work_claims r
-              where r.work_type = (
-                      select t.name from public.work_types t where t.name = take_line.work_type and not t.paused)
-                and r.class_id = take_line.class_id and r.status = 'ready'
+              where r.work_type = take_line.work_type and r.class_id = take_line.class_id and r.status = 'ready'
               order by r.priority desc, r.line, r.position
               limit 1
                 for no key update skip locked)
        and i.id = c.item_id
-    returning c.item_id, c.work_type, c.fence, date_part('epoch', c.expires_at - c.claimed_at)::integer as ttl_seconds, c.expires_at,
+    returning c.item_id, c.work_type, c.fence, coalesce(take_line.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
               c.failures, c.crashes, i.pool, i.source_key, i.payload
          into only_one;
     return case when found then json_build_array(only_one) else '[]' end;
@@ -49,26 +47,25 @@ begin
            fence = nextval('work.fence'),
            request_id = take_line.request_id,
            claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + interval '1 second' * coalesce(take_line.ttl_seconds, (
-             select t.lease_seconds from public.work_types t where t.name = take_line.work_type)),
+           expires_at = clock_timestamp() + interval '1 second' * coalesce(take_line.ttl_seconds, t.lease_seconds),
            progress = null
-     where c.ctid = any (array(
+      from public.work_types t
+     where t.name = take_line.work_type and not t.paused
+       and c.ctid = any (array(
              select r.ctid
                from public.work_claims r
-              where r.work_type = (
-                      select t.name from public.work_types t where t.name = take_line.work_type and not t.paused)
-                and r.class_id = take_line.class_id and r.status = 'ready'
+              where r.work_type = take_line.work_type and r.class_id = take_line.class_id and r.status = 'ready'
               order by r.priority desc, r.line, r.position
               limit take_line.max_items
                 for no key update skip locked))
-    returning c.item_id, c.work_type, c.fence, c.claimed_at, c.expires_at, c.failures, c.crashes, c.priority, c.line, c.position
+    returning c.item_id, c.work_type, c.fence, coalesce(take_line.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
+              c.failures, c.crashes, c.priority, c.line, c.position
   )
   select coalesce(json_agg(told order by w.priority desc, w.line, w.position), '[]') into answer
     from won w
     join public.work_items i on i.id = w.item_id
    cross join lateral (
-     select w.item_id, w.work_type, w.fence, date_part('epoch', w.expires_at - w.claimed_at)::integer as ttl_seconds, w.expires_at,
-            w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
+     select w.item_id, w.work_type, w.fence, w.ttl_seconds, w.expires_at, w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
   return answer;
 end
 $$;
@@ -193,10 +190,11 @@ begin
              fence = nextval('work.fence'),
              request_id = take_front.request_id,
              claimed_at = clock_timestamp(),
-             expires_at = clock_timestamp() + interval '1 second' * coalesce(take_front.ttl_seconds, (
-               select r.lease_seconds from rules r where r.name = c.work_type)),
+             expires_at = clock_timestamp() + interval '1 second' * coalesce(take_front.ttl_seconds, t.lease_seconds),
              progress = null
-       where c.ctid = any (array(
+        from rules t
+       where t.name = c.work_type
+         and c.ctid = any (array(
                select r.ctid
                  from public.work_claims r
                 where r.ctid = any ((select n.row_ids from near n where n.seen < most)::tid[])
@@ -204,7 +202,8 @@ begin
                 order by r.line, r.position
                 limit take_front.max_items
                   for no key update skip locked))
-      returning c.item_id, c.work_type, c.fence, c.claimed_at, c.expires_at, c.failures, c.crashes, c.line, c.position
+      returning c.item_id, c.work_type, c.fence, coalesce(take_front.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
+                c.failures, c.crashes, c.line, c.position
     )
     select json_agg(told order by k.line, k.position), count(*), max(case when workflow_line is null then k.line else k.position end),
            (select n.seen from near n), (select n.place from near n)
@@ -212,8 +211,8 @@ begin
       from taken k
       join public.work_items i on i.id = k.item_id
      cross join lateral (
-       select k.item_id, k.work_type, k.fence, date_part('epoch', k.expires_at - k.claimed_at)::integer as ttl_seconds,
-              k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload) as told;
+       select k.item_id, k.work_type, k.fence, k.ttl_seconds, k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload
+     ) as told;
     exit when won > 0;
     if seen >= most and span > 3 then
       span := span / 4;
@@ -359,7 +358,7 @@ as $$
 declare
   is_usual boolean;
   profile work.profiles;
-  lines integer[];
+  last integer;
   front record;
 begin
   -- One question where all is as usual. An array may begin anywhere: the only element of another kind of array is left to
@@ -372,22 +371,17 @@ begin
     is_usual := work_types[1] is not null and cardinality(work_types) = 1 and coalesce(warm, '{}') = '{}' and "only" is null;
   end if;
   profile := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
-  -- Mostly there is one line: nothing is required, or all that is ready requires the same.
+  -- Mostly there is one line: nothing is required, or all that is ready requires the same. It is the last one, of what was
+  -- required last, where the others are empty, which takes less to see than that a line is not.
   if is_usual and cardinality(profile.class_ids) <= 3 and profile.yielded_class_ids = '{}' then
-    lines := profile.class_ids;
-    if cardinality(lines) > 1 then
-      lines := array(
-        select u.id
-          from unnest(profile.class_ids) as u(id)
-         cross join lateral (
-           select from public.work_claims c
-            where c.class_id = u.id and c.work_type = take_next.work_types[1] and c.status = 'ready'
-            order by c.priority desc, c.line, c.position
-            limit 1) as first);
-    end if;
-    if cardinality(lines) = 1 then
+    last := cardinality(profile.class_ids);
+    if last = 1 or not exists (
+      select from public.work_claims c
+       where c.class_id = any (profile.class_ids[1:last - 1]) and c.work_type = take_next.work_types[1] and c.status = 'ready')
+    then
       return work.take_line(
-        take_next.work_types[1], lines[1], take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.request_id);
+        take_next.work_types[1], profile.class_ids[last], take_next.worker_id, take_next.max_items, take_next.ttl_seconds,
+        take_next.request_id);
     end if;
   end if;
   -- Of many lines, what is next is mostly where the last call left off. Once in a while a walk may show that it does as well.

@@ -184,7 +184,8 @@ comment on function work.close_claims is 'Closes claims for their holder; every 
 revoke execute on function work.close_claims from public, anon, authenticated;
 grant execute on function work.close_claims to service_role;
 
--- Close one claim. True for its holder only; a late or foreign call changes nothing and is recorded.
+-- Close one claim. True for its holder only; a late or foreign call changes nothing and is recorded. Nor is it true that a
+-- claim succeeded which its holder has given up already.
 create or replace function public.release_item(
   item_id uuid,
   work_type text,
@@ -207,6 +208,7 @@ set lock_timeout = '5s'
 as $$
 declare
   checked boolean;
+  state text;
 begin
   if item_id is null then
     perform work.refuse('item_id', null, 'the id of the claimed item was expected');
@@ -218,9 +220,10 @@ begin
   if fence is null then
     perform work.refuse('fence', null, 'the fence that the claim came with was expected');
   end if;
-  return work.close_claims(worker_id, jsonb_build_array(jsonb_build_object(
+  state := work.close_claims(worker_id, jsonb_build_array(jsonb_build_object(
     'item_id', item_id, 'work_type', work_type, 'fence', fence, 'outcome', outcome, 'result', result, 'error', error
-  ))) ->> 0 <> 'lost';
+  ))) ->> 0;
+  return case outcome when 'succeeded' then state = 'succeeded' else state <> 'lost' end;
 end
 $$;
 comment on function public.release_item is

@@ -599,7 +599,7 @@ begin
       insert into public.work_claims
         (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id, due_at)
       select p.item_id, declared.name, case when p.run_after > clock_timestamp() then 'waiting' else 'ready' end,
-             p.priority, p.line, p.position, p.class_id, p.affinity, p.workflow_id, coalesce(p.run_after, clock_timestamp())
+             p.priority, p.line, p.position, p.class_id, p.affinity, p.workflow_id, greatest(p.run_after, clock_timestamp())
         from unnest(item_ids) as n(id)
         join work.places p on p.item_id = any (array[n.id])
        order by n.id
