@@ -155,7 +155,9 @@ export async function perform(run: Run, command: Command): Promise<string> {
       const args = { item_id, work_type, worker_id, outcome, fence, result };
       return done("release_item", args, (answer: boolean) => {
         const plain = { ...given, final: false, retryAfter: undefined };
-        expectEqual(answer, release(model, worker_id, [plain])[0] !== "lost", "whether it was released");
+        const [state] = release(model, worker_id, [plain]);
+        const isSo = outcome === "succeeded" ? state === "succeeded" : state !== "lost";
+        expectEqual(answer, isSo, "whether it was released");
       });
     }
     case "release items": {
