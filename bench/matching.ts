@@ -54,8 +54,7 @@ export async function matching(
     return [claims, singles].join("\n\n");
   } finally {
     await emptyTables(database);
-    await database`delete from public.work_classes where id <> 1`;
-    await database`delete from public.work_workers`;
+    await forgetClasses(database);
     await database`drop schema if exists bench_tags cascade`;
     await Promise.all([database, ...clients].map((client) => client.end()));
   }
@@ -134,7 +133,7 @@ async function singleCalls(
   };
 
   await emptyTables(database);
-  await database`delete from public.work_classes where id <> 1`;
+  await forgetClasses(database);
   await database`
     select cardinality(work.classes_of(
              array_agg(jsonb_build_object(
@@ -155,7 +154,7 @@ async function singleCalls(
   );
 
   await emptyTables(database);
-  await database`delete from public.work_classes where id <> 1`;
+  await forgetClasses(database);
   await takesNewItems(database, workType);
   await addItems(database, { classes: 1000, matched: 0 }, plan.others);
   await registerWith(database, "seeks", { needle: true, job: "none" });
@@ -206,11 +205,18 @@ function jobs(count: number): string[] {
 
 async function fill(database: Sql, line: Line): Promise<void> {
   await emptyTables(database);
-  await database`delete from public.work_classes where id <> 1`;
+  await forgetClasses(database);
   await takesNewItems(database, workType);
   await addItems(database, line, items);
   await takesNewItems(database, plainType);
   await addPlainItems(database, plainItems);
+}
+
+/** Classes, and with them what workers match, of which pruning would leave nothing either. */
+async function forgetClasses(database: Sql): Promise<void> {
+  await database`delete from public.work_classes where id <> 1`;
+  await database`delete from public.work_workers`;
+  await database`delete from work.profiles where id <> 1`;
 }
 
 /** Items that come from now on are for this work type alone. */
