@@ -44,7 +44,7 @@ grant execute on function work.walk_lines to service_role;
 drop function if exists work.gather_lines(text[], integer[], integer);
 create or replace function work.guess_front(
   work_types text[], class_ids integer[], wanted integer,
-  out top integer, out workflow_line bigint, out head bigint, out span bigint)
+  out top integer, out workflow_line bigint, out place bigint, out span bigint)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -64,7 +64,7 @@ begin
       order by c.priority desc, c.line, c.position
       limit 1) as f;
   select count(*), min(r.line), max(r.line), min(r.position), max(r.position)
-    into seen, head, last_line, first_position, last_position
+    into seen, place, last_line, first_position, last_position
     from (select guess_front.class_ids[1 + floor(random() * cardinality(guess_front.class_ids))::integer] as id
             from generate_series(1, sampled)) as k
    cross join unnest(guess_front.work_types) as t(name)
@@ -77,13 +77,13 @@ begin
     top := null;
     return;
   end if;
-  if head = last_line then
-    workflow_line := head;
-    head := first_position;
+  if place = last_line then
+    workflow_line := place;
+    place := first_position;
     last_line := last_position;
   end if;
   -- Others may hold as many as three times what is wanted. It should do if the other lines are as full.
-  span := (last_line - head) * 5 * guess_front.wanted / seen * least(1, sampled::float8 / cardinality(guess_front.class_ids));
+  span := (last_line - place) * 5 * guess_front.wanted / seen * least(1, sampled::float8 / cardinality(guess_front.class_ids));
 end
 $$;
 comment on function work.guess_front is 'Guesses how far back in line so many rows will reach.';

@@ -141,26 +141,23 @@ declare
   -- Within one workflow, the line is one, and places are positions.
   top integer;
   workflow_line bigint;
-  head bigint;
+  place bigint;
   span bigint;
-  moved bigint := 0;
   seen integer;
-  first_place bigint;
   last_place bigint;
 begin
   won := 0;
   if is_remembered then
     top := front[2];
     workflow_line := front[3];
-    head := front[4];
-    moved := front[5];
-    span := front[6];
+    place := front[4];
+    span := front[5];
   elsif not take_front.may_guess then
     return;
   end if;
   for attempt in 1..6 loop
     if top is null then
-      select g.top, g.workflow_line, g.head, g.span into top, workflow_line, head, span
+      select g.top, g.workflow_line, g.place, g.span into top, workflow_line, place, span
         from work.guess_front(take_front.work_types, take_front.class_ids, take_front.max_items) as g;
       exit when top is null;
     end if;
@@ -170,14 +167,14 @@ begin
       select t.name, t.lease_seconds from public.work_types t where t.name = any (take_front.work_types) and not t.paused
     ),
     near as materialized (
-      select array_agg(g.row_id) as row_ids, count(*) as seen, min(case when workflow_line is null then g.line else g.position end) as place
+      select array_agg(g.row_id) as row_ids, count(*) as seen
         from (
-          select c.ctid as row_id, c.line, c.position
+          select c.ctid as row_id
             from public.work_claims c
            where c.class_id = any (take_front.class_ids) and c.work_type = any (array(select r.name from rules r))
              and c.status = 'ready' and c.priority = top
              and (c.line, c.position) <= (
-               coalesce(workflow_line, head + moved + span), case when workflow_line is null then 9223372036854775807 else head + moved + span end)
+               coalesce(workflow_line, place + span), case when workflow_line is null then 9223372036854775807 else place + span end)
              and not exists (
                select from public.work_claims h
                 where h.work_type = any (take_front.work_types) and h.status = 'ready' and h.class_id > 0 and h.priority > top)
@@ -206,30 +203,28 @@ begin
                 c.failures, c.crashes, c.line, c.position
     )
     select json_agg(told order by k.line, k.position), count(*), max(case when workflow_line is null then k.line else k.position end),
-           (select n.seen from near n), (select n.place from near n)
-      into claimed, won, last_place, seen, first_place
+           (select n.seen from near n)
+      into claimed, won, last_place, seen
       from taken k
       join public.work_items i on i.id = k.item_id
      cross join lateral (
        select k.item_id, k.work_type, k.fence, k.ttl_seconds, k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload
      ) as told;
     exit when won > 0;
-    if seen >= most and span > 3 then
-      span := span / 4;
-    else
-      exit when not is_remembered;
+    if is_remembered then
       is_remembered := false;
       top := null;
-      moved := 0;
+    else
+      exit when seen < most;
+      span := span / 4;
     end if;
   end loop;
 
-  -- The next call will find the first rows as much further as this one did, and as many in others' hands.
-  if seen >= take_front.max_items and won > 0 then
-    moved := case when is_remembered then greatest(first_place - head, 0) else 0 end;
+  -- Others claim meanwhile: until the next call the front moves about as far as it did until this one.
+  if won > 0 and seen >= take_front.max_items then
     span := case when won < take_front.max_items then least(span * 2, 1000000000000)
-      else greatest((last_place - first_place) * 3 / 2, span - span / 8, moved * 4 / take_front.max_items) end;
-    perform set_config('work.front', array[asker, top, workflow_line, first_place, moved, span]::text, false);
+      else greatest((last_place - place) * 2, span - span / 8) end;
+    perform set_config('work.front', array[asker, top, workflow_line, last_place, span]::text, false);
   elsif front is not null then
     perform set_config('work.front', '', false);
   end if;
@@ -385,7 +380,7 @@ begin
     end if;
   end if;
   -- Of many lines, what is next is mostly where the last call left off. Once in a while a walk may show that it does as well.
-  if is_usual and profile.yielded_class_ids = '{}' and (profile.class_bits is null or random() < 0.9) then
+  if is_usual and profile.yielded_class_ids = '{}' and (profile.class_bits is null or random() < 0.98) then
     front := work.take_front(
       profile.id, take_next.work_types, profile.class_ids, take_next.worker_id, take_next.max_items, take_next.ttl_seconds,
       take_next.request_id, false);
