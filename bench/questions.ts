@@ -73,6 +73,17 @@ export function questions(pool: string, workType: string): Question[] {
       ask: (sql) => claim(sql),
     },
     {
+      title: "claim_next: ten, for a worker of fifty classes",
+      prepare: async (sql) => {
+        const items = Array.from({ length: 1000 }, (_, n) => ({ requires: { slot: n % 50 }, priority: 1 }));
+        await sql`select public.enqueue_items(${sql.json(items)})`;
+        await sql`
+          select public.register_worker('slots', instance => '00000000-0000-4000-8000-000000000001', capabilities => '{"slot": 50}')`;
+        return [];
+      },
+      ask: (sql) => sql`select public.claim_next(array[${workType}], 'slots', max_items => 10)`,
+    },
+    {
       title: "enqueue_items: a hundred items, each with a dedupe key",
       ask: (sql) => {
         const items = Array.from({ length: 100 }, (_, n) => ({ payload: { n }, dedupe_key: crypto.randomUUID() }));
