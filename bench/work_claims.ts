@@ -40,8 +40,8 @@ export function workClaimsSql(dbUrl: string, withRequestIds: boolean): Contestan
  * loops sends before its next claim.
  */
 export function workClaimsGathered(dbUrl: string): Contestant {
-  const gatherMs = 5;
-  const jobsAtOnce = 32;
+  const gatherMs = 10;
+  const jobsAtOnce = 64;
   const client = postgres(dbUrl, { max: connections, onnotice: () => {} });
   return {
     ...workClaimsJobs("work-claims: completions gathered", dbUrl, () => client.end()),

@@ -213,8 +213,12 @@ test.each([
 
 test("a claim that is set to claimed by hand, without a lease, is taken back by the next call", async () => {
   const { type, ids } = await line(sql, 1);
-  await sql`update work_claims set status = 'claimed', worker_id = 'x' where item_id = ${ids[0] as string}`;
-  expect(await next(sql, type, "a")).toMatchObject([{ item_id: ids[0], crashes: 1 }]);
+  const id = ids[0] as string;
+  await sql`update work_claims set status = 'claimed', worker_id = 'x' where item_id = ${id} and work_type = ${type}`;
+  expect(await sql`select lease_left from work_held where work_type = ${type}`).toMatchObject([{ lease_left: null }]);
+  const told = await call(sql, "explain_item", { item_id: id, work_type: type });
+  expect(JSON.stringify(told)).toContain("it has no lease");
+  expect(await next(sql, type, "a")).toMatchObject([{ item_id: id, crashes: 1 }]);
 });
 
 test("a claimed row without a fence, which nothing but a hand can write, is nobody's to close", async () => {

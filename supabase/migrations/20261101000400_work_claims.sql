@@ -38,6 +38,19 @@ create table if not exists public.work_claims (
   -- Half of each page of the index is left as well, for the entries of later versions.
   primary key (item_id, work_type) with (fillfactor = 50)
 );
+-- One that was made with checks loses them.
+do $$
+begin
+  if exists (select from pg_attribute a
+              where a.attrelid = 'public.work_claims'::regclass and a.attname = 'expires_at' and not a.attnotnull) then
+    alter table public.work_claims
+      drop constraint if exists a_claimed_row_has_a_lease_and_a_terminal_one_an_end,
+      alter column expires_at set default '-infinity';
+    update public.work_claims set expires_at = '-infinity' where expires_at is null;
+    alter table public.work_claims alter column expires_at set not null;
+  end if;
+end
+$$;
 comment on table public.work_claims is
   'work-claims: one row an (item, work type): at most one worker holds it. Ready and waiting rows are work to do, terminal rows are the record.';
 comment on column public.work_claims.class_id is 'What its item requires and shows: see work_classes.';

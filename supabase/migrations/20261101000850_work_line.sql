@@ -57,22 +57,24 @@ declare
   last_position bigint;
 begin
   select max(f.priority) into top
-    from unnest(guess_front.work_types) as t(name)
+    from public.work_types t
    cross join lateral (
      select c.priority from public.work_claims c
       where c.work_type = t.name and c.status = 'ready' and c.class_id > 0
       order by c.priority desc, c.line, c.position
-      limit 1) as f;
+      limit 1) as f
+   where t.name = any (guess_front.work_types) and not t.paused;
   select count(*), min(r.line), max(r.line), min(r.position), max(r.position)
     into seen, place, last_line, first_position, last_position
     from (select guess_front.class_ids[1 + floor(random() * cardinality(guess_front.class_ids))::integer] as id
             from generate_series(1, sampled)) as k
-   cross join unnest(guess_front.work_types) as t(name)
+   cross join public.work_types t
    cross join lateral (
      select c.line, c.position from public.work_claims c
       where c.class_id = k.id and c.work_type = t.name and c.status = 'ready' and c.priority = top
       order by c.line, c.position
-      limit sampled) as r;
+      limit sampled) as r
+   where t.name = any (guess_front.work_types) and not t.paused;
   if seen < 2 then
     top := null;
     return;
@@ -83,7 +85,8 @@ begin
     last_line := last_position;
   end if;
   -- Others may hold as many as three times what is wanted. It should do if the other lines are as full.
-  span := (last_line - place) * 5 * guess_front.wanted / seen * least(1, sampled::float8 / cardinality(guess_front.class_ids));
+  span := greatest(1,
+    5.0::float8 * guess_front.wanted / seen * least(1, sampled::float8 / cardinality(guess_front.class_ids)) * (last_line - place));
 end
 $$;
 comment on function work.guess_front is 'Guesses how far back in line so many rows will reach.';

@@ -124,7 +124,8 @@ grant execute on function work.take_rows to service_role;
 
 -- Claim the first of several lines, in exact order, all of the highest priority that is ready at all: each line is asked for
 -- what it has up to some place, which is little. How far that is follows from the last such call of this session, or is
--- guessed: too near finds too few, and too far reads too many, but what is claimed comes first in any case.
+-- guessed: too near finds too few, and too far reads too many, but what is claimed comes first in any case. Sixteen profiles
+-- are remembered, or that a guess was of no use.
 create or replace function work.take_front(
   profile_id integer, work_types text[], class_ids integer[], worker_id text, max_items integer, ttl_seconds integer,
   request_id uuid, may_guess boolean, out claimed json, out won integer)
@@ -136,7 +137,8 @@ declare
   -- Others may hold the first rows at this moment: some more are read than are asked for, but not all that there is.
   most constant integer := (take_front.max_items + 4) * 32;
   asker constant bigint := hashtextextended(take_front.work_types::text, take_front.profile_id);
-  front bigint[] := nullif(current_setting('work.front', true), '')::bigint[];
+  slot constant text := 'work.front' || take_front.profile_id % 16;
+  front bigint[] := nullif(current_setting(slot, true), '')::bigint[];
   is_remembered boolean := front[1] is not distinct from asker;
   -- Within one workflow, the line is one, and places are positions.
   top integer;
@@ -152,10 +154,12 @@ begin
     workflow_line := front[3];
     place := front[4];
     span := front[5];
-  elsif not take_front.may_guess then
+  end if;
+  if top is null and (not take_front.may_guess or is_remembered and random() < 0.9) then
     return;
   end if;
-  for attempt in 1..6 loop
+  is_remembered := top is not null;
+  for attempt in 1..3 loop
     if top is null then
       select g.top, g.workflow_line, g.place, g.span into top, workflow_line, place, span
         from work.guess_front(take_front.work_types, take_front.class_ids, take_front.max_items) as g;
@@ -169,15 +173,25 @@ begin
     near as materialized (
       select array_agg(g.row_id) as row_ids, count(*) as seen
         from (
-          select c.ctid as row_id
-            from public.work_claims c
-           where c.class_id = any (take_front.class_ids) and c.work_type = any (array(select r.name from rules r))
-             and c.status = 'ready' and c.priority = top
-             and (c.line, c.position) <= (
-               coalesce(workflow_line, place + span), case when workflow_line is null then 9223372036854775807 else place + span end)
-             and not exists (
-               select from public.work_claims h
-                where h.work_type = any (take_front.work_types) and h.status = 'ready' and h.class_id > 0 and h.priority > top)
+          select c.row_id
+            from rules r
+           cross join lateral (
+             select n.ctid as row_id
+               from public.work_claims n
+              where n.class_id = any (take_front.class_ids) and n.work_type = r.name
+                and n.status = 'ready' and n.priority = top
+                and (n.line, n.position) <= (
+                  coalesce(workflow_line, place + span), case when workflow_line is null then 9223372036854775807 else place + span end)
+              limit most) as c
+           -- Nothing is more urgent. By its order this can be answered with one index alone, whatever statistics say.
+           where (select true
+                    from rules t
+                   cross join lateral (
+                     select from public.work_claims h
+                      where h.work_type = t.name and h.status = 'ready' and h.class_id > 0 and h.priority > top
+                      order by h.priority desc, h.line, h.position
+                      limit 1) as urgent
+                   limit 1) is null
            limit most) as g
     ),
     taken as (
@@ -223,10 +237,12 @@ begin
   -- Others claim meanwhile: until the next call the front moves about as far as it did until this one.
   if won > 0 and seen >= take_front.max_items then
     span := case when won < take_front.max_items then least(span * 2, 1000000000000)
-      else greatest((last_place - place) * 2, span - span / 8) end;
-    perform set_config('work.front', array[asker, top, workflow_line, last_place, span]::text, false);
+      else greatest((last_place - place) * 2, span - span / 8, 1) end;
+    perform set_config(slot, array[asker, top, workflow_line, last_place, span]::text, false);
+  elsif seen >= most then
+    perform set_config(slot, array[asker, null]::text, false);
   elsif front is not null then
-    perform set_config('work.front', '', false);
+    perform set_config(slot, '', false);
   end if;
 end
 $$;
@@ -313,8 +329,8 @@ begin
 
     if way = 'walk' then
       way := 'front';
-      if left_to_win = 0 and current_setting('work.front', true) <> '' then
-        perform set_config('work.front', '', false);
+      if left_to_win = 0 and current_setting('work.front' || profile.id % 16, true) <> '' then
+        perform set_config('work.front' || profile.id % 16, '', false);
       end if;
     elsif way = 'front' then
       -- Again, as long as it wins something: others have taken of the same meanwhile.

@@ -41,7 +41,7 @@ select c.item_id,
        c.worker_id,
        c.claimed_at,
        clock_timestamp() - c.claimed_at as held_for,
-       c.expires_at - clock_timestamp() as lease_left,
+       nullif(c.expires_at, '-infinity') - clock_timestamp() as lease_left,
        c.progress,
        c.fence,
        w.last_seen_at
@@ -70,7 +70,7 @@ comment on view public.work_failures is
   'work-claims: what has failed for good, the newest first, and why. retry_items() reopens it.';
 
 create or replace view public.work_stuck with (security_invoker = true) as
-select c.work_type, c.item_id, 'its lease has ended and no worker has called since' as reason, c.expires_at as since
+select c.work_type, c.item_id, 'its lease has ended and no worker has called since' as reason, nullif(c.expires_at, '-infinity') as since
   from public.work_claims c
  where c.status = 'claimed' and c.expires_at < now() - interval '5 seconds'
 union all

@@ -352,12 +352,13 @@ begin
       format('%s holds it for %s since %s', claim.worker_id, claim.work_type, work.span_in_words(moment - claim.claimed_at)),
       ' (' || round(claim.progress::numeric * 100) || ' % done)',
       case
+        when claim.expires_at = '-infinity' then '; it has no lease, and the next claim call takes it back.'
         when claim.expires_at > moment then format('; its lease has %s left.', work.span_in_words(claim.expires_at - moment))
         else format('; its lease ended %s ago, and the next claim call takes it back.', work.span_in_words(moment - claim.expires_at))
       end);
     return answer || jsonb_build_object(
-      'worker_id', claim.worker_id, 'claimed_at', claim.claimed_at, 'expires_at', claim.expires_at,
-      'lease_left_seconds', round(extract(epoch from claim.expires_at - moment)), 'progress', claim.progress, 'text', told);
+      'worker_id', claim.worker_id, 'claimed_at', claim.claimed_at, 'expires_at', nullif(claim.expires_at, '-infinity'),
+      'lease_left_seconds', round(extract(epoch from nullif(claim.expires_at, '-infinity') - moment)), 'progress', claim.progress, 'text', told);
   elsif claim.status = 'waiting' then
     select i.run_after into run_after from public.work_items i where i.id = claim.item_id;
     told := concat(

@@ -33,7 +33,7 @@ export async function releaseEach(
         }
         log(`refused ${outcome.work_type} ${outcome.item_id}: ${messageOf(why)}`);
         if (outcome.outcome === "released") {
-          return "lost"; // It is no failure of the item. Signing off hands it back, or else the end of its lease does.
+          return "refused"; // It is no failure of the item. Signing off hands it back, or else the end of its lease does.
         }
         return releaseOne(asFailure(why)).catch((again: unknown) => {
           if (!isRefusal(again)) {

@@ -41,7 +41,8 @@ export function createTally(clock: Clock, log: (line: string) => void): Tally {
     },
     addOutcome(outcome, state) {
       // An outcome that was refused counts as the failure that it became.
-      const kind = state === "lost" ? "lost" : state === "failed" || state === "waiting" ? "failed" : outcome;
+      const isLost = state === "lost" || state === "refused";
+      const kind = isLost ? "lost" : state === "failed" || state === "waiting" ? "failed" : outcome;
       counts[kind]++;
       add(kind);
     },
