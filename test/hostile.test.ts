@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { call, next } from "./calls.ts";
+import { call, next, someoneWaits } from "./calls.ts";
 import { openDatabase } from "./database.ts";
 
 const { sql, owner, as } = await openDatabase();
@@ -220,3 +220,24 @@ async function waitingFor(count: number): Promise<void> {
     )
     .toBeGreaterThanOrEqual(count);
 }
+
+test("a deletion waits for an item's claims in the order of their keys, as a release of two of them does", async () => {
+  const { sql, as } = await openDatabase();
+  await call(sql, "define_work_type", { work_type: "a", pool: "default" });
+  await call(sql, "define_work_type", { work_type: "b", pool: "default" });
+  const [id] = await call<string[]>(sql, "enqueue_items", { items: [{}] });
+  // The first by key is the last in the table.
+  await sql`update work_claims set progress = 0 where work_type = 'a'`;
+  const deleter = as("service_role");
+  await deleter`set enable_indexscan = off`;
+  await deleter`set enable_bitmapscan = off`;
+  let deletion: Promise<unknown> = Promise.resolve();
+  await as("service_role").begin(async (worker) => {
+    await worker`select from work_claims where item_id = ${id as string} and work_type = 'a' for no key update`;
+    deletion = deleter`delete from work_items where id = ${id as string}`.execute();
+    await someoneWaits(sql);
+    await worker`select from work_claims where item_id = ${id as string} and work_type = 'b' for no key update`;
+  });
+  await deletion;
+  expect(await sql`select from work_claims`).toEqual([]);
+});

@@ -80,7 +80,14 @@ const language = [
 ];
 // Who attaches a table needs these; as triggers they run whoever writes to it.
 const mirrors = ["mirror_deleted", "mirror_truncated", "mirror_written"];
-const triggers = ["enroll_new_items", "keep_used_type", "move_open_claims", "move_workflow", "prune_events"];
+const triggers = [
+  "enroll_new_items",
+  "keep_used_type",
+  "lock_claims_of_item",
+  "move_open_claims",
+  "move_workflow",
+  "prune_events",
+];
 const tables = [
   ...["claims", "classes", "events", "items", "pools", "types", "workers", "workflows"].map((n) => `public.work_${n}`),
   ...["profiles", "requests", "spellings"].map((n) => `work.${n}`),

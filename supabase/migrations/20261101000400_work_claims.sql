@@ -156,6 +156,26 @@ create or replace trigger enroll_new_items
   after insert on public.work_items referencing new table as new_items
   for each statement execute function work.enroll_new_items();
 
+-- An item's claims go with it. They are locked in the order of keys, as every call does that waits for claims: what deletes them
+-- takes them as it finds them, and could wait in a circle with the release of two of them.
+create or replace function work.lock_claims_of_item()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  perform from public.work_claims c where c.item_id = any (array[old.id]) order by c.work_type for update;
+  return old;
+end
+$$;
+comment on function work.lock_claims_of_item is 'Trigger: locks the claims of an item that is deleted, in the order of keys.';
+revoke execute on function work.lock_claims_of_item from public, anon, authenticated;
+create or replace trigger lock_claims_of_item
+  before delete on public.work_items
+  for each row execute function work.lock_claims_of_item();
+
 -- Open claims follow what has changed of their item: its priority, its workflow, what it requires, when it may run.
 create or replace function work.move_open_claims()
 returns trigger
