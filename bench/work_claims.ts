@@ -37,7 +37,7 @@ export function workClaimsSql(dbUrl: string, withRequestIds: boolean): Contestan
 
 /**
  * Every job is claimed by a query of its own; those completed within a few milliseconds share one, which any of the
- * loops sends before its next claim.
+ * loops sends before its next claim. The values were among the fastest of those tried: 16 to 100 jobs at once, 5 to 20 ms.
  */
 export function workClaimsGathered(dbUrl: string): Contestant {
   const gatherMs = 10;

@@ -12,7 +12,7 @@ comment on domain public.work_claim_status is 'work-claims: the states of a clai
 
 -- Columns of fixed width that are never null come first: an update compares each that an index knows of, and finds these
 -- without reading what stands before them. Without checks, since Postgres parses a table's checks for every statement: that
--- is an eighth of a claim. The states are a domain's, whose check is kept, and a lease that nobody gave has ended.
+-- is a twelfth of a claim. The states are a domain's, whose check is kept, and a lease that nobody gave has ended.
 create table if not exists public.work_claims (
   item_id uuid not null references public.work_items (id) on delete cascade,
   priority integer not null default 0,

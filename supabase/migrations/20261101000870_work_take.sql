@@ -13,7 +13,7 @@ declare
   only_one record;
   answer json;
 begin
-  -- The same for one row, which is asked for most often: what sorts and gathers rows costs as much as claiming it.
+  -- The same for one row, which is asked for most often: what sorts and gathers rows is a seventh of the work.
   if take_line.max_items = 1 then
     update public.work_claims c
        set status = 'claimed',

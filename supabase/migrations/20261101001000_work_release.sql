@@ -227,7 +227,7 @@ begin
 end
 $$;
 comment on function public.release_item is
-  'Closes one claim as succeeded, failed or released (handed back). True for the holder of its current fence only; anything else changes nothing and is recorded.';
+  'Closes one claim as succeeded, failed or released (handed back). True for the holder of its current fence only, and for a success only where it stands; a late or foreign call changes nothing and is recorded.';
 revoke execute on function public.release_item from public, anon, authenticated;
 grant execute on function public.release_item to service_role;
 

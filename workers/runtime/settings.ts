@@ -29,7 +29,7 @@ export interface WorkOptions extends Profile {
   only?: Only;
   /** How many handlers run at once: WORK_CONCURRENCY, else 1. */
   concurrency?: number;
-  /** How many claims are asked for in one call: WORK_BATCH, else the concurrency. More than that lets the next wait ready. */
+  /** How many claims are asked for in one call: WORK_BATCH, else the concurrency. More than the concurrency lets the next wait ready. */
   batch?: number;
   /** How long the database waits for a sign of life: WORK_LEASE_SECONDS, else what the work type says. */
   leaseSeconds?: number;
