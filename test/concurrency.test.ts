@@ -3,12 +3,11 @@ import { type Claim, call, line, next, release, someoneWaits } from "./calls.ts"
 import { openDatabase, type Sql } from "./database.ts";
 import { contradictions, type Step } from "./history.ts";
 import { expectInvariants } from "./invariants.ts";
-import { seeded } from "./random.ts";
+import { seed, seeded } from "./random.ts";
 
 const { sql, owner, admin, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));
 
-const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const connections = 16;
 const callsEach = 600;
 

@@ -1,9 +1,8 @@
 import { expect, test } from "vitest";
 import { openDatabase } from "./database.ts";
 import { expectInvariants } from "./invariants.ts";
-import { seeded } from "./random.ts";
+import { seed, seeded } from "./random.ts";
 
-const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const { sql, owner } = await openDatabase();
 
 const id = "11111111-1111-1111-1111-111111111111";

@@ -10,9 +10,8 @@ import { type Claim, type Context, type Summary, work } from "../workers/runtime
 import { call } from "./calls.ts";
 import { startFaultyProxy } from "./faulty-proxy.ts";
 import { expectInvariants } from "./invariants.ts";
-import { seeded } from "./random.ts";
+import { seed, seeded } from "./random.ts";
 
-const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const { chance, below, pick } = seeded(seed);
 const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
 const sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });

@@ -5,9 +5,8 @@ import { openDatabase, type Sql } from "./database.ts";
 import { expectInvariants } from "./invariants.ts";
 import { judgeClass, type Worker } from "./matching-oracle.ts";
 import { drawClasses, drawWorker, type World } from "./matching-world.ts";
-import { seeded } from "./random.ts";
+import { seed, seeded } from "./random.ts";
 
-const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const assignments = Number(process.env.CHURN ?? 20_000);
 const { sql, owner, as } = await openDatabase();
 await call(sql, "define_work_type", {

@@ -5,9 +5,7 @@ import { type Claim, call, endWaits } from "./calls.ts";
 import { openDatabase, type Sql } from "./database.ts";
 import { expectInvariants } from "./invariants.ts";
 import { expectedItems, register, type Worker } from "./matching-oracle.ts";
-import { seeded } from "./random.ts";
-
-const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
+import { seed, seeded } from "./random.ts";
 
 describe.each([
   ["a few lines of many", 17, 60, 12],

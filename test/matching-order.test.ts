@@ -4,10 +4,8 @@ import { openDatabase, type Sql } from "./database.ts";
 import { expectInvariants } from "./invariants.ts";
 import { expectedItems, register, type Wish, type Worker } from "./matching-oracle.ts";
 import { drawClasses, drawWish, drawWorker, fill, type Narrowing } from "./matching-world.ts";
-import { seeded } from "./random.ts";
+import { seed, seeded } from "./random.ts";
 import type { Version } from "./servers.ts";
-
-const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
 
 /** What the call answers is what was to be expected; then everything is handed back or done. */
 async function claimAsExpected(sql: Sql, worker: Worker, wish: Wish, hint: string): Promise<Claim[]> {

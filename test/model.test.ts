@@ -6,8 +6,8 @@ import { anyCommand, type Command, kinds } from "./model-commands.ts";
 import { corpus } from "./model-corpus.ts";
 import { shortest } from "./model-shrinking.ts";
 import { expectSameEvents, openWorld } from "./model-world.ts";
+import { seed } from "./random.ts";
 
-const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const runs = Number(process.env.MODEL_RUNS ?? 200);
 const length = Number(process.env.MODEL_COMMANDS ?? 60);
 /** That of a failure, to begin with the run that failed. */

@@ -1,3 +1,6 @@
+/** Where all chance of a test begins: the same in each run, or SEED, which "random" makes another each time. */
+export const seed = process.env.SEED === "random" ? Date.now() % 1_000_000 : Number(process.env.SEED ?? 1);
+
 /** Numbers that follow from a seed, so that a failure can be seen again. */
 export function seeded(seed: number): {
   random: () => number;

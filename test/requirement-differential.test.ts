@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import type { Json } from "../src/answers.ts";
 import { openDatabase } from "./database.ts";
-import { seeded } from "./random.ts";
+import { seed, seeded } from "./random.ts";
 import {
   type Answer,
   answersOfDatabase,
@@ -14,7 +14,6 @@ import { createCases } from "./requirement-cases.ts";
 import { truthOf } from "./requirement-judge.ts";
 import { createSpellings } from "./requirement-spellings.ts";
 
-const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const wanted = Number(process.env.CASES ?? 21_000);
 
 /** Each requirement comes in two spellings and once with something wrong. */
