@@ -1,11 +1,14 @@
 // The worker's runtime against a network, machines and people that fail it by chance, thousands of times over, each run
 // from one number. SIMULATIONS says how many runs, SEED where they begin; REPLAY runs one and shows all that happened in it.
 import { expect, test } from "vitest";
+import { seed } from "./random.ts";
 import { type Fault, faults, simulate } from "./simulation.ts";
 
 const replayed = process.env.REPLAY;
 const runs = replayed ? 1 : Number(process.env.SIMULATIONS ?? 1000);
-const first = Number(replayed ?? process.env.SEED ?? Date.now() % 1_000_000);
+const first = Number(replayed ?? seed);
+/** What once failed runs first. 215765: the claims of a last look were lost unheard, and its repetition found nothing. */
+const corpus = replayed ? [] : [215765];
 const command = "npx vitest run --config test/vitest.config.ts simulation.test";
 
 function merge<Key>(into: Map<Key, number>, counts: Map<Key, number>): void {
@@ -20,8 +23,8 @@ test(`whatever fails them, workers lose nothing, do nothing twice, and stop when
   const counts = new Map<Fault, number>();
   const accepted = new Map<string, number>();
   const failures: string[] = [];
-  for (let seed = first; seed < first + runs && failures.length < 5; seed++) {
-    const simulated = await simulate(seed);
+  for (const number of [...corpus, ...Array.from({ length: runs }, (_, n) => first + n)]) {
+    const simulated = await simulate(number);
     const { violations, history, hash } = simulated;
     merge(counts, simulated.faults);
     merge(accepted, simulated.accepted);
@@ -29,18 +32,18 @@ test(`whatever fails them, workers lose nothing, do nothing twice, and stop when
       console.log(history.join("\n"));
     }
     // A run that is not the same the second time could not be looked into.
-    if (seed % 10 === 0 && (await simulate(seed)).hash !== hash) {
+    if (number % 10 === 0 && (await simulate(number)).hash !== hash) {
       violations.push("the second run of the same seed took another course");
     }
     if (violations.length > 0) {
-      failures.push(`${violations[0]} (${violations.length} in all): REPLAY=${seed} ${command}`);
+      failures.push(`${violations[0]} (${violations.length} in all): REPLAY=${number} ${command}`);
     }
   }
   console.log(
     `${runs} runs; ${faults.map((fault) => `${fault}: ${counts.get(fault) ?? 0}`).join(", ")}; accepted: ` +
       [...accepted].map(([what, times]) => `${what}: ${times}`).join(", "),
   );
-  expect(failures.join("\n")).toBe("");
+  expect(failures.slice(0, 5).join("\n")).toBe("");
   if (runs >= 500) {
     const few = faults.filter((fault) => (counts.get(fault) ?? 0) < runs / 20);
     expect(few).toEqual([]);

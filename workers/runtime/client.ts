@@ -29,6 +29,8 @@ export interface CallOptions {
   timeoutMs?: number;
   /** For all attempts together, from the first; 0 makes one attempt. */
   retryForMs?: number;
+  /** Before every further attempt. */
+  onRetry?: () => void;
 }
 
 /** Every call may be made more than once: one that must not count twice carries a request_id in its arguments. */
@@ -128,6 +130,7 @@ export function createClient(options: ClientOptions): Client {
           throw error;
         }
         options.onRetry?.(error, attempts + 1);
+        call.onRetry?.();
         await sleepUnless(clock, delay, [call.signal, call.until]);
         if (call.signal?.aborted || call.until?.aborted) {
           throw error;

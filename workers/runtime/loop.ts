@@ -107,7 +107,11 @@ export async function runLoop(loop: Loop): Promise<void> {
 
   async function exchange(outcomes: Outcome[], room: number): Promise<void> {
     const leaseMs = Math.max(60_000, ...outcomes.map((outcome) => holding.get(outcome.fence)?.lease.ttlMs ?? 0));
+    let isRepeated = false;
     const call: CallOptions = {
+      onRetry: () => {
+        isRepeated = true;
+      },
       retryForMs: leaseMs + offerMs,
       timeoutMs: exchangeTimeoutMs,
       until: stop.asked,
@@ -170,7 +174,8 @@ export async function runLoop(loop: Loop): Promise<void> {
       lookAt = clock.now();
       return;
     }
-    isEmpty = isLast;
+    // What an earlier attempt claimed, unheard, and lost since is missing from the answer to a later one.
+    isEmpty = isLast && !isRepeated;
     if (emptyLooks++ === 0 && tally.claimed === 0) {
       const why = await source.whyNothing({ retryForMs: 0, signal: broken }).catch(() => null);
       // What it keeps to cannot be looked up: a misspelt workflow is seen where it is named.
