@@ -1,7 +1,9 @@
-// A session remembers how far back in line its last call found what it took. Whatever has changed since, the next answer is
-// what a sort of all rows gives.
+// A session remembers where in line its last call left off, and goes on from there as long as nothing has come into line
+// since. Whatever has changed, the next answer is what a sort of all rows gives.
+
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call, endWaits } from "./calls.ts";
+import { type Claim, call, endLeases, endWaits, waitUntil } from "./calls.ts";
 import { openDatabase, type Sql } from "./database.ts";
 import { expectInvariants } from "./invariants.ts";
 import { expectedItems, register, type Worker } from "./matching-oracle.ts";
@@ -14,7 +16,8 @@ describe.each([
 ] as const)("for a worker of %s", async (_what, version, classes, matched) => {
   const { sql, as } = await openDatabase({ version });
   const { pick, below, chance } = seeded(seed + classes + version);
-  const sessions = [as("service_role"), as("service_role")];
+  const quiet = as("service_role");
+  const sessions = [quiet, as("service_role")];
   const jobs = Array.from({ length: classes }, (_, n) => `job ${n}`);
   const mine = jobs.slice(0, matched);
   const worker: Worker = { id: "w", capabilities: { job: mine } };
@@ -28,9 +31,12 @@ describe.each([
     await call(sql, "enqueue_items", { items });
   };
   const close = async (outcome: string): Promise<void> => {
-    await call(sql, "release_items", { worker_id: "w", outcomes: held.map((claim) => ({ ...claim, outcome })) });
+    const result = outcome === "failed for good" ? { outcome: "failed", final: true } : { outcome };
+    await call(sql, "release_items", { worker_id: "w", outcomes: held.map((claim) => ({ ...claim, ...result })) });
     held = [];
   };
+  // What time does to claims is done by the next call, here one that claims nothing.
+  const catchUp = () => call(sql, "claim_items", { item_ids: [], work_type: "t", worker_id: "w" });
   const changes = {
     nothing: async () => {},
     "what was taken is done": () => close("succeeded"),
@@ -42,6 +48,27 @@ describe.each([
       enqueue(450, () => ({ workflow: pick(["old", "young"]), requires: { job: pick(jobs.slice(0, 20)) } })),
     "a workflow changes its priority": () =>
       call(sql, "define_workflow", { workflow: pick(["old", "young"]), priority: pick([0, 0, 1]) }),
+    "what was taken fails": () => close("failed"),
+    "what was taken fails for good": () => close("failed for good"),
+    "what failed is due": async () => {
+      await endWaits(sql, "t");
+      await catchUp();
+    },
+    "what failed for good is retried": () => call(sql, "retry_items", { work_type: "t" }),
+    "its leases end": async () => {
+      await endLeases(sql, "t");
+      await catchUp();
+      held = [];
+    },
+    "the worker leaves": async () => {
+      await call(sql, "release_claims_for_worker", { worker_id: "w" });
+      held = [];
+    },
+    "some become urgent": () =>
+      sql`update work_items set priority = 1 where id in (select id from work_items order by random() limit 20)`,
+    "some require something else": () =>
+      sql`update work_items i set class_id = o.class_id from work_items o
+           where i.workflow_id is null and o.workflow_id is null and o.seq = i.seq + 7 and i.seq % 11 = 0`,
     "half of all is gone": () =>
       sql`delete from work_items i using work_claims c where c.item_id = i.id and c.status = 'ready' and random() < 0.5`,
     "the type is paused": () => sql`update work_types set paused = true where name = 't'`,
@@ -54,15 +81,24 @@ describe.each([
     await call(sql, "define_workflow", { workflow: "old" });
     // A walk does not get past these.
     await enqueue(400, () => ({ requires: { job: "nobody's" } }));
-    await enqueue(1000, () => ({}));
+    await enqueue(100, () => ({}));
     await call(sql, "define_workflow", { workflow: "young" });
     await register(sql, worker);
     let remembered = 0;
-    for (let step = 0; step < 100; step += 1) {
-      const change = step % 50 < 25 ? "what was taken is done" : pick(names);
+    let walked = 0;
+    for (let step = 0; step < 160; step += 1) {
+      if (step % 40 === 0) {
+        await sql`update work_items set priority = 0 where priority <> 0`;
+        await sql`update work_workflows set priority = 0 where priority <> 0`;
+        await enqueue(600, () => ({}));
+      }
+      // Quiet for a while, or something each time.
+      const change = step % 80 < 56 && step % 8 < 7 ? "what was taken is done" : pick(names);
       await changes[change]();
-      const session = pick(sessions);
-      remembered += await remembers(session);
+      const session = step % 80 < 56 ? quiet : pick(sessions);
+      const memory = await remembers(session);
+      remembered += memory.isThere ? 1 : 0;
+      walked += memory.isComplete && change === "what was taken is done" ? 1 : 0;
       const wish = { work_types: ["t"], max_items: pick([1, 1, 1, 5, 10, 10, 30]) };
       const expected = await expectedItems(sql, worker, wish);
       const claims = await call<Claim[]>(session, "claim_next", { ...wish, worker_id: "w" });
@@ -77,16 +113,22 @@ describe.each([
       }
       await sql`update work_types set paused = false where paused`;
     }
-    expect(remembered, `SEED=${seed}`).toBeGreaterThan(15);
+    expect(remembered, `SEED=${seed}`).toBeGreaterThan(20);
+    expect(walked, `SEED=${seed}`).toBeGreaterThan(8);
   });
 });
 
-/** 1 where the session's next call has something to go by. */
-async function remembers(session: Sql): Promise<number> {
+/** Whether the session's next call has something to go by, and may go on from there. */
+async function remembers(session: Sql): Promise<{ isThere: boolean; isComplete: boolean }> {
   const [row] = await session`
-    select coalesce((nullif(current_setting('work.front' || profile_id % 16, true), '')::bigint[])[2] is not null, false) as is_so
-      from work_workers where id = 'w'`;
-  return row?.is_so ? 1 : 0;
+    select f.top is not null as "isThere",
+           coalesce(f.arrivals = coalesce(pg_sequence_last_value('work.arrivals'), 0)
+             and date_part('epoch', clock_timestamp()) * 1000 - f.complete_at between 0 and 900, false) as "isComplete"
+      from work_workers w
+     cross join lateral (
+       select (nullif(current_setting('work.front' || w.profile_id % 16, true), '')::work.front).*) as f
+     where w.id = 'w'`;
+  return (row as { isThere: boolean; isComplete: boolean } | undefined) ?? { isThere: false, isComplete: false };
 }
 
 test("what was remembered may reach over a crowd that has come since", async () => {
@@ -107,9 +149,105 @@ test("what was remembered may reach over a crowd that has come since", async () 
   };
   const first = [...(await take(10)), ...(await take(10))];
   expect(first).toEqual(ids.filter((_, n) => n % 50 === 0).slice(0, 20));
-  expect(await remembers(session)).toBe(1);
+  expect((await remembers(session)).isThere).toBe(true);
   await endWaits(sql, "t");
   const left = ids.filter((id) => !first.includes(id));
   expect(await take(10)).toEqual(left.slice(0, 10));
   expect(await take(900)).toEqual(left.slice(10, 910));
+});
+
+describe("a session that goes on from where it was", async () => {
+  const { sql, as, owner } = await openDatabase();
+  const worker = as("service_role");
+  const shelved = (count: number) => ({
+    items: Array.from({ length: count }, (_, n) => ({ requires: { shelf: n % 8 } })),
+  });
+  const take = async (session: Sql, max_items = 1): Promise<string[]> => {
+    const claims = await call<Claim[]>(session, "claim_next", { work_types: ["t"], worker_id: "w", max_items });
+    return claims.map((claim) => claim.item_id);
+  };
+  /** A work type with this much to do, and a worker that claims quickly. */
+  async function begin(count: number): Promise<string[]> {
+    await sql`delete from work_items`;
+    await call(sql, "define_work_type", { work_type: "t", pool: "default" });
+    await register(sql, { id: "w", capabilities: { shelf: 7 } });
+    return call(sql, "enqueue_items", shelved(count));
+  }
+  const goesOn = async (session: Sql): Promise<boolean> => (await remembers(session)).isComplete;
+  const untilItGoesOn = (session: Sql): Promise<void> =>
+    waitUntil(async () => {
+      await take(session);
+      return goesOn(session);
+    });
+
+  test("waits for who has brought something and is not done: it may stand further ahead", async () => {
+    await begin(500);
+    const slow = await owner.reserve();
+    await slow`begin`;
+    const [first] =
+      await slow`insert into work_items (pool, class_id) select 'default', max(id) from work_classes returning id`;
+    await call(sql, "enqueue_items", shelved(500));
+    // Past the place at which it will be, and far longer than it takes a session that has nobody to wait for.
+    for (let taken = 0; taken < 600; taken += 20) {
+      await take(worker, 20);
+    }
+    expect(await goesOn(worker)).toBe(false);
+    await slow`commit`;
+    slow.release();
+    expect(await take(worker)).toEqual([first?.id]);
+    await untilItGoesOn(worker);
+  });
+
+  test("waits for it also within one transaction, whose number is lower", async () => {
+    await begin(500);
+    const slow = await owner.reserve();
+    const found = await worker.begin(async (own) => {
+      await take(own as unknown as Sql, 20);
+      await slow`begin`;
+      const [first] =
+        await slow`insert into work_items (pool, class_id) select 'default', max(id) from work_classes returning id`;
+      await call(sql, "enqueue_items", shelved(500));
+      for (let taken = 0; taken < 600; taken += 20) {
+        await take(own as unknown as Sql, 20);
+      }
+      await slow`commit`;
+      return [first?.id, ...(await take(own as unknown as Sql))];
+    });
+    slow.release();
+    expect(found[1]).toBe(found[0]);
+  });
+
+  test("readies what is due, and what a dead worker held, in the very call", async () => {
+    const ids = await begin(500);
+    await register(sql, { id: "dead", capabilities: { shelf: 7 } });
+    const [late] = await call<Claim[]>(sql, "claim_next", { work_types: ["t"], worker_id: "dead", max_items: 1 });
+    await untilItGoesOn(worker);
+    await endLeases(sql, "t");
+    expect(await take(worker, 2)).toEqual([late?.item_id, ids[1]]);
+    await untilItGoesOn(worker);
+  });
+
+  test("sees within about a second what was readied by hand, and what was taken and rolled back", async () => {
+    const ids = await begin(800);
+    await untilItGoesOn(worker);
+    await owner`update work_claims set status = 'ready' where item_id = ${ids[0] as string}`;
+    const other = as("service_role");
+    const takenBack = await other
+      .begin(async (own) => {
+        const taken = await take(own as unknown as Sql);
+        await take(worker);
+        throw taken;
+      })
+      .catch((taken) => taken as string[]);
+    const seen = new Set<string>();
+    const startedAt = Date.now();
+    await waitUntil(async () => {
+      for (const id of await take(worker)) {
+        seen.add(id);
+      }
+      await sleep(20);
+      return seen.has(ids[0] as string) && takenBack.every((id) => seen.has(id));
+    });
+    expect(Date.now() - startedAt).toBeLessThan(10_000);
+  });
 });

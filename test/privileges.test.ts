@@ -39,6 +39,7 @@ const helpers = [
   ],
   ...[
     "new_ids",
+    "note_arrivals",
     "number_classes",
     "payload_of",
     "pool_lock_key",
@@ -103,6 +104,7 @@ const expected: Record<string, string[]> = {
   "schema work": ["USAGE"],
   ...Object.fromEntries(tables.map((name) => [`table ${name}`, ["DELETE", "INSERT", "SELECT", "UPDATE"]])),
   ...Object.fromEntries(views.map((name) => [`view ${name}`, ["SELECT"]])),
+  "sequence work.arrivals": ["SELECT", "USAGE"],
   "sequence work.fence": ["SELECT", "USAGE"],
   "sequence work.item_seq": ["SELECT", "USAGE"],
   "sequence work.class_number": ["SELECT", "USAGE"],

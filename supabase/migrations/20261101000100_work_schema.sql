@@ -22,6 +22,29 @@ comment on sequence work.fence is 'The fence of each claim: every claim takes th
 revoke all on sequence work.fence from public, anon, authenticated;
 grant usage, select on sequence work.fence to service_role;
 
+-- Who claims many times a second goes on in line where it was, as long as nothing has come into line meanwhile that may
+-- stand further ahead: that is counted here, by whoever brings it.
+create sequence if not exists work.arrivals as bigint;
+comment on sequence work.arrivals is 'How often claims have come into line, or have changed their places there.';
+revoke all on sequence work.arrivals from public, anon, authenticated;
+grant usage, select on sequence work.arrivals to service_role;
+
+-- Whoever brings something into line calls this before committing. Its transaction has a number from then on: claim calls
+-- find out by that whether it has ended.
+create or replace function work.note_arrivals()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pg_current_xact_id();
+  perform nextval('work.arrivals');
+end
+$$;
+comment on function work.note_arrivals is 'Notes that claims come into line, or change their places there.';
+revoke execute on function work.note_arrivals from public, anon, authenticated;
+grant execute on function work.note_arrivals to service_role;
+
 -- First come, first served.
 create sequence if not exists work.item_seq as bigint maxvalue 9007199254740991;
 comment on sequence work.item_seq is 'The order in which items and workflows came.';

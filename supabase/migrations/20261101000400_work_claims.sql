@@ -147,6 +147,9 @@ begin
     left join public.work_workflows w on w.id = i.workflow_id
    order by i.id, t.name
   on conflict do nothing;
+  if found then
+    perform work.note_arrivals();
+  end if;
   return null;
 end
 $$;
@@ -226,6 +229,9 @@ begin
     from changed m
    where c.item_id = any (array[m.item_id])
      and c.status in ('blocked', 'waiting', 'ready', 'claimed');
+  if found then
+    perform work.note_arrivals();
+  end if;
   return null;
 end
 $$;
@@ -273,6 +279,9 @@ begin
        and c.workflow_id is not distinct from new.id
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')
        and (c.priority, c.line) is distinct from (m.priority, new.line);
+    if found then
+      perform work.note_arrivals();
+    end if;
   end if;
   return null;
 end

@@ -150,8 +150,8 @@ begin
     profile.yielded_class_ids := profile.yielded_class_ids || judged.yielded_class_ids;
   end if;
   profile.class_bits := null;
-  if cardinality(profile.class_ids) > 100
-    and cardinality(profile.class_ids) * 8 > (select count(*) from public.work_classes) then
+  if cardinality(profile.class_ids) > 3
+    and (select max(u.id) from unnest(profile.class_ids) as u(id)) < greatest(65536, cardinality(profile.class_ids) * 64) then
     select string_agg(repeat('0', m.id - m.before - 1) || '1', '' order by m.id)::varbit into profile.class_bits
       from (select u.id, coalesce(lag(u.id) over (order by u.id), -1) as before
               from (select distinct c.id from unnest(profile.class_ids) as c(id)) as u) as m;

@@ -64,6 +64,9 @@ begin
     select l.item_id, l.work_type, 'expired', l.fence, l.error from lapsed l
   )
   select count(*) into reaped from lapsed;
+  if reaped > 0 then
+    perform work.note_arrivals();
+  end if;
   return reaped;
 end
 $$;
@@ -95,8 +98,8 @@ begin
          coalesce(
            (select w.last_seen_at from public.work_workers w where w.id = catch_up.worker_id) < moment - interval '5 seconds',
            false),
-         coalesce(
-           (select c.number from public.work_classes c order by c.number desc nulls first limit 1) > p.judged_through, true),
+         exists (select from public.work_classes c where c.number > p.judged_through)
+           or exists (select from public.work_classes c where c.number is null),
          p.id, p.class_ids, p.class_bits, p.yielded_class_ids, p.yield_seconds
     into has_lapsed, has_due, is_unseen, is_unjudged,
          profile.id, profile.class_ids, profile.class_bits, profile.yielded_class_ids, profile.yield_seconds
@@ -128,6 +131,7 @@ begin
               limit 1000
                 for no key update skip locked))
        and c.status is not distinct from 'waiting';
+    perform work.note_arrivals();
   end if;
   if is_unseen then
     perform work.saw_worker(catch_up.worker_id);

@@ -122,10 +122,26 @@ comment on function work.take_rows is 'Claims the first of these rows that nobod
 revoke execute on function work.take_rows from public, anon, authenticated;
 grant execute on function work.take_rows to service_role;
 
+-- Where in line a session's last call left off, for one of its profiles: kept in the settings work.front0 to work.front15.
+-- A place is a line or, within one workflow, a position.
+do $$
+begin
+  if to_regtype('work.front') is null then
+    create type work.front as (
+      asker bigint, top integer, workflow_line bigint, place bigint, span bigint, arrivals bigint, ended_before bigint,
+      complete_at bigint);
+  end if;
+end
+$$;
+comment on type work.front is 'Where in line a session''s last call left off.';
+revoke all on type work.front from public, anon, authenticated;
+grant usage on type work.front to service_role;
+
 -- Claim the first of several lines, in exact order, all of the highest priority that is ready at all: each line is asked for
 -- what it has up to some place, which is little. How far that is follows from the last such call of this session, or is
 -- guessed: too near finds too few, and too far reads too many, but what is claimed comes first in any case. Sixteen profiles
--- are remembered, or that a guess was of no use.
+-- are remembered, or that a guess was of no use; and when it was that all which had come into line was seen, for take_on().
+drop function if exists work.take_front(integer, text[], integer[], text, integer, integer, uuid, boolean);
 create or replace function work.take_front(
   profile_id integer, work_types text[], class_ids integer[], worker_id text, max_items integer, ttl_seconds integer,
   request_id uuid, may_guess boolean, out claimed json, out won integer)
@@ -136,34 +152,32 @@ as $$
 declare
   -- Others may hold the first rows at this moment: some more are read than are asked for, but not all that there is.
   most constant integer := (take_front.max_items + 4) * 32;
-  asker constant bigint := hashtextextended(take_front.work_types::text, take_front.profile_id);
+  asker constant bigint := hashtextextended(
+    take_front.work_types::text, take_front.profile_id * 4294967296 + cardinality(take_front.class_ids));
   slot constant text := 'work.front' || take_front.profile_id % 16;
-  front bigint[] := nullif(current_setting(slot, true), '')::bigint[];
-  is_remembered boolean := front[1] is not distinct from asker;
-  -- Within one workflow, the line is one, and places are positions.
-  top integer;
-  workflow_line bigint;
-  place bigint;
-  span bigint;
+  front work.front := nullif(current_setting(slot, true), '')::work.front;
+  is_known boolean := front.asker is not null;
+  is_guessed boolean;
+  moment constant bigint := date_part('epoch', clock_timestamp()) * 1000;
+  arrivals constant bigint := coalesce(pg_sequence_last_value('work.arrivals'), 0);
   seen integer;
   last_place bigint;
+  oldest bigint;
+  kept text;
 begin
   won := 0;
-  if is_remembered then
-    top := front[2];
-    workflow_line := front[3];
-    place := front[4];
-    span := front[5];
+  if front.asker <> asker then
+    front := null;
   end if;
-  if top is null and (not take_front.may_guess or is_remembered and random() < 0.9) then
+  if front.top is null and (not take_front.may_guess or front.asker is not null and random() < 0.9) then
     return;
   end if;
-  is_remembered := top is not null;
+  is_guessed := front.top is null;
   for attempt in 1..3 loop
-    if top is null then
-      select g.top, g.workflow_line, g.place, g.span into top, workflow_line, place, span
+    if front.top is null then
+      select g.top, g.workflow_line, g.place, g.span into front.top, front.workflow_line, front.place, front.span
         from work.guess_front(take_front.work_types, take_front.class_ids, take_front.max_items) as g;
-      exit when top is null;
+      exit when front.top is null;
     end if;
     -- One scan goes along all lines; then one row at a time is locked, in order, until there are enough: what others hold or
     -- have taken meanwhile is passed over.
@@ -179,16 +193,17 @@ begin
              select n.ctid as row_id
                from public.work_claims n
               where n.class_id = any (take_front.class_ids) and n.work_type = r.name
-                and n.status = 'ready' and n.priority = top
+                and n.status = 'ready' and n.priority = front.top
                 and (n.line, n.position) <= (
-                  coalesce(workflow_line, place + span), case when workflow_line is null then 9223372036854775807 else place + span end)
+                  coalesce(front.workflow_line, front.place + front.span),
+                  case when front.workflow_line is null then 9223372036854775807 else front.place + front.span end)
               limit most) as c
            -- Nothing is more urgent. By its order this can be answered with one index alone, whatever statistics say.
            where (select true
                     from rules t
                    cross join lateral (
                      select from public.work_claims h
-                      where h.work_type = t.name and h.status = 'ready' and h.class_id > 0 and h.priority > top
+                      where h.work_type = t.name and h.status = 'ready' and h.class_id > 0 and h.priority > front.top
                       order by h.priority desc, h.line, h.position
                       limit 1) as urgent
                    limit 1) is null
@@ -216,33 +231,52 @@ begin
       returning c.item_id, c.work_type, c.fence, coalesce(take_front.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
                 c.failures, c.crashes, c.line, c.position
     )
-    select json_agg(told order by k.line, k.position), count(*), max(case when workflow_line is null then k.line else k.position end),
-           (select n.seen from near n)
-      into claimed, won, last_place, seen
+    select json_agg(told order by k.line, k.position), count(*),
+           max(case when front.workflow_line is null then k.line else k.position end),
+           (select n.seen from near n), txid_snapshot_xmin(txid_current_snapshot())
+      into claimed, won, last_place, seen, oldest
       from taken k
       join public.work_items i on i.id = k.item_id
      cross join lateral (
        select k.item_id, k.work_type, k.fence, k.ttl_seconds, k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload
      ) as told;
     exit when won > 0;
-    if is_remembered then
-      is_remembered := false;
-      top := null;
-    else
+    if is_guessed then
       exit when seen < most;
-      span := span / 4;
+      front.span := front.span / 4;
+    else
+      is_guessed := true;
+      front.top := null;
     end if;
   end loop;
 
-  -- Others claim meanwhile: until the next call the front moves about as far as it did until this one.
+  -- Not by "perform", which makes a statement of it.
   if won > 0 and seen >= take_front.max_items then
-    span := case when won < take_front.max_items then least(span * 2, 1000000000000)
-      else greatest((last_place - place) * 2, span - span / 8, 1) end;
-    perform set_config(slot, array[asker, top, workflow_line, last_place, span]::text, false);
+    -- Others claim meanwhile: until the next call the front moves about as far as it did until this one.
+    front.span := case when won < take_front.max_items then least(front.span * 2, 1000000000000)
+      else greatest((last_place - front.place) * 2, front.span - front.span / 8, 1) end;
+    front.place := last_place;
+    -- Who was counted as bringing something must have ended, for it to have been seen. A later transaction of this session has
+    -- a higher number than all who were counted before it, and when all below that have ended, they have.
+    if front.asker is null or front.arrivals is distinct from arrivals then
+      front.asker := asker;
+      front.arrivals := arrivals;
+      front.ended_before := -txid_current();
+      front.complete_at := null;
+    elsif front.ended_before < 0 then
+      if front.ended_before <> -txid_current() then
+        front.ended_before := txid_current();
+      end if;
+    elsif oldest >= front.ended_before and coalesce(front.complete_at, 0) <= moment then
+      front.complete_at := moment;
+    end if;
+    kept := set_config(slot, front::text, false);
   elsif seen >= most then
-    perform set_config(slot, array[asker, null]::text, false);
-  elsif front is not null then
-    perform set_config(slot, '', false);
+    front := null;
+    front.asker := asker;
+    kept := set_config(slot, front::text, false);
+  elsif is_known then
+    kept := set_config(slot, '', false);
   end if;
 end
 $$;
@@ -299,7 +333,7 @@ begin
   end if;
   if yielded_class_ids = '{}' and "only" is null and at_hand = '{}' then
     way := case
-      when profile.class_bits is not null then 'walk'
+      when cardinality(class_ids) > 100 and cardinality(class_ids) * 8 >= length(profile.class_bits) then 'walk'
       when cardinality(open_types) * cardinality(class_ids) > 2 then 'front'
       else 'read'
     end;
@@ -358,6 +392,94 @@ comment on function work.take_merged is 'Claims the first of several lines, in e
 revoke execute on function work.take_merged from public, anon, authenticated;
 grant execute on function work.take_merged to service_role;
 
+-- Claim the next of several lines of one work type, behind what the last such call of this session took: where nothing has
+-- come into line since, there is nothing before. All lines are walked as one from there on, and what the worker does not
+-- match is stepped over. Null where this cannot be told, or where nothing is at hand.
+-- What comes into line by other ways than through functions is not counted, nor what somebody took and gave up by rolling
+-- back: once a second take_front() reads the lines from their beginning.
+create or replace function work.take_on(
+  profile work.profiles, work_types text[], worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
+returns json
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  slot constant text := 'work.front' || profile.id % 16;
+  front work.front := nullif(current_setting(slot, true), '')::work.front;
+  moment constant bigint := date_part('epoch', clock_timestamp()) * 1000;
+  matched varbit;
+  won integer;
+  last_place bigint;
+  claimed json;
+  kept text;
+begin
+  if (moment - front.complete_at between 0 and 1000
+    and front.arrivals = coalesce(pg_sequence_last_value('work.arrivals'), 0)
+    and front.asker = hashtextextended(
+      take_on.work_types::text, profile.id * 4294967296 + cardinality(profile.class_ids))) is not true
+  then
+    return null;
+  end if;
+  -- What was stored compressed is unpacked by the concatenation, once and not for each row.
+  matched := profile.class_bits || B'';
+  with taken as (
+    update public.work_claims c
+       set status = 'claimed',
+           worker_id = take_on.worker_id,
+           fence = nextval('work.fence'),
+           request_id = take_on.request_id,
+           claimed_at = clock_timestamp(),
+           expires_at = clock_timestamp() + interval '1 second' * coalesce(take_on.ttl_seconds, t.lease_seconds),
+           progress = null
+      from public.work_types t
+     where t.name = any (take_on.work_types) and not t.paused
+       and c.ctid = any (array(
+             select r.ctid
+               from (select n.ctid as row_id, n.class_id, n.line, n.position
+                       from public.work_claims n
+                      where n.work_type = take_on.work_types[1] and n.status = 'ready' and n.class_id > 0
+                        and n.priority = front.top
+                        and (n.line, n.position) >= (
+                          coalesce(front.workflow_line, front.place),
+                          case when front.workflow_line is null then 0 else front.place end)
+                      order by n.line, n.position
+                      limit take_on.max_items * 32 + 64 + cardinality(profile.class_ids) * 8) as w
+               join public.work_claims r on r.ctid = w.row_id
+              where case when w.class_id < length(matched) then get_bit(matched, w.class_id) = 1 end
+                and r.status is not distinct from 'ready' and r.class_id is not distinct from w.class_id
+              order by w.line, w.position
+              limit take_on.max_items
+                for no key update of r skip locked))
+    returning c.item_id, c.work_type, c.fence, coalesce(take_on.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
+              c.failures, c.crashes, c.line, c.position
+  )
+  select json_agg(told order by k.line, k.position), count(*),
+         max(case when front.workflow_line is null then k.line else k.position end)
+    into claimed, won, last_place
+    from taken k
+    join public.work_items i on i.id = k.item_id
+   cross join lateral (
+     select k.item_id, k.work_type, k.fence, k.ttl_seconds, k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload
+   ) as told;
+  if won = take_on.max_items then
+    front.place := last_place;
+    kept := set_config(slot, front::text, false);
+    return claimed;
+  end if;
+  -- What is its own stands too far apart for some way, or there is no more.
+  front.place := coalesce(last_place, front.place);
+  front.complete_at := moment + 100;
+  kept := set_config(slot, front::text, false);
+  return case when won > 0 then (claimed::jsonb || work.take_merged(
+    profile, take_on.work_types, take_on.worker_id, take_on.max_items - won, take_on.ttl_seconds, null, null,
+    take_on.request_id)::jsonb)::json end;
+end
+$$;
+comment on function work.take_on is 'Claims the next of several lines behind what the last call took, if nothing has come into line since.';
+revoke execute on function work.take_on from public, anon, authenticated;
+grant execute on function work.take_on to service_role;
+
 -- Take the next claims in line, of one line or of many. A call may win fewer than there are.
 create or replace function work.take_next(
   work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb, request_id uuid)
@@ -370,6 +492,8 @@ declare
   is_usual boolean;
   profile work.profiles;
   last integer;
+  others boolean;
+  answer json;
   front record;
 begin
   -- One question where all is as usual. An array may begin anywhere: the only element of another kind of array is left to
@@ -386,17 +510,27 @@ begin
   -- required last, where the others are empty, which takes less to see than that a line is not.
   if is_usual and cardinality(profile.class_ids) <= 3 and profile.yielded_class_ids = '{}' then
     last := cardinality(profile.class_ids);
-    if last = 1 or not exists (
-      select from public.work_claims c
-       where c.class_id = any (profile.class_ids[1:last - 1]) and c.work_type = take_next.work_types[1] and c.status = 'ready')
-    then
+    if last > 1 then
+      others := exists (
+        select from public.work_claims c
+         where c.class_id = any (profile.class_ids[1:last - 1]) and c.work_type = take_next.work_types[1] and c.status = 'ready');
+    end if;
+    if others is not true then
       return work.take_line(
         take_next.work_types[1], profile.class_ids[last], take_next.worker_id, take_next.max_items, take_next.ttl_seconds,
         take_next.request_id);
     end if;
   end if;
-  -- Of many lines, what is next is mostly where the last call left off. Once in a while a walk may show that it does as well.
-  if is_usual and profile.yielded_class_ids = '{}' and (profile.class_bits is null or random() < 0.98) then
+  -- Of many lines, what is next is mostly where the last call left off.
+  if is_usual and profile.yielded_class_ids = '{}' and profile.class_bits is not null then
+    answer := work.take_on(
+      profile, take_next.work_types, take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.request_id);
+    if answer is not null then
+      return answer;
+    end if;
+  end if;
+  -- Once in a while a walk may show that it does as well.
+  if is_usual and profile.yielded_class_ids = '{}' and (cardinality(profile.class_ids) <= 100 or random() < 0.98) then
     front := work.take_front(
       profile.id, take_next.work_types, profile.class_ids, take_next.worker_id, take_next.max_items, take_next.ttl_seconds,
       take_next.request_id, false);

@@ -67,6 +67,7 @@ as $$
 declare
   all_succeeded boolean;
   succeeded integer;
+  handed_back integer;
   answer json;
   moment timestamptz := clock_timestamp();
 begin
@@ -148,9 +149,15 @@ begin
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_claims.worker_id, g.fence)
     returning g.outcome, c.item_id, c.work_type, c.fence, c.error
+  ),
+  told as (
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
+    select u.item_id, u.work_type, 'failed', close_claims.worker_id, u.fence, u.error from undone u where u.outcome = 'failed'
   )
-  insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-  select u.item_id, u.work_type, 'failed', close_claims.worker_id, u.fence, u.error from undone u where u.outcome = 'failed';
+  select count(*) into handed_back from undone u where u.outcome = 'released';
+  if handed_back > 0 then
+    perform work.note_arrivals();
+  end if;
 
   -- A row that shows this worker and this fence and is not held was closed by this worker, now or in an earlier call
   -- of the same kind: taking back and cancelling leave no worker.
@@ -345,6 +352,9 @@ begin
       from back b
   )
   select count(*) into handed_back from back;
+  if handed_back > 0 then
+    perform work.note_arrivals();
+  end if;
   return handed_back;
 end
 $$;

@@ -86,6 +86,9 @@ begin
     select o.item_id, retry_items.work_type, 'retried', o.fence from open o
   )
   select count(*) into reopened from open;
+  if reopened > 0 then
+    perform work.note_arrivals();
+  end if;
   return reopened;
 end
 $$;

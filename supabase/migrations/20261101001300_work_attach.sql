@@ -607,6 +607,9 @@ begin
       returning 1
     )
     select count(*) into step from new_claims;
+    if step > 0 then
+      perform work.note_arrivals();
+    end if;
     page_size := cardinality(item_ids);
     through := (select i.seq from public.work_items i where i.id = item_ids[page_size]);
     enrolled := enrolled + step;
