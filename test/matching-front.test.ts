@@ -169,6 +169,7 @@ describe("a session that goes on from where it was", async () => {
   /** A work type with this much to do, and a worker that claims quickly. */
   async function begin(count: number): Promise<string[]> {
     await sql`delete from work_items`;
+    await sql`delete from work_workflows`;
     await call(sql, "define_work_type", { work_type: "t", pool: "default" });
     await register(sql, { id: "w", capabilities: { shelf: 7 } });
     return call(sql, "enqueue_items", shelved(count));
@@ -179,6 +180,53 @@ describe("a session that goes on from where it was", async () => {
       await take(session);
       return goesOn(session);
     });
+
+  const takeBack = () => call(sql, "claim_items", { item_ids: [], work_type: "t", worker_id: "w" });
+  const close = (claims: Claim[], outcome: object) =>
+    call(sql, "release_items", { worker_id: "other", outcomes: claims.map((claim) => ({ ...claim, ...outcome })) });
+  /** What brings the first item, which another worker has, or the last one, which nobody has, to the head of the line. */
+  const arrivals: Record<string, (first: Claim, last: string) => Promise<unknown>> = {
+    "is new": (_, last) => sql`insert into work_items (pool, class_id, priority, payload)
+      select 'default', class_id, 1, '"expected"' from work_items where id = ${last}`,
+    "is more urgent now": (_, last) => sql`update work_items set priority = 1 where id = ${last}`,
+    "is of a workflow that is more urgent now": () => call(sql, "define_workflow", { workflow: "young", priority: 1 }),
+    "had a lease that has ended": async () => {
+      await endLeases(sql, "t");
+      await takeBack();
+    },
+    "has waited long enough": async (first) => {
+      await close([first], { outcome: "failed", retry_after_seconds: 3600 });
+      await untilItGoesOn(worker);
+      await endWaits(sql, "t");
+      await takeBack();
+    },
+    "was handed back": (first) => close([first], { outcome: "released" }),
+    "was its worker's, who has left": () => call(sql, "release_claims_for_worker", { worker_id: "other" }),
+    "had failed for good, and is retried": async (first) => {
+      await close([first], { outcome: "failed", final: true });
+      await untilItGoesOn(worker);
+      await call(sql, "retry_items", { work_type: "t" });
+    },
+    "was not enrolled": async (first) => {
+      await sql`delete from work_claims where item_id = ${first.item_id}`;
+      await sql`update work_types set enrolled_through = 0, enroll_until = (select max(seq) from work_items) where name = 't'`;
+      await untilItGoesOn(worker);
+      await call(sql, "enroll_pool", { pool: "default" });
+    },
+  };
+  test.each(Object.entries(arrivals))("sees at once what %s", async (_, arrive) => {
+    await begin(500);
+    await call(sql, "define_workflow", { workflow: "young" });
+    const [last] = await call<string[]>(sql, "enqueue_items", {
+      items: [{ requires: { shelf: 1 }, workflow: "young", payload: "expected" }],
+    });
+    await register(sql, { id: "other", capabilities: { shelf: 7 } });
+    const [first] = await call<Claim[]>(sql, "claim_next", { work_types: ["t"], worker_id: "other" });
+    await untilItGoesOn(worker);
+    await arrive(first as Claim, last as string);
+    const [next] = await call<Claim[]>(worker, "claim_next", { work_types: ["t"], worker_id: "w" });
+    expect(next?.item_id === first?.item_id || next?.payload === "expected").toBe(true);
+  });
 
   test("waits for who has brought something and is not done: it may stand further ahead", async () => {
     await begin(500);
