@@ -57,6 +57,7 @@ const helpers = [
     "take_line",
     "take_merged",
     "take_next",
+    "take_on",
     "take_rows",
     "walk_lines",
     "without",
@@ -109,6 +110,7 @@ const expected: Record<string, string[]> = {
   "sequence work.item_seq": ["SELECT", "USAGE"],
   "sequence work.class_number": ["SELECT", "USAGE"],
   "domain public.work_claim_status": [],
+  "type work.front": [],
   "sequence public.work_classes_id_seq": [],
   "sequence public.work_events_id_seq": [],
   "sequence public.work_workflows_id_seq": [],
@@ -131,7 +133,7 @@ async function granted(sql: Sql): Promise<Record<string, Record<string, string[]
     with object as (
       select 'schema ' || nspname as object, oid, 'schema' as kind from pg_namespace where nspname = 'work'
       union all
-      select case relkind when 'v' then 'view ' when 'S' then 'sequence ' when 'r' then 'table ' else relkind::text || ' ' end
+      select case relkind when 'v' then 'view ' when 'S' then 'sequence ' when 'r' then 'table ' when 'c' then 'type ' else relkind::text || ' ' end
              || relnamespace::regnamespace || '.' || relname, oid, case relkind when 'S' then 'sequence' else 'table' end
         from pg_class where relnamespace in ('public'::regnamespace, 'work'::regnamespace) and relkind not in ('i', 't', 'I')
       union all

@@ -135,7 +135,6 @@ end
 $$;
 comment on type work.front is 'Where in line a session''s last call left off.';
 revoke all on type work.front from public, anon, authenticated;
-grant usage on type work.front to service_role;
 
 -- Claim the first of several lines, in exact order, all of the highest priority that is ready at all: each line is asked for
 -- what it has up to some place, which is little. How far that is follows from the last such call of this session, or is
@@ -447,6 +446,7 @@ begin
                       limit take_on.max_items * 32 + 64 + cardinality(profile.class_ids) * 8) as w
                join public.work_claims r on r.ctid = w.row_id
               where case when w.class_id < length(matched) then get_bit(matched, w.class_id) = 1 end
+                and w.line = coalesce(front.workflow_line, w.line)
                 and r.status is not distinct from 'ready' and r.class_id is not distinct from w.class_id
               order by w.line, w.position
               limit take_on.max_items
