@@ -265,6 +265,18 @@ describe("a session that goes on from where it was", async () => {
     expect(found[1]).toBe(found[0]);
   });
 
+  test("takes of the next priority what the first one lacks, in one call", async () => {
+    const ids = await begin(40);
+    await sql`update work_items set priority = 1 where id = any (${ids.slice(0, 20)}::uuid[])`;
+    await untilItGoesOn(worker);
+    const [row] = await sql`select count(*)::integer as taken from work_claims where status = 'claimed'`;
+    const left = ids.slice(row?.taken);
+    expect(left.length).toBeGreaterThan(23);
+    expect(await take(worker, left.length - 23)).toEqual(left.slice(0, -23));
+    expect(await goesOn(worker)).toBe(true);
+    expect(await take(worker, 10)).toEqual(left.slice(-23, -13));
+  });
+
   test("readies what is due, and what a dead worker held, in the very call", async () => {
     const ids = await begin(500);
     await register(sql, { id: "dead", capabilities: { shelf: 7 } });
