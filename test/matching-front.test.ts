@@ -126,7 +126,7 @@ async function remembers(session: Sql): Promise<{ isThere: boolean; isComplete: 
              and date_part('epoch', clock_timestamp()) * 1000 - f.complete_at between 0 and 900, false) as "isComplete"
       from work_workers w
      cross join lateral (
-       select (nullif(current_setting('work.front' || w.profile_id % 16, true), '')::work.front).*) as f
+       select (nullif(current_setting('work.place' || w.profile_id % 16, true), '')::work.front).*) as f
      where w.id = 'w'`;
   return (row as { isThere: boolean; isComplete: boolean } | undefined) ?? { isThere: false, isComplete: false };
 }

@@ -122,7 +122,7 @@ comment on function work.take_rows is 'Claims the first of these rows that nobod
 revoke execute on function work.take_rows from public, anon, authenticated;
 grant execute on function work.take_rows to service_role;
 
--- Where in line a session's last call left off, for one of its profiles: kept in the settings work.front0 to work.front15.
+-- Where in line a session's last call left off, for one of its profiles: kept in the settings work.place0 to work.place15.
 -- A place is a line or, within one workflow, a position.
 do $$
 begin
@@ -153,7 +153,7 @@ declare
   most constant integer := (take_front.max_items + 4) * 32;
   asker constant bigint := hashtextextended(
     take_front.work_types::text, take_front.profile_id * 4294967296 + cardinality(take_front.class_ids));
-  slot constant text := 'work.front' || take_front.profile_id % 16;
+  slot constant text := 'work.place' || take_front.profile_id % 16;
   front work.front := nullif(current_setting(slot, true), '')::work.front;
   is_known boolean := front.asker is not null;
   is_guessed boolean;
@@ -362,8 +362,8 @@ begin
 
     if way = 'walk' then
       way := 'front';
-      if left_to_win = 0 and current_setting('work.front' || profile.id % 16, true) <> '' then
-        perform set_config('work.front' || profile.id % 16, '', false);
+      if left_to_win = 0 and current_setting('work.place' || profile.id % 16, true) <> '' then
+        perform set_config('work.place' || profile.id % 16, '', false);
       end if;
     elsif way = 'front' then
       -- Again, as long as it wins something: others have taken of the same meanwhile.
@@ -404,7 +404,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  slot constant text := 'work.front' || profile.id % 16;
+  slot constant text := 'work.place' || profile.id % 16;
   front work.front := nullif(current_setting(slot, true), '')::work.front;
   moment constant bigint := date_part('epoch', clock_timestamp()) * 1000;
   matched varbit;
