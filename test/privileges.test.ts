@@ -24,6 +24,7 @@ const helpers = [
     "check_properties",
     "check_ttl",
     "claims_of_request",
+    "class_bits",
     "class_lock_key",
     "classes_of",
     "close_claims",

@@ -24,6 +24,9 @@ test(`whatever fails them, workers lose nothing, do nothing twice, and stop when
   const accepted = new Map<string, number>();
   const failures: string[] = [];
   for (const number of [...corpus, ...Array.from({ length: runs }, (_, n) => first + n)]) {
+    if (failures.length === 5) {
+      break;
+    }
     const simulated = await simulate(number);
     const { violations, history, hash } = simulated;
     merge(counts, simulated.faults);
@@ -43,7 +46,7 @@ test(`whatever fails them, workers lose nothing, do nothing twice, and stop when
     `${runs} runs; ${faults.map((fault) => `${fault}: ${counts.get(fault) ?? 0}`).join(", ")}; accepted: ` +
       [...accepted].map(([what, times]) => `${what}: ${times}`).join(", "),
   );
-  expect(failures.slice(0, 5).join("\n")).toBe("");
+  expect(failures.join("\n")).toBe("");
   if (runs >= 500) {
     const few = faults.filter((fault) => (counts.get(fault) ?? 0) < runs / 20);
     expect(few).toEqual([]);

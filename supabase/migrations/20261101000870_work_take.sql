@@ -122,17 +122,13 @@ comment on function work.take_rows is 'Claims the first of these rows that nobod
 revoke execute on function work.take_rows from public, anon, authenticated;
 grant execute on function work.take_rows to service_role;
 
--- Where in line a session's last call left off, for one of its profiles: kept in the settings work.place0 to work.place15.
--- A place is a line or, within one workflow, a position.
-do $$
-begin
-  if to_regtype('work.front') is null then
-    create type work.front as (
-      asker bigint, top integer, workflow_line bigint, place bigint, span bigint, arrivals bigint, ended_before bigint,
-      complete_at bigint);
-  end if;
-end
-$$;
+-- Where in line a session's last call left off, for one of its profiles: kept in the settings work.place0 to work.place15,
+-- and in others once it has other fields, since sessions outlive a migration. A place is a line or, within one workflow, a
+-- position; last_line and last_position are those of the last row that was taken, or the beginning of its line.
+drop type if exists work.front;
+create type work.front as (
+  asker bigint, top integer, workflow_line bigint, place bigint, span bigint, last_line bigint, last_position bigint,
+  arrivals bigint, judged_through bigint, ended_before bigint, complete_at bigint);
 comment on type work.front is 'Where in line a session''s last call left off.';
 revoke all on type work.front from public, anon, authenticated;
 
@@ -142,7 +138,7 @@ revoke all on type work.front from public, anon, authenticated;
 -- are remembered, or that a guess was of no use; and when it was that all which had come into line was seen, for take_on().
 drop function if exists work.take_front(integer, text[], integer[], text, integer, integer, uuid, boolean);
 create or replace function work.take_front(
-  profile_id integer, work_types text[], class_ids integer[], worker_id text, max_items integer, ttl_seconds integer,
+  profile work.profiles, work_types text[], class_ids integer[], worker_id text, max_items integer, ttl_seconds integer,
   request_id uuid, may_guess boolean, out claimed json, out won integer)
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -151,16 +147,17 @@ as $$
 declare
   -- Others may hold the first rows at this moment: some more are read than are asked for, but not all that there is.
   most constant integer := (take_front.max_items + 4) * 32;
-  asker constant bigint := hashtextextended(
-    take_front.work_types::text, take_front.profile_id * 4294967296 + cardinality(take_front.class_ids));
-  slot constant text := 'work.place' || take_front.profile_id % 16;
+  asker constant bigint := hashtextextended(take_front.work_types::text, profile.id);
+  slot constant text := 'work.place' || profile.id % 16;
   front work.front := nullif(current_setting(slot, true), '')::work.front;
   is_known boolean := front.asker is not null;
   is_guessed boolean;
   moment constant bigint := date_part('epoch', clock_timestamp()) * 1000;
   arrivals constant bigint := coalesce(pg_sequence_last_value('work.arrivals'), 0);
   seen integer;
-  last_place bigint;
+  last_line bigint;
+  last_position bigint;
+  place bigint;
   oldest bigint;
   kept text;
 begin
@@ -230,10 +227,10 @@ begin
       returning c.item_id, c.work_type, c.fence, coalesce(take_front.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
                 c.failures, c.crashes, c.line, c.position
     )
-    select json_agg(told order by k.line, k.position), count(*),
-           max(case when front.workflow_line is null then k.line else k.position end),
+    select json_agg(told order by k.line, k.position), count(*), max(k.line),
+           case when min(k.line) = max(k.line) then max(k.position) else 0 end,
            (select n.seen from near n), txid_snapshot_xmin(txid_current_snapshot())
-      into claimed, won, last_place, seen, oldest
+      into claimed, won, last_line, last_position, seen, oldest
       from taken k
       join public.work_items i on i.id = k.item_id
      cross join lateral (
@@ -252,14 +249,19 @@ begin
   -- Not by "perform", which makes a statement of it.
   if won > 0 and seen >= take_front.max_items then
     -- Others claim meanwhile: until the next call the front moves about as far as it did until this one.
+    place := case when front.workflow_line is null then last_line
+      when front.workflow_line = last_line then last_position else front.place end;
     front.span := case when won < take_front.max_items then least(front.span * 2, 1000000000000)
-      else greatest((last_place - front.place) * 2, front.span - front.span / 8, 1) end;
-    front.place := last_place;
+      else greatest((place - front.place) * 2, front.span - front.span / 8, 1) end;
+    front.place := place;
+    front.last_line := last_line;
+    front.last_position := last_position;
     -- Who was counted as bringing something must have ended, for it to have been seen. A later transaction of this session has
     -- a higher number than all who were counted before it, and when all below that have ended, they have.
-    if front.asker is null or front.arrivals is distinct from arrivals then
+    if front.asker is null or (front.arrivals, front.judged_through) is distinct from (arrivals, profile.judged_through) then
       front.asker := asker;
       front.arrivals := arrivals;
+      front.judged_through := profile.judged_through;
       front.ended_before := -txid_current();
       front.complete_at := null;
     elsif front.ended_before < 0 then
@@ -341,7 +343,7 @@ begin
   while left_to_win > 0 and reach <= 65536 loop
     if way = 'front' then
       front := work.take_front(
-        profile.id, take_merged.work_types, class_ids, take_merged.worker_id, left_to_win, take_merged.ttl_seconds,
+        profile, take_merged.work_types, class_ids, take_merged.worker_id, left_to_win, take_merged.ttl_seconds,
         take_merged.request_id, true);
       part := front.claimed;
     else
@@ -394,8 +396,8 @@ grant execute on function work.take_merged to service_role;
 -- Claim the next of several lines of one work type, behind what the last such call of this session took: where nothing has
 -- come into line since, there is nothing before. All lines are walked as one from there on, and what the worker does not
 -- match is stepped over. Null where this cannot be told, or where nothing is at hand.
--- What comes into line by other ways than through functions is not counted, nor what somebody took and gave up by rolling
--- back: once a second take_front() reads the lines from their beginning.
+-- What is made ready by hand is not counted, and what somebody else has locked is passed over, also if they leave it as it was or
+-- roll back: once a second take_front() reads the lines from their beginning.
 create or replace function work.take_on(
   profile work.profiles, work_types text[], worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
 returns json
@@ -409,14 +411,15 @@ declare
   moment constant bigint := date_part('epoch', clock_timestamp()) * 1000;
   matched varbit;
   won integer;
-  last_place bigint;
+  last_line bigint;
+  last_position bigint;
   claimed json;
   kept text;
 begin
   if (moment - front.complete_at between 0 and 1000
     and front.arrivals = coalesce(pg_sequence_last_value('work.arrivals'), 0)
-    and front.asker = hashtextextended(
-      take_on.work_types::text, profile.id * 4294967296 + cardinality(profile.class_ids))) is not true
+    and front.judged_through = profile.judged_through
+    and front.asker = hashtextextended(take_on.work_types::text, profile.id)) is not true
   then
     return null;
   end if;
@@ -439,14 +442,11 @@ begin
                        from public.work_claims n
                       where n.work_type = take_on.work_types[1] and n.status = 'ready' and n.class_id > 0
                         and n.priority = front.top
-                        and (n.line, n.position) >= (
-                          coalesce(front.workflow_line, front.place),
-                          case when front.workflow_line is null then 0 else front.place end)
+                        and (n.line, n.position) > (front.last_line, front.last_position)
                       order by n.line, n.position
-                      limit take_on.max_items * 32 + 64 + cardinality(profile.class_ids) * 8) as w
+                      limit take_on.max_items * 32 + 64 + cardinality(profile.class_ids) * 4) as w
                join public.work_claims r on r.ctid = w.row_id
               where case when w.class_id < length(matched) then get_bit(matched, w.class_id) = 1 end
-                and w.line = coalesce(front.workflow_line, w.line)
                 and r.status is not distinct from 'ready' and r.class_id is not distinct from w.class_id
               order by w.line, w.position
               limit take_on.max_items
@@ -454,26 +454,28 @@ begin
     returning c.item_id, c.work_type, c.fence, coalesce(take_on.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
               c.failures, c.crashes, c.line, c.position
   )
-  select json_agg(told order by k.line, k.position), count(*),
-         max(case when front.workflow_line is null then k.line else k.position end)
-    into claimed, won, last_place
+  select json_agg(told order by k.line, k.position), count(*), max(k.line),
+         case when min(k.line) = max(k.line) then max(k.position) else 0 end
+    into claimed, won, last_line, last_position
     from taken k
     join public.work_items i on i.id = k.item_id
    cross join lateral (
      select k.item_id, k.work_type, k.fence, k.ttl_seconds, k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload
    ) as told;
-  if won = take_on.max_items then
-    front.place := last_place;
-    kept := set_config(slot, front::text, false);
-    return claimed;
+  if won > 0 then
+    front.place := case when front.workflow_line is null then last_line
+      when front.workflow_line = last_line then last_position else front.place end;
+    front.last_line := last_line;
+    front.last_position := last_position;
   end if;
-  -- What is its own stands too far apart for some way, or there is no more.
-  front.place := coalesce(last_place, front.place);
-  front.complete_at := moment + 100;
+  if won < take_on.max_items then
+    -- What is its own stands too far apart for some way, or there is no more.
+    front.complete_at := moment + 100;
+  end if;
   kept := set_config(slot, front::text, false);
-  return case when won > 0 then (claimed::jsonb || work.take_merged(
+  return case when won < take_on.max_items and won > 0 then (claimed::jsonb || work.take_merged(
     profile, take_on.work_types, take_on.worker_id, take_on.max_items - won, take_on.ttl_seconds, null, null,
-    take_on.request_id)::jsonb)::json end;
+    take_on.request_id)::jsonb)::json else claimed end;
 end
 $$;
 comment on function work.take_on is 'Claims the next of several lines behind what the last call took, if nothing has come into line since.';
@@ -532,7 +534,7 @@ begin
   -- Once in a while a walk may show that it does as well.
   if is_usual and profile.yielded_class_ids = '{}' and (cardinality(profile.class_ids) <= 100 or random() < 0.98) then
     front := work.take_front(
-      profile.id, take_next.work_types, profile.class_ids, take_next.worker_id, take_next.max_items, take_next.ttl_seconds,
+      profile, take_next.work_types, profile.class_ids, take_next.worker_id, take_next.max_items, take_next.ttl_seconds,
       take_next.request_id, false);
     if front.won = max_items then
       return front.claimed;
