@@ -123,11 +123,11 @@ revoke execute on function work.take_rows from public, anon, authenticated;
 grant execute on function work.take_rows to service_role;
 
 -- Where in line a session's last call left off, for one of its profiles: kept in the settings work.place0 to work.place15,
--- and in others once it has other fields, since sessions outlive a migration. A place is a line or, within one workflow, a
--- position; last_line and last_position are those of the last row that was taken, or the beginning of its line.
+-- and in others once it has other fields, since sessions outlive a migration. The last line and position are those of the last
+-- row that was taken, or the beginning of its line.
 drop type if exists work.front;
 create type work.front as (
-  asker bigint, top integer, workflow_line bigint, place bigint, span bigint, last_line bigint, last_position bigint,
+  asker bigint, top integer, workflow_line bigint, span bigint, last_line bigint, last_position bigint,
   arrivals bigint, judged_through bigint, ended_before bigint, complete_at bigint);
 comment on type work.front is 'Where in line a session''s last call left off.';
 revoke all on type work.front from public, anon, authenticated;
@@ -165,13 +165,19 @@ begin
   if front.asker <> asker then
     front := null;
   end if;
+  -- A place is a line or, within one workflow, a position.
+  place := case when front.workflow_line is null then front.last_line
+    when front.workflow_line = front.last_line then front.last_position end;
+  if place is null then
+    front.top := null;
+  end if;
   if front.top is null and (not take_front.may_guess or front.asker is not null and random() < 0.9) then
     return;
   end if;
   is_guessed := front.top is null;
   for attempt in 1..3 loop
     if front.top is null then
-      select g.top, g.workflow_line, g.place, g.span into front.top, front.workflow_line, front.place, front.span
+      select g.top, g.workflow_line, g.place, g.span into front.top, front.workflow_line, place, front.span
         from work.guess_front(take_front.work_types, take_front.class_ids, take_front.max_items) as g;
       exit when front.top is null;
     end if;
@@ -191,8 +197,8 @@ begin
               where n.class_id = any (take_front.class_ids) and n.work_type = r.name
                 and n.status = 'ready' and n.priority = front.top
                 and (n.line, n.position) <= (
-                  coalesce(front.workflow_line, front.place + front.span),
-                  case when front.workflow_line is null then 9223372036854775807 else front.place + front.span end)
+                  coalesce(front.workflow_line, place + front.span),
+                  case when front.workflow_line is null then 9223372036854775807 else place + front.span end)
               limit most) as c
            -- Nothing is more urgent. By its order this can be answered with one index alone, whatever statistics say.
            where (select true
@@ -249,11 +255,9 @@ begin
   -- Not by "perform", which makes a statement of it.
   if won > 0 and seen >= take_front.max_items then
     -- Others claim meanwhile: until the next call the front moves about as far as it did until this one.
-    place := case when front.workflow_line is null then last_line
-      when front.workflow_line = last_line then last_position else front.place end;
     front.span := case when won < take_front.max_items then least(front.span * 2, 1000000000000)
-      else greatest((place - front.place) * 2, front.span - front.span / 8, 1) end;
-    front.place := place;
+      else greatest(
+        (case when front.workflow_line is null then last_line else last_position end - place) * 2, front.span - front.span / 8, 1) end;
     front.last_line := last_line;
     front.last_position := last_position;
     -- Who was counted as bringing something must have ended, for it to have been seen. A later transaction of this session has
@@ -454,8 +458,7 @@ begin
     returning c.item_id, c.work_type, c.fence, coalesce(take_on.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
               c.failures, c.crashes, c.line, c.position
   )
-  select json_agg(told order by k.line, k.position), count(*), max(k.line),
-         case when min(k.line) = max(k.line) then max(k.position) else 0 end
+  select json_agg(told order by k.line, k.position), count(*), max(k.line), max(k.position)
     into claimed, won, last_line, last_position
     from taken k
     join public.work_items i on i.id = k.item_id
@@ -463,19 +466,19 @@ begin
      select k.item_id, k.work_type, k.fence, k.ttl_seconds, k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload
    ) as told;
   if won > 0 then
-    front.place := case when front.workflow_line is null then last_line
-      when front.workflow_line = last_line then last_position else front.place end;
+    front.last_position := case when last_line = front.last_line then last_position else 0 end;
     front.last_line := last_line;
-    front.last_position := last_position;
   end if;
-  if won < take_on.max_items then
-    -- What is its own stands too far apart for some way, or there is no more.
-    front.complete_at := moment + 100;
+  if won = take_on.max_items then
+    kept := set_config(slot, front::text, false);
+    return claimed;
   end if;
+  -- What is its own stands too far apart for some way, or there is no more.
+  front.complete_at := moment + 100;
   kept := set_config(slot, front::text, false);
-  return case when won < take_on.max_items and won > 0 then (claimed::jsonb || work.take_merged(
+  return case when won > 0 then (claimed::jsonb || work.take_merged(
     profile, take_on.work_types, take_on.worker_id, take_on.max_items - won, take_on.ttl_seconds, null, null,
-    take_on.request_id)::jsonb)::json else claimed end;
+    take_on.request_id)::jsonb)::json end;
 end
 $$;
 comment on function work.take_on is 'Claims the next of several lines behind what the last call took, if nothing has come into line since.';
