@@ -20,7 +20,7 @@ comment on table work.profiles is
 comment on column work.profiles.accepts_clauses is 'The parts of what it accepts, to tell which one labels fail.';
 comment on column work.profiles.class_ids is 'The classes that such a worker runs at once.';
 comment on column work.profiles.class_bits is
-  'The same, a bit a class, for walks along all lines; null for a few ones, or where it would be mostly zeros.';
+  'The same, a bit a class, for walks along all lines; null where it would be large and mostly zeros.';
 comment on column work.profiles.yielded_class_ids is
   'The classes that it leaves to others for yield_seconds: they need nothing of what it is exclusive about.';
 comment on column work.profiles.judged_through is 'The number of the last class that was judged.';
@@ -102,23 +102,22 @@ comment on function work.number_classes is 'Gives numbers to the classes that ar
 revoke execute on function work.number_classes from public, anon, authenticated;
 grant execute on function work.number_classes to service_role;
 
--- The same classes as bits, for a walk along rows of all classes; null for a few ones, or where it would be mostly zeros.
-create or replace function work.class_bits(class_ids integer[])
+-- The same classes as bits: what is known, and these, all of which come after. Null where it would be large and mostly zeros.
+create or replace function work.class_bits(known varbit, class_ids integer[])
 returns varbit
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when count(*) > 3 and max(m.id) < greatest(65536, count(*) * 64) then
-           string_agg(repeat('0', m.id - m.before - 1) || '1', '' order by m.id)::varbit end
-    from (select u.id, coalesce(lag(u.id) over (order by u.id), -1) as before
+  select case when max(m.id) < greatest(1000000, length(known) + count(*) * 64) then
+           known || string_agg(repeat('0', m.id - m.before - 1) || '1', '' order by m.id)::varbit end
+    from (select u.id, coalesce(lag(u.id) over (order by u.id), length(known) - 1) as before
             from (select distinct c.id from unnest(class_bits.class_ids) as c(id)) as u) as m
 $$;
 comment on function work.class_bits is 'The numbers of classes as bits.';
 revoke execute on function work.class_bits from public, anon, authenticated;
 grant execute on function work.class_bits to service_role;
-update work.profiles p set class_bits = work.class_bits(p.class_ids)
- where p.class_bits is null and cardinality(p.class_ids) > 3;
+update work.profiles p set class_bits = work.class_bits(B'', p.class_ids) where p.class_bits is null;
 
 -- A profile with every class judged that is committed. A class matches where the capabilities meet its requirement and
 -- its labels are accepted; it is yielded, or refused, where they would meet it without what the worker is exclusive about.
@@ -168,7 +167,10 @@ begin
     profile.yielded_class_ids := profile.yielded_class_ids || judged.yielded_class_ids;
   end if;
   if cardinality(judged.class_ids) > 0 then
-    profile.class_bits := work.class_bits(profile.class_ids);
+    profile.class_bits := case
+      when judged.class_ids[1] >= length(profile.class_bits) then work.class_bits(profile.class_bits, judged.class_ids)
+      else work.class_bits(B'', profile.class_ids)
+    end;
   end if;
   if is_ours then
     update work.profiles p
