@@ -414,6 +414,7 @@ declare
   front work.front := nullif(current_setting(slot, true), '')::work.front;
   moment constant bigint := date_part('epoch', clock_timestamp()) * 1000;
   matched varbit;
+  beyond integer;
   won integer;
   last_line bigint;
   last_position bigint;
@@ -427,8 +428,9 @@ begin
   then
     return null;
   end if;
-  -- What was stored compressed is unpacked by the concatenation, once and not for each row.
-  matched := profile.class_bits || B'';
+  -- What was stored compressed is unpacked by the concatenation, once and not for each row. A class beyond it meets the last bit.
+  matched := profile.class_bits || B'0';
+  beyond := length(matched) - 1;
   with taken as (
     update public.work_claims c
        set status = 'claimed',
@@ -450,7 +452,7 @@ begin
                       order by n.line, n.position
                       limit take_on.max_items * 32 + 64 + cardinality(profile.class_ids) * 4) as w
                join public.work_claims r on r.ctid = w.row_id
-              where case when w.class_id < length(matched) then get_bit(matched, w.class_id) = 1 end
+              where get_bit(matched, least(w.class_id, beyond)) = 1
                 and r.status is not distinct from 'ready' and r.class_id is not distinct from w.class_id
               order by w.line, w.position
               limit take_on.max_items
