@@ -84,6 +84,16 @@ export function questions(pool: string, workType: string): Question[] {
       ask: (sql) => sql`select public.claim_next(array[${workType}], 'slots', max_items => 10)`,
     },
     {
+      title: "claim_next: the next ten for the same worker, which goes on from there",
+      prepare: async (sql) => {
+        for (let calls = 0; calls < 4; calls++) {
+          await sql`select public.claim_next(array[${workType}], 'slots', max_items => 10)`;
+        }
+        return [];
+      },
+      ask: (sql) => sql`select public.claim_next(array[${workType}], 'slots', max_items => 10)`,
+    },
+    {
       title: "enqueue_items: a hundred items, each with a dedupe key",
       ask: (sql) => {
         const items = Array.from({ length: 100 }, (_, n) => ({ payload: { n }, dedupe_key: crypto.randomUUID() }));
