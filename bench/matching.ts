@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import postgres, { type Sql } from "postgres";
 import { connections, median, percentile } from "./contest.ts";
 import { markdown } from "./table.ts";
@@ -30,12 +31,20 @@ interface Line {
   name: string;
   classes: number;
   matched: number;
+  /** Items that come meanwhile, one at a time. */
+  arrivalsPerSecond?: number;
 }
 
 const lines: Line[] = [
   { name: "items that require nothing", classes: 0, matched: 0 },
   { name: "one class", classes: 1, matched: 1 },
   ...[1, 8, 64, 512].map((matched) => ({ name: `1,000 classes, ${matched} match`, classes: 1000, matched })),
+  ...[10, 100].map((arrivalsPerSecond) => ({
+    name: `… and ${arrivalsPerSecond} items a second come`,
+    classes: 1000,
+    matched: 512,
+    arrivalsPerSecond,
+  })),
   ...[1, 8, 64, 512].map((matched) => ({ name: `10,000 classes, ${matched} match`, classes: 10_000, matched })),
 ];
 
@@ -84,12 +93,14 @@ async function claimRates(
       await fill(database, line);
       await register(clients, line);
       await settle();
+      const stop = itemsCome(database, line.arrivalsPerSecond ?? 0);
       const by10 = await besidePlain(clients, 10, plan.calls(10));
       seen.by10.push(by10.rate);
       seen.plain10.push(by10.plain);
       const by1 = await besidePlain(clients, 1, plan.calls(1));
       seen.by1.push(by1.rate);
       seen.plain1.push(by1.plain);
+      await stop();
       await fillTags(database);
       await settle();
       await pullByTags(clients, line, warmUp);
@@ -253,6 +264,21 @@ async function register(clients: Sql[], line: Line): Promise<void> {
 async function registerWith(client: Sql, worker: string, capabilities: object): Promise<void> {
   await client`delete from public.work_workers where id = ${worker}`;
   await client`select public.register_worker(${worker}, ${randomUUID()}, capabilities => ${client.json(capabilities as never)})`;
+}
+
+/** Items that nobody matches come at this pace, until it is stopped. */
+function itemsCome(database: Sql, perSecond: number): () => Promise<void> {
+  let isOver = perSecond === 0;
+  const coming = (async () => {
+    while (!isOver) {
+      await database`insert into public.work_items (pool, class_id) select 'default', max(id) from public.work_classes`;
+      await sleep(1000 / perSecond);
+    }
+  })();
+  return async () => {
+    isOver = true;
+    await coming;
+  };
 }
 
 /** Items a second, and how many it would be of those that require nothing. */
