@@ -13,7 +13,8 @@ create table if not exists work.profiles (
   class_bits varbit,
   yielded_class_ids integer[] not null default '{}',
   judged_through bigint not null default 0,
-  used_at timestamptz not null default clock_timestamp()
+  used_at timestamptz not null default clock_timestamp(),
+  is_broad boolean not null default false
 );
 comment on table work.profiles is
   'work-claims: each distinct set of capabilities and conditions that workers have, with the classes that it matches.';
@@ -21,6 +22,8 @@ comment on column work.profiles.accepts_clauses is 'The parts of what it accepts
 comment on column work.profiles.class_ids is 'The classes that such a worker runs at once.';
 comment on column work.profiles.class_bits is
   'The same, a bit a class, for walks along all lines; null where it would be large and mostly zeros.';
+alter table work.profiles add column if not exists is_broad boolean not null default false;
+comment on column work.profiles.is_broad is 'It matches so many of all classes that a walk from the beginning of all lines may do.';
 comment on column work.profiles.yielded_class_ids is
   'The classes that it leaves to others for yield_seconds: they need nothing of what it is exclusive about.';
 comment on column work.profiles.judged_through is 'The number of the last class that was judged.';
@@ -109,15 +112,17 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when max(m.id) < greatest(1000000, length(known) + count(*) * 64) then
-           known || string_agg(repeat('0', m.id - m.before - 1) || '1', '' order by m.id)::varbit end
-    from (select u.id, coalesce(lag(u.id) over (order by u.id), length(known) - 1) as before
+  select known || string_agg(repeat('0', m.id - m.before - 1) || '1', '' order by m.id)::varbit
+    from (select u.id, coalesce(lag(u.id) over (order by u.id), length(known) - 1) as before,
+                 max(u.id) over () as last, count(*) over () as number
             from (select distinct c.id from unnest(class_bits.class_ids) as c(id)) as u) as m
+   where m.last < greatest(1000000, length(known) + m.number * 64)
 $$;
 comment on function work.class_bits is 'The numbers of classes as bits.';
 revoke execute on function work.class_bits from public, anon, authenticated;
 grant execute on function work.class_bits to service_role;
-update work.profiles p set class_bits = work.class_bits(B'', p.class_ids) where p.class_bits is null;
+update work.profiles p set class_bits = work.class_bits(B'', p.class_ids)
+ where p.class_bits is null and p.class_ids <> '{}';
 
 -- A profile with every class judged that is committed. A class matches where the capabilities meet its requirement and
 -- its labels are accepted; it is yielded, or refused, where they would meet it without what the worker is exclusive about.
@@ -167,15 +172,17 @@ begin
     profile.yielded_class_ids := profile.yielded_class_ids || judged.yielded_class_ids;
   end if;
   if cardinality(judged.class_ids) > 0 then
-    profile.class_bits := case
-      when judged.class_ids[1] >= length(profile.class_bits) then work.class_bits(profile.class_bits, judged.class_ids)
-      else work.class_bits(B'', profile.class_ids)
-    end;
+    profile.class_bits := coalesce(
+      case when judged.class_ids[1] >= length(profile.class_bits) then work.class_bits(profile.class_bits, judged.class_ids) end,
+      work.class_bits(B'', profile.class_ids));
   end if;
+  profile.is_broad := cardinality(profile.class_ids) > 100
+    and cardinality(profile.class_ids) * 8 > (select count(*) from public.work_classes);
   if is_ours then
     update work.profiles p
        set class_ids = profile.class_ids,
            class_bits = profile.class_bits,
+           is_broad = profile.is_broad,
            yielded_class_ids = profile.yielded_class_ids,
            judged_through = profile.judged_through
      where p.id = profile.id and p.judged_through <> profile.judged_through;

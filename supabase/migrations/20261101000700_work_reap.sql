@@ -100,10 +100,10 @@ begin
            false),
          exists (select from public.work_classes c where c.number > p.judged_through)
            or exists (select from public.work_classes c where c.number is null),
-         p.id, p.class_ids, p.class_bits, p.yielded_class_ids, p.yield_seconds, p.judged_through
+         p.id, p.class_ids, p.class_bits, p.yielded_class_ids, p.yield_seconds, p.judged_through, p.is_broad
     into has_lapsed, has_due, is_unseen, is_unjudged,
          profile.id, profile.class_ids, profile.class_bits, profile.yielded_class_ids, profile.yield_seconds,
-         profile.judged_through
+         profile.judged_through, profile.is_broad
     from work.profiles p
    where p.id = coalesce(
            (select w.profile_id from public.work_workers w where w.id = catch_up.worker_id), 1);

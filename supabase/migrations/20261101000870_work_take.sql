@@ -123,12 +123,17 @@ revoke execute on function work.take_rows from public, anon, authenticated;
 grant execute on function work.take_rows to service_role;
 
 -- Where in line a session's last call left off, for one of its profiles: kept in the settings work.place0 to work.place15,
--- and in others once it has other fields, since sessions outlive a migration. The last line and position are those of the last
--- row that was taken, or the beginning of its line.
-drop type if exists work.front;
-create type work.front as (
-  asker bigint, top integer, workflow_line bigint, span bigint, last_line bigint, last_position bigint,
-  arrivals bigint, judged_through bigint, ended_before bigint, complete_at bigint);
+-- and in others, as another type, once it has other fields, since sessions outlive a migration. The last line and position are
+-- those of the last row that was taken, or the beginning of its line; workflow_line is there as long as that is one workflow's.
+do $$
+begin
+  if to_regtype('work.front') is null then
+    create type work.front as (
+      asker bigint, top integer, workflow_line bigint, span bigint, last_line bigint, last_position bigint,
+      arrivals bigint, judged_through bigint, ended_before bigint, complete_at bigint);
+  end if;
+end
+$$;
 comment on type work.front is 'Where in line a session''s last call left off.';
 revoke all on type work.front from public, anon, authenticated;
 
@@ -166,11 +171,7 @@ begin
     front := null;
   end if;
   -- A place is a line or, within one workflow, a position.
-  place := case when front.workflow_line is null then front.last_line
-    when front.workflow_line = front.last_line then front.last_position end;
-  if place is null then
-    front.top := null;
-  end if;
+  place := case when front.workflow_line is null then front.last_line else front.last_position end;
   if front.top is null and (not take_front.may_guess or front.asker is not null and random() < 0.9) then
     return;
   end if;
@@ -258,6 +259,7 @@ begin
     front.span := case when won < take_front.max_items then least(front.span * 2, 1000000000000)
       else greatest(
         (case when front.workflow_line is null then last_line else last_position end - place) * 2, front.span - front.span / 8, 1) end;
+    front.workflow_line := case when last_line = front.workflow_line then last_line end;
     front.last_line := last_line;
     front.last_position := last_position;
     -- Who was counted as bringing something must have ended, for it to have been seen. A later transaction of this session has
@@ -338,7 +340,7 @@ begin
   end if;
   if yielded_class_ids = '{}' and "only" is null and at_hand = '{}' then
     way := case
-      when cardinality(class_ids) > 100 and cardinality(class_ids) * 8 >= length(profile.class_bits) then 'walk'
+      when profile.is_broad and profile.class_bits is not null then 'walk'
       when cardinality(open_types) * cardinality(class_ids) > 2 then 'front'
       else 'read'
     end;
@@ -468,6 +470,7 @@ begin
      select k.item_id, k.work_type, k.fence, k.ttl_seconds, k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload
    ) as told;
   if won > 0 then
+    front.workflow_line := case when last_line = front.workflow_line then last_line end;
     front.last_position := case when last_line = front.last_line then last_position else 0 end;
     front.last_line := last_line;
   end if;
@@ -537,7 +540,7 @@ begin
     end if;
   end if;
   -- Once in a while a walk may show that it does as well.
-  if is_usual and profile.yielded_class_ids = '{}' and (cardinality(profile.class_ids) <= 100 or random() < 0.98) then
+  if is_usual and profile.yielded_class_ids = '{}' and (not profile.is_broad or random() < 0.98) then
     front := work.take_front(
       profile, take_next.work_types, profile.class_ids, take_next.worker_id, take_next.max_items, take_next.ttl_seconds,
       take_next.request_id, false);
