@@ -322,7 +322,7 @@ describe("a session that goes on from where it was", async () => {
     await untilItGoesOn(worker);
     await owner`update work_claims set status = 'ready' where item_id = ${ids[0] as string}`;
     const other = as("service_role");
-    const takenBack = await other
+    const rolledBack = await other
       .begin(async (own) => {
         const taken = await take(own as unknown as Sql);
         await take(worker);
@@ -335,8 +335,7 @@ describe("a session that goes on from where it was", async () => {
         seen.add(id);
       }
       await sleep(20);
-      return seen.has(ids[0] as string) && takenBack.every((id) => seen.has(id));
+      return seen.has(ids[0] as string) && rolledBack.every((id) => seen.has(id));
     });
-    expect(seen).toContain(ids[0]);
   });
 });

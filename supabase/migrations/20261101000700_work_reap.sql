@@ -92,7 +92,7 @@ declare
   profile work.profiles;
 begin
   -- One statement for all that mostly has nothing to do, and one question after it: in PL/pgSQL each costs some
-  -- microseconds, and so does each join.
+  -- microseconds, and so does each join. Classes are asked for by number: the last one of all would cost a page of the index.
   select exists (select from public.work_claims c where c.status = 'claimed' and c.expires_at <= moment),
          exists (select from public.work_claims c where c.status = 'waiting' and c.due_at <= moment),
          coalesce(

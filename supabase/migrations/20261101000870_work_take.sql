@@ -155,7 +155,6 @@ declare
   asker constant bigint := hashtextextended(take_front.work_types::text, profile.id);
   slot constant text := 'work.place' || profile.id % 16;
   front work.front := nullif(current_setting(slot, true), '')::work.front;
-  is_known boolean := front.asker is not null;
   is_guessed boolean;
   moment constant bigint := date_part('epoch', clock_timestamp()) * 1000;
   arrivals constant bigint := coalesce(pg_sequence_last_value('work.arrivals'), 0);
@@ -282,7 +281,7 @@ begin
     front := null;
     front.asker := asker;
     kept := set_config(slot, front::text, false);
-  elsif is_known then
+  else
     kept := set_config(slot, '', false);
   end if;
 end
@@ -443,7 +442,7 @@ begin
            expires_at = clock_timestamp() + interval '1 second' * coalesce(take_on.ttl_seconds, t.lease_seconds),
            progress = null
       from public.work_types t
-     where t.name = any (take_on.work_types) and not t.paused
+     where t.name = take_on.work_types[1] and not t.paused
        and c.ctid = any (array(
              select r.ctid
                from (select n.ctid as row_id, n.class_id, n.line, n.position
@@ -502,7 +501,7 @@ declare
   is_usual boolean;
   profile work.profiles;
   last integer;
-  others boolean;
+  has_others boolean;
   answer json;
   front record;
 begin
@@ -520,12 +519,13 @@ begin
   -- required last, where the others are empty, which takes less to see than that a line is not.
   if is_usual and cardinality(profile.class_ids) <= 3 and profile.yielded_class_ids = '{}' then
     last := cardinality(profile.class_ids);
+    -- Apart from the condition: with a sub-select that is a statement of its own, reached or not.
     if last > 1 then
-      others := exists (
+      has_others := exists (
         select from public.work_claims c
          where c.class_id = any (profile.class_ids[1:last - 1]) and c.work_type = take_next.work_types[1] and c.status = 'ready');
     end if;
-    if others is not true then
+    if has_others is not true then
       return work.take_line(
         take_next.work_types[1], profile.class_ids[last], take_next.worker_id, take_next.max_items, take_next.ttl_seconds,
         take_next.request_id);
