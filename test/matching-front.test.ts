@@ -1,4 +1,4 @@
-// A session remembers where in line its last call left off, and goes on from there as long as nothing has come into line
+// Sessions remember where in line their last calls left off, and go on from there as long as nothing has come into line
 // since. Whatever has changed, the next answer is what a sort of all rows gives.
 
 import { setTimeout as sleep } from "node:timers/promises";
@@ -95,7 +95,7 @@ describe.each([
       const change = step % 80 < 56 && step % 8 < 7 ? "what was taken is done" : pick(names);
       await changes[change]();
       const session = step % 80 < 56 ? quiet : pick(sessions);
-      remembered += (await remembers(session)).isThere ? 1 : 0;
+      remembered += (await remembers(session)) ? 1 : 0;
       const wish = { work_types: ["t"], max_items: pick([1, 1, 1, 5, 10, 10, 30]) };
       const expected = await expectedItems(sql, worker, wish);
       const claims = await call<Claim[]>(session, "claim_next", { ...wish, worker_id: "w" });
@@ -114,17 +114,13 @@ describe.each([
   });
 });
 
-/** Whether the session's next call has something to go by, and may go on from there. */
-async function remembers(session: Sql): Promise<{ isThere: boolean; isComplete: boolean }> {
+/** Whether the session's next call has something to go by. */
+async function remembers(session: Sql): Promise<boolean> {
   const [row] = await session`
-    select f.top is not null as "isThere",
-           coalesce(f.arrivals = coalesce(pg_sequence_last_value('work.arrivals'), 0)
-             and date_part('epoch', clock_timestamp()) * 1000 - f.complete_at between 0 and 900, false) as "isComplete"
+    select (nullif(current_setting('work.mark' || (work.asker_of(w.profile_id, array['t']) & 15), true), '')::work.mark).span > 0 as "isThere"
       from work_workers w
-     cross join lateral (
-       select (nullif(current_setting('work.place' || w.profile_id % 16, true), '')::work.front).*) as f
      where w.id = 'w'`;
-  return (row as { isThere: boolean; isComplete: boolean } | undefined) ?? { isThere: false, isComplete: false };
+  return row?.isThere ?? false;
 }
 
 test("what was remembered may reach over a crowd that has come since", async () => {
@@ -145,7 +141,7 @@ test("what was remembered may reach over a crowd that has come since", async () 
   };
   const first = [...(await take(10)), ...(await take(10))];
   expect(first).toEqual(ids.filter((_, n) => n % 50 === 0).slice(0, 20));
-  expect((await remembers(session)).isThere).toBe(true);
+  expect(await remembers(session)).toBe(true);
   await endWaits(sql, "t");
   const left = ids.filter((id) => !first.includes(id));
   expect(await take(10)).toEqual(left.slice(0, 10));
@@ -170,13 +166,31 @@ describe("a session that goes on from where it was", async () => {
     await register(sql, { id: "w", capabilities: { shelf: 7 } });
     return call(sql, "enqueue_items", shelved(count));
   }
-  const goesOn = async (session: Sql): Promise<boolean> => (await remembers(session)).isComplete;
-  const untilItGoesOn = (session: Sql): Promise<void> =>
-    waitUntil(async () => {
-      await take(session);
-      // Who is in a transaction, in whatever database, is waited for.
-      return (await goesOn(session)) || sleep(20, false);
+  /** Takes one, and tells whether that was done without looking for the beginnings of the lines. */
+  const goesOn = async (session: Sql): Promise<boolean> => {
+    const [before, after] = await session.begin(async (own) => {
+      const scans = () => own`select pg_stat_get_xact_numscans('work_claims_ready'::regclass) as count`;
+      const [first] = await scans();
+      await take(own as unknown as Sql);
+      const [second] = await scans();
+      return [first?.count, second?.count];
     });
+    return before === after;
+  };
+  /** How many rows are read meanwhile in the order of all lines. */
+  function walked(action: (session: Sql) => Promise<unknown>): Promise<number> {
+    return worker.begin(async (own) => {
+      const read = () =>
+        own`select pg_stat_get_xact_tuples_returned('work_claims_in_line'::regclass)::integer as count`;
+      const [before] = await read();
+      await action(own as unknown as Sql);
+      const [after] = await read();
+      return after?.count - before?.count;
+    });
+  }
+  // Who is in a transaction, in whatever database, is waited for.
+  const untilItGoesOn = (session: Sql): Promise<void> =>
+    waitUntil(async () => (await goesOn(session)) || sleep(20, false));
 
   const takeBack = () => call(sql, "claim_items", { item_ids: [], work_type: "t", worker_id: "w" });
   const close = (claims: Claim[], outcome: object) =>
@@ -262,14 +276,38 @@ describe("a session that goes on from where it was", async () => {
     expect(found[1]).toBe(found[0]);
   });
 
-  test("takes of the next priority what the first one lacks, in one call", async () => {
+  test.each([
+    ["behind", 0, 900],
+    ["before", 100, 1000],
+    ["on both sides of", 100, 900],
+  ])("takes of the next priority what the first one lacks, where it stands %s that in line", async (_, from, to) => {
     const ids = await begin(1000);
-    await sql`update work_items set priority = 1 where id = any (${ids.slice(0, 900)}::uuid[])`;
+    const urgent = ids.slice(from, to);
+    const inOrder = [...urgent, ...ids.filter((id) => !urgent.includes(id))];
+    await sql`update work_items set priority = 1 where id = any (${urgent}::uuid[])`;
     await untilItGoesOn(worker);
     const [row] = await sql`select count(*)::integer as taken from work_claims where status = 'claimed'`;
-    const left = ids.slice(row?.taken);
-    expect(await take(worker, left.length - 103)).toEqual(left.slice(0, -103));
-    expect(await take(worker, 10)).toEqual(left.slice(-103, -93));
+    let taken = row?.taken;
+    // Of the last ten that are urgent, one call has four, the next one six.
+    for (const count of [urgent.length - taken - 10, 4, 10, 10, 10, 10]) {
+      expect(await take(worker, count)).toEqual(inOrder.slice(taken, taken + count));
+      taken += count;
+    }
+  });
+
+  test("takes what it was judged to run only now, wherever that stands", async () => {
+    const ids = await begin(1000);
+    const judge = (classes: object, through: object) =>
+      owner`update work.profiles p
+               set class_ids = k.ids, class_bits = work.class_bits(B'', k.ids), judged_through = ${through as never}
+              from work_workers w, (select array_agg(c.id order by c.id) as ids from work_classes c where ${classes as never}) as k
+             where w.id = 'w' and p.id = w.profile_id`;
+    // As if one of its classes were new.
+    await judge(owner`c.requires <> '{"shelf": 3}'`, owner`p.judged_through`);
+    await untilItGoesOn(worker);
+    await owner`update work_classes set number = nextval('work.class_number') where requires = '{"shelf": 3}'`;
+    await judge(owner`true`, owner`currval('work.class_number')`);
+    expect(await take(worker)).toEqual([ids[3]]);
   });
 
   const flow = {
@@ -289,6 +327,26 @@ describe("a session that goes on from where it was", async () => {
       }
       expect(taken).toEqual([...older, ...younger].slice(0, 80));
     }
+  });
+
+  test("does not walk past what it took of a workflow, though no index entry may be given up yet", async () => {
+    await begin(0);
+    const ids = await call<string[]>(sql, "enqueue_items", flow);
+    await register(sql, { id: "w", capabilities: jobs });
+    const reader = await owner.reserve();
+    await reader`begin isolation level repeatable read`;
+    await reader`select from work_claims`;
+    const taken: string[] = [];
+    let longWays = 0;
+    while (taken.length < 800) {
+      const rows = await walked(async (own) => taken.push(...(await take(own, 20))));
+      longWays += rows > 100 ? 1 : 0;
+    }
+    await reader`rollback`;
+    reader.release();
+    expect(taken).toEqual(ids.slice(0, 800));
+    // The first calls of each second look for the beginnings of the lines.
+    expect(longWays).toBeLessThan(10);
   });
 
   test("goes back from a workflow to what is handed back before it, until that is done", async () => {
@@ -315,6 +373,146 @@ describe("a session that goes on from where it was", async () => {
     await endLeases(sql, "t");
     expect(await take(worker, 2)).toEqual([late?.item_id, ids[1]]);
     await untilItGoesOn(worker);
+  });
+
+  test("asks its lines where its own rows stand far apart, and does not walk in vain each time", async () => {
+    await begin(0);
+    const own: string[] = [];
+    for (let n = 0; n < 10; n += 1) {
+      const items = Array.from({ length: 500 }, (_, k) => ({
+        requires: k === 0 ? { shelf: n % 8 } : { nobody: true },
+      }));
+      const ids = await call<string[]>(sql, "enqueue_items", { items });
+      own.push(ids[0] as string);
+    }
+    const taken: string[] = [];
+    let walks = 0;
+    for (let n = 0; n < 10; n += 1) {
+      const rows = await walked(async (own) => taken.push(...(await take(own))));
+      walks += rows > 200 ? 1 : 0;
+    }
+    expect(taken).toEqual(own);
+    expect(walks).toBeLessThan(3);
+  });
+
+  test("is one of several: who has called but once goes on from where others are", async () => {
+    await begin(1000);
+    let fresh = worker;
+    await waitUntil(async () => {
+      await take(worker);
+      fresh = as("service_role");
+      await take(fresh);
+      return goesOn(fresh);
+    });
+    const wish = { work_types: ["t"], max_items: 5 };
+    for (let turn = 0; turn < 20; turn += 1) {
+      for (const session of [fresh, worker]) {
+        const expected = await expectedItems(sql, { id: "w", capabilities: { shelf: 7 } }, wish);
+        expect(await take(session, 5)).toEqual(expected);
+      }
+    }
+  });
+
+  test("looks for the beginnings of the lines again after it found nothing", async () => {
+    const ids = await begin(1000);
+    for (const turn of [0, 1, 2, 3]) {
+      const [held] = await sql`select count(*)::integer as count from work_claims where status = 'claimed'`;
+      await take(worker, ids.length + turn * 10 - held?.count);
+      expect(await take(worker)).toEqual([]);
+      ids.push(...(await call<string[]>(sql, "enqueue_items", shelved(10))));
+      expect(await remembers(worker)).toBe(false);
+      await take(worker, 2);
+      expect(await remembers(worker)).toBe(true);
+    }
+  });
+
+  test("is not led past what has come by a transaction that began before and does not see it", async () => {
+    await begin(1000);
+    await register(sql, { id: "other", capabilities: { shelf: 7 } });
+    const held = await call<Claim[]>(sql, "claim_next", { work_types: ["t"], worker_id: "other", max_items: 40 });
+    const old = as("service_role");
+    await untilItGoesOn(worker);
+    await untilItGoesOn(old);
+    const isTaken = new Set<string>();
+    await old.begin("isolation level repeatable read", async (own) => {
+      await own`select from work_claims limit 1`;
+      await close(held, { outcome: "released" });
+      await untilItGoesOn(worker);
+      for (let turn = 0; turn < 5; turn += 1) {
+        for (const id of await take(own as unknown as Sql)) {
+          isTaken.add(id);
+        }
+        const wish = { work_types: ["t"], max_items: 6 };
+        const expected = await expectedItems(sql, { id: "w", capabilities: { shelf: 7 } }, wish);
+        expect(await take(worker)).toEqual(expected.filter((id) => !isTaken.has(id)).slice(0, 1));
+      }
+    });
+  });
+
+  test("is not misled by who has seen what is more urgent", async () => {
+    await begin(1000);
+    const other = as("service_role");
+    await untilItGoesOn(other);
+    await call(sql, "enqueue_items", {
+      items: Array.from({ length: 50 }, (_, n) => ({ requires: { shelf: n % 8 }, priority: 1 })),
+    });
+    await call(sql, "enqueue_items", shelved(100));
+    await untilItGoesOn(worker);
+    const expected = await expectedItems(
+      sql,
+      { id: "w", capabilities: { shelf: 7 } },
+      { work_types: ["t"], max_items: 1 },
+    );
+    expect(await take(other)).toEqual(expected);
+  });
+
+  test("is not misled by workers of another kind whose numbers are kept in the same place", async () => {
+    await begin(0);
+    const some = Array.from({ length: 1000 }, (_, n) => ({ requires: { job: n % 8 } }));
+    await call(sql, "enqueue_items", { items: some });
+    const workers: Worker[] = [{ id: "w", capabilities: { job: [0, 1, 2, 3] } }];
+    await register(sql, workers[0] as Worker);
+    for (let n = 0; workers.length < 2; n += 1) {
+      const other = { id: `other ${n}`, capabilities: { job: [4, 5, 6, 7], n } };
+      await register(sql, other);
+      const [pair] = await sql`
+        select count(*) = 2 and count(distinct work.asker_of(profile_id, array['t']) & 15) = 1 as "isPair"
+          from work_workers where id in ('w', ${other.id})`;
+      if (pair?.isPair) {
+        workers.push(other);
+      }
+    }
+    const sessions = [worker, as("service_role")];
+    for (let turn = 0; turn < 200; turn += 1) {
+      const now = workers[Math.floor(turn / 16) % 2] as Worker;
+      const wish = { work_types: ["t"], max_items: 2 };
+      const expected = await expectedItems(sql, now, wish);
+      const claims = await call<Claim[]>(sessions[turn % 2] as Sql, "claim_next", { ...wish, worker_id: now.id });
+      expect(claims.map((claim) => claim.item_id)).toEqual(expected);
+    }
+  });
+
+  test("sees soon what was readied by hand, all of it, however many others go on", async () => {
+    const ids = await begin(1000);
+    for (let n = 0; n < 5; n += 1) {
+      await call(sql, "enqueue_items", shelved(1000));
+    }
+    const sessions = [worker, as("service_role"), as("service_role")];
+    for (const session of sessions) {
+      await untilItGoesOn(session);
+    }
+    await take(worker, 50);
+    const back = ids.slice(0, 50);
+    await owner`update work_claims set status = 'ready' where item_id = any (${back}::uuid[])`;
+    const seen = new Set<string>();
+    const began = Date.now();
+    for (let turn = 0; !back.every((id) => seen.has(id)); turn += 1) {
+      // If each looked back only by itself, once a second, it would take five times as long.
+      expect(Date.now() - began).toBeLessThan(4000);
+      for (const id of await take(sessions[turn % 3] as Sql)) {
+        seen.add(id);
+      }
+    }
   });
 
   test("sees soon what was readied by hand, and what was taken and rolled back", async () => {

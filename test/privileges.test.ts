@@ -18,6 +18,7 @@ const api = [
   ...["list_claims", "list_items", "list_workers", "would_match"],
 ];
 const helpers = [
+  "asker_of",
   ...["catch_up", "check_choice", "check_claim", "check_list", "check_name", "check_only", "check_outcomes"],
   ...[
     "check_pool",
@@ -58,7 +59,6 @@ const helpers = [
     "take_line",
     "take_merged",
     "take_next",
-    "take_on",
     "take_rows",
     "walk_lines",
     "without",
@@ -107,11 +107,14 @@ const expected: Record<string, string[]> = {
   ...Object.fromEntries(tables.map((name) => [`table ${name}`, ["DELETE", "INSERT", "SELECT", "UPDATE"]])),
   ...Object.fromEntries(views.map((name) => [`view ${name}`, ["SELECT"]])),
   "sequence work.arrivals": ["SELECT", "USAGE"],
+  ...Object.fromEntries(
+    Array.from({ length: 16 }, (_, n) => [`sequence work.place${n}`, ["SELECT", "UPDATE", "USAGE"]]),
+  ),
   "sequence work.fence": ["SELECT", "USAGE"],
   "sequence work.item_seq": ["SELECT", "USAGE"],
   "sequence work.class_number": ["SELECT", "USAGE"],
   "domain public.work_claim_status": [],
-  "type work.front": [],
+  "type work.mark": [],
   "sequence public.work_classes_id_seq": [],
   "sequence public.work_events_id_seq": [],
   "sequence public.work_workflows_id_seq": [],

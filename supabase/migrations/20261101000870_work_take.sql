@@ -122,25 +122,55 @@ comment on function work.take_rows is 'Claims the first of these rows that nobod
 revoke execute on function work.take_rows from public, anon, authenticated;
 grant execute on function work.take_rows to service_role;
 
--- Where in line a session's last call left off, for one of its profiles: kept in the settings work.place0 to work.place15,
--- and in others, as another type, once it has other fields, since sessions outlive a migration. The last line and position are
--- those of the last row that was taken, or the beginning of its line; workflow_line is there as long as that is one workflow's.
+-- Who asks for the same: this profile, for these work types.
+create or replace function work.asker_of(profile_id integer, work_types text[])
+returns bigint
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case cardinality(work_types)
+    when 1 then hashtextextended(work_types[1], profile_id)
+    else hashtextextended(work_types::text, -profile_id) end
+$$;
+comment on function work.asker_of is 'Who asks for the same: this profile, for these work types.';
+revoke execute on function work.asker_of from public, anon, authenticated;
+grant execute on function work.asker_of to service_role;
+
+-- Where in line a session's last call left off that read the lines, for one asker: kept in the settings work.mark0 to
+-- work.mark15, and in others, as another type, once it has other fields, since sessions outlive a migration. The last line and
+-- position are those of the last row that was taken, or the beginning of its line; workflow_line is the last line if that is
+-- one workflow's.
 do $$
 begin
-  if to_regtype('work.front') is null then
-    create type work.front as (
-      asker bigint, top integer, workflow_line bigint, span bigint, last_line bigint, last_position bigint,
-      arrivals bigint, judged_through bigint, ended_before bigint, complete_at bigint);
+  if to_regtype('work.mark') is null then
+    create type work.mark as (
+      asker bigint, top integer, workflow_line bigint, last_line bigint, last_position bigint, span bigint,
+      arrivals bigint, judged_through bigint, ended_before bigint, tag bigint, in_vain bigint);
   end if;
 end
 $$;
-comment on type work.front is 'Where in line a session''s last call left off.';
-revoke all on type work.front from public, anon, authenticated;
+comment on type work.mark is 'Where in line a session''s last call left off that read the lines.';
+revoke all on type work.mark from public, anon, authenticated;
+
+-- Which line the last call reached of all sessions that ask for the same: before it nothing is left. The upper bits are a tag
+-- that only who asks the same computes, as long as nothing more has arrived, in the same second. A crash, which ends all
+-- sessions, may lose it.
+do $$
+begin
+  for n in 0..15 loop
+    execute format('create unlogged sequence if not exists work.place%s as bigint minvalue -9223372036854775808', n);
+    execute format('comment on sequence work.place%s is %L', n, 'Which line the last call reached of all sessions that ask for the same.');
+    execute format('revoke all on sequence work.place%s from public, anon, authenticated', n);
+    execute format('grant usage, select, update on sequence work.place%s to service_role', n);
+  end loop;
+end
+$$;
 
 -- Claim the first of several lines, in exact order, all of the highest priority that is ready at all: each line is asked for
 -- what it has up to some place, which is little. How far that is follows from the last such call of this session, or is
--- guessed: too near finds too few, and too far reads too many, but what is claimed comes first in any case. Sixteen profiles
--- are remembered, or that a guess was of no use; and when it was that all which had come into line was seen, for take_on().
+-- guessed: too near finds too few, and too far reads too many, but what is claimed comes first in any case. Sixteen askers
+-- are remembered, or that a guess was of no use. Once all that had come into line has been seen, take_next() may go on from there.
 drop function if exists work.take_front(integer, text[], integer[], text, integer, integer, uuid, boolean);
 create or replace function work.take_front(
   profile work.profiles, work_types text[], class_ids integer[], worker_id text, max_items integer, ttl_seconds integer,
@@ -152,12 +182,14 @@ as $$
 declare
   -- Others may hold the first rows at this moment: some more are read than are asked for, but not all that there is.
   most constant integer := (take_front.max_items + 4) * 32;
-  asker constant bigint := hashtextextended(take_front.work_types::text, profile.id);
-  slot constant text := 'work.place' || profile.id % 16;
-  front work.front := nullif(current_setting(slot, true), '')::work.front;
+  asker constant bigint := work.asker_of(profile.id, take_front.work_types);
+  slot constant text := 'work.mark' || (asker & 15);
+  shared constant regclass := 'work.place' || (asker & 15);
+  front work.mark := nullif(current_setting(slot, true), '')::work.mark;
   is_guessed boolean;
-  moment constant bigint := date_part('epoch', clock_timestamp()) * 1000;
+  second constant bigint := date_part('epoch', clock_timestamp());
   arrivals constant bigint := coalesce(pg_sequence_last_value('work.arrivals'), 0);
+  tag bigint;
   seen integer;
   last_line bigint;
   last_position bigint;
@@ -169,14 +201,17 @@ begin
   if front.asker <> asker then
     front := null;
   end if;
-  -- A place is a line or, within one workflow, a position.
-  place := case when front.workflow_line is null then front.last_line else front.last_position end;
-  if front.top is null and (not take_front.may_guess or front.asker is not null and random() < 0.9) then
+  is_guessed := coalesce(front.span, 0) = 0;
+  if is_guessed and (not take_front.may_guess or front.asker is not null and front.span is null and random() < 0.9) then
     return;
   end if;
-  is_guessed := front.top is null;
+  -- A place is a line or, within one workflow, a position.
+  if front.workflow_line <> front.last_line then
+    front.workflow_line := null;
+  end if;
+  place := case when front.workflow_line is null then front.last_line else front.last_position end;
   for attempt in 1..3 loop
-    if front.top is null then
+    if is_guessed and coalesce(front.span, 0) = 0 then
       select g.top, g.workflow_line, g.place, g.span into front.top, front.workflow_line, place, front.span
         from work.guess_front(take_front.work_types, take_front.class_ids, take_front.max_items) as g;
       exit when front.top is null;
@@ -245,10 +280,10 @@ begin
     exit when won > 0;
     if is_guessed then
       exit when seen < most;
-      front.span := front.span / 4;
+      front.span := greatest(front.span / 4, 1);
     else
       is_guessed := true;
-      front.top := null;
+      front.span := 0;
     end if;
   end loop;
 
@@ -263,27 +298,27 @@ begin
     front.last_position := last_position;
     -- Who was counted as bringing something must have ended, for it to have been seen. A later transaction of this session has
     -- a higher number than all who were counted before it, and when all below that have ended, they have.
-    if front.asker is null or (front.arrivals, front.judged_through) is distinct from (arrivals, profile.judged_through) then
-      front.asker := asker;
+    if (front.arrivals, front.judged_through) is distinct from (arrivals, profile.judged_through) then
       front.arrivals := arrivals;
       front.judged_through := profile.judged_through;
       front.ended_before := -txid_current();
-      front.complete_at := null;
     elsif front.ended_before < 0 then
       if front.ended_before <> -txid_current() then
         front.ended_before := txid_current();
       end if;
-    elsif oldest >= front.ended_before and coalesce(front.complete_at, 0) <= moment then
-      front.complete_at := moment;
+    elsif oldest >= front.ended_before and cardinality(take_front.work_types) = 1 then
+      tag := hashint8extended(arrivals, hashint8extended(profile.judged_through, asker # (front.top::bigint << 32) # second)) << 40;
+      front.tag := tag;
+      if (pg_sequence_last_value(shared) # tag between 0 and 1099511627775) is not true then
+        place := setval(shared, tag | last_line);
+      end if;
     end if;
-    kept := set_config(slot, front::text, false);
-  elsif seen >= most then
-    front := null;
-    front.asker := asker;
-    kept := set_config(slot, front::text, false);
   else
-    kept := set_config(slot, '', false);
+    -- Of no use where there is too much, and otherwise to be guessed anew.
+    front.span := case when (seen >= most) is not true then 0 end;
   end if;
+  front.asker := asker;
+  kept := set_config(slot, front::text, false);
 end
 $$;
 comment on function work.take_front is 'Claims the first of several lines, in exact order, up to some place in line.';
@@ -317,6 +352,7 @@ declare
   part json;
   answer json;
   left_to_win integer := take_merged.max_items;
+  kept text;
 begin
   open_types := array(
     select t.name from public.work_types t
@@ -369,8 +405,8 @@ begin
 
     if way = 'walk' then
       way := 'front';
-      if left_to_win = 0 and current_setting('work.place' || profile.id % 16, true) <> '' then
-        perform set_config('work.place' || profile.id % 16, '', false);
+      if left_to_win = 0 then
+        kept := set_config('work.mark' || (work.asker_of(profile.id, take_merged.work_types) & 15), '', false);
       end if;
     elsif way = 'front' then
       -- Again, as long as it wins something: others have taken of the same meanwhile.
@@ -398,96 +434,8 @@ comment on function work.take_merged is 'Claims the first of several lines, in e
 revoke execute on function work.take_merged from public, anon, authenticated;
 grant execute on function work.take_merged to service_role;
 
--- Claim the next of several lines of one work type, behind what the last such call of this session took: where nothing has
--- come into line since, there is nothing before. All lines are walked as one from there on, and what the worker does not
--- match is stepped over. Null where this cannot be told, or where nothing is at hand.
--- What is made ready by hand is not counted, and what somebody else has locked is passed over, also if they leave it as it was or
--- roll back: once a second take_front() reads the lines from their beginning.
-create or replace function work.take_on(
-  profile work.profiles, work_types text[], worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
-returns json
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-declare
-  slot constant text := 'work.place' || profile.id % 16;
-  front work.front := nullif(current_setting(slot, true), '')::work.front;
-  moment constant bigint := date_part('epoch', clock_timestamp()) * 1000;
-  matched varbit;
-  beyond integer;
-  won integer;
-  last_line bigint;
-  last_position bigint;
-  claimed json;
-  kept text;
-begin
-  if (moment - front.complete_at between 0 and 1000
-    and front.arrivals = coalesce(pg_sequence_last_value('work.arrivals'), 0)
-    and front.judged_through = profile.judged_through
-    and front.asker = hashtextextended(take_on.work_types::text, profile.id)) is not true
-  then
-    return null;
-  end if;
-  -- What was stored compressed is unpacked by the concatenation, once and not for each row. A class beyond it meets the last bit.
-  matched := profile.class_bits || B'0';
-  beyond := length(matched) - 1;
-  with taken as (
-    update public.work_claims c
-       set status = 'claimed',
-           worker_id = take_on.worker_id,
-           fence = nextval('work.fence'),
-           request_id = take_on.request_id,
-           claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + interval '1 second' * coalesce(take_on.ttl_seconds, t.lease_seconds),
-           progress = null
-      from public.work_types t
-     where t.name = take_on.work_types[1] and not t.paused
-       and c.ctid = any (array(
-             select r.ctid
-               from (select n.ctid as row_id, n.class_id, n.line, n.position
-                       from public.work_claims n
-                      where n.work_type = take_on.work_types[1] and n.status = 'ready' and n.class_id > 0
-                        and n.priority = front.top
-                        and (n.line, n.position) > (front.last_line, front.last_position)
-                      order by n.line, n.position
-                      limit take_on.max_items * 32 + 64 + cardinality(profile.class_ids) * 4) as w
-               join public.work_claims r on r.ctid = w.row_id
-              where get_bit(matched, least(w.class_id, beyond)) = 1
-                and r.status is not distinct from 'ready' and r.class_id is not distinct from w.class_id
-              order by w.line, w.position
-              limit take_on.max_items
-                for no key update of r skip locked))
-    returning c.item_id, c.work_type, c.fence, coalesce(take_on.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
-              c.failures, c.crashes, c.line, c.position
-  )
-  select json_agg(told order by k.line, k.position), count(*), max(k.line), max(k.position)
-    into claimed, won, last_line, last_position
-    from taken k
-    join public.work_items i on i.id = k.item_id
-   cross join lateral (
-     select k.item_id, k.work_type, k.fence, k.ttl_seconds, k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload
-   ) as told;
-  if won > 0 then
-    front.workflow_line := case when last_line = front.workflow_line then last_line end;
-    front.last_position := case when last_line = front.last_line then last_position else 0 end;
-    front.last_line := last_line;
-  end if;
-  if won = take_on.max_items then
-    kept := set_config(slot, front::text, false);
-    return claimed;
-  end if;
-  -- What is its own stands too far apart for some way, or there is no more.
-  front.complete_at := moment + 100;
-  kept := set_config(slot, front::text, false);
-  return case when won > 0 then (claimed::jsonb || work.take_merged(
-    profile, take_on.work_types, take_on.worker_id, take_on.max_items - won, take_on.ttl_seconds, null, null,
-    take_on.request_id)::jsonb)::json end;
-end
-$$;
-comment on function work.take_on is 'Claims the next of several lines behind what the last call took, if nothing has come into line since.';
-revoke execute on function work.take_on from public, anon, authenticated;
-grant execute on function work.take_on to service_role;
+drop function if exists work.take_on(work.profiles, text[], text, integer, integer, uuid);
+drop type if exists work.front;
 
 -- Take the next claims in line, of one line or of many. A call may win fewer than there are.
 create or replace function work.take_next(
@@ -502,8 +450,21 @@ declare
   profile work.profiles;
   last integer;
   has_others boolean;
+  asker bigint;
+  slot text;
+  mark work.mark;
+  shared regclass;
+  tag bigint;
+  place bigint;
+  is_shared boolean;
+  matched varbit;
+  beyond integer;
+  won integer;
+  last_line bigint;
+  last_position bigint;
   answer json;
   front record;
+  kept text;
 begin
   -- One question where all is as usual. An array may begin anywhere: the only element of another kind of array is left to
   -- the general way.
@@ -531,12 +492,89 @@ begin
         take_next.request_id);
     end if;
   end if;
-  -- Of many lines, what is next is mostly where the last call left off.
+  -- Of many lines, what is next is mostly where the last call left off of those who ask for the same, or of this session: where
+  -- nothing has come into line since, there is nothing before. All lines are walked as one from there on, and what the worker does
+  -- not match is stepped over.
+  -- What is made ready by hand is not counted, and what somebody else has locked is passed over, also if they leave it as it was
+  -- or roll back: in each second the first one reads the lines from their beginning, by take_front().
   if is_usual and profile.yielded_class_ids = '{}' and profile.class_bits is not null then
-    answer := work.take_on(
-      profile, take_next.work_types, take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.request_id);
-    if answer is not null then
-      return answer;
+    asker := hashtextextended(take_next.work_types[1], profile.id);
+    slot := 'work.mark' || (asker & 15);
+    mark := nullif(current_setting(slot, true), '')::work.mark;
+    if mark.asker = asker then
+      tag := hashint8extended(coalesce(pg_sequence_last_value('work.arrivals'), 0), hashint8extended(
+        profile.judged_through, asker # (mark.top::bigint << 32) # date_part('epoch', clock_timestamp())::bigint)) << 40;
+      shared := 'work.place' || (asker & 15);
+      place := pg_sequence_last_value(shared) # tag;
+      is_shared := place between 0 and 1099511627775;
+      if is_shared and (place <> mark.last_line or mark.tag is distinct from tag) then
+        mark.tag := tag;
+        mark.last_line := place;
+        mark.last_position := 0;
+      end if;
+      if mark.tag = tag and mark.in_vain is distinct from tag then
+        -- What was stored compressed is unpacked by the concatenation, once and not for each row. A class beyond it meets the last bit.
+        matched := profile.class_bits || B'0';
+        beyond := length(matched) - 1;
+        with taken as (
+          update public.work_claims c
+             set status = 'claimed',
+                 worker_id = take_next.worker_id,
+                 fence = nextval('work.fence'),
+                 request_id = take_next.request_id,
+                 claimed_at = clock_timestamp(),
+                 expires_at = clock_timestamp() + interval '1 second' * coalesce(take_next.ttl_seconds, t.lease_seconds),
+                 progress = null
+            from public.work_types t
+           where t.name = take_next.work_types[1] and not t.paused
+             and c.ctid = any (array(
+                   select r.ctid
+                     from (select n.ctid as row_id, n.class_id, n.line, n.position
+                             from public.work_claims n
+                            where n.work_type = take_next.work_types[1] and n.status = 'ready' and n.class_id > 0
+                              and n.priority = mark.top
+                              and (n.line, n.position) > (mark.last_line, mark.last_position)
+                            order by n.line, n.position
+                            -- About as far as it takes to ask the lines.
+                            limit take_next.max_items * 64 + least(cardinality(profile.class_ids), 1000) * 8 + 128) as w
+                     join public.work_claims r on r.ctid = w.row_id
+                    where get_bit(matched, least(w.class_id, beyond)) = 1
+                      and r.status is not distinct from 'ready' and r.class_id is not distinct from w.class_id
+                    order by w.line, w.position
+                    limit take_next.max_items
+                      for no key update of r skip locked))
+          returning c.item_id, c.work_type, c.fence, coalesce(take_next.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
+                    c.failures, c.crashes, c.line, c.position
+        )
+        select json_agg(told order by k.line, k.position), count(*), max(k.line), max(k.position)
+          into answer, won, last_line, last_position
+          from taken k
+          join public.work_items i on i.id = k.item_id
+         cross join lateral (
+           select k.item_id, k.work_type, k.fence, k.ttl_seconds, k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload
+         ) as told;
+        if won < max_items then
+          -- What is its own stands too far apart for some way, or there is no more.
+          mark.in_vain := tag;
+        end if;
+        -- Not past what has come since this transaction began to look.
+        if last_line > mark.last_line and current_setting('transaction_isolation') = 'read committed' then
+          place := setval(shared, tag | last_line);
+        end if;
+        -- Where all that is to be remembered is shared, the session need not.
+        if is_shared is not true or last_line = mark.last_line or mark.in_vain = tag then
+          mark.last_position := case when last_line = mark.last_line then last_position else 0 end;
+          mark.last_line := coalesce(last_line, mark.last_line);
+          kept := set_config(slot, mark::text, false);
+        end if;
+        if won = max_items then
+          return answer;
+        elsif won > 0 then
+          return (answer::jsonb || work.take_merged(
+            profile, take_next.work_types, take_next.worker_id, max_items - won, take_next.ttl_seconds, null, null,
+            take_next.request_id)::jsonb)::json;
+        end if;
+      end if;
     end if;
   end if;
   -- Once in a while a walk may show that it does as well.
