@@ -9,14 +9,15 @@ import { addItems as addPlainItems, emptyTables, workType } from "./work_claims.
 const items = 100_000;
 const share = 5;
 
-/** Beside them in the same tables, in a work type of their own: items that require nothing. */
-const plainType = "plain";
-const plainItems = 20_000;
+/** Beside them in the same tables, in a work type of their own: items of one class, for workers that match this one. */
+const baseType = "one class";
+const baseItems = 20_000;
+const base = { classes: 1, matched: 1 };
 
 /** Calls before each measurement. */
 const warmUp = 10 * connections;
 
-/** Each measurement takes turns with one of items that require nothing, so that both have the same machine. */
+/** Each measurement takes turns with one of the items of one class, so that both have the same machine. */
 const turns = 6;
 
 export interface MatchingPlan {
@@ -83,8 +84,8 @@ async function claimRates(
         by1: [] as number[],
         by10: [] as number[],
         tags: [] as number[],
-        plain1: [] as number[],
-        plain10: [] as number[],
+        base1: [] as number[],
+        base10: [] as number[],
       },
     ]),
   );
@@ -94,18 +95,18 @@ async function claimRates(
       await register(clients, line);
       await settle();
       const stop = itemsCome(database, line.arrivalsPerSecond ?? 0);
-      const by10 = await besidePlain(clients, 10, plan.calls(10));
+      const by10 = await besideBase(clients, 10, plan.calls(10));
       seen.by10.push(by10.rate);
-      seen.plain10.push(by10.plain);
-      const by1 = await besidePlain(clients, 1, plan.calls(1));
+      seen.base10.push(by10.base);
+      const by1 = await besideBase(clients, 1, plan.calls(1));
       seen.by1.push(by1.rate);
-      seen.plain1.push(by1.plain);
+      seen.base1.push(by1.base);
       await stop();
       await fillTags(database);
       await settle();
       await pullByTags(clients, line, warmUp);
       seen.tags.push(await pullByTags(clients, line, plan.calls(1)));
-      const last = [seen.by10, seen.plain10, seen.by1, seen.plain1, seen.tags].map((each) =>
+      const last = [seen.by10, seen.base10, seen.by1, seen.base1, seen.tags].map((each) =>
         Math.round(each.at(-1) ?? 0),
       );
       tell(
@@ -117,13 +118,13 @@ async function claimRates(
   const ratio = (mine: number[], theirs: number[]) =>
     median(mine.map((rate, round) => rate / (theirs[round] ?? Number.NaN))).toFixed(2);
   return markdown(
-    ["claims a second", "by 10", "× nothing required", "by 1", "× nothing required", "tag list by 1", "× tag list"],
+    ["claims a second", "by 10", "× one class", "by 1", "× one class", "tag list by 1", "× tag list"],
     [...rates].map(([line, seen]) => [
       line.name,
       Math.round(median(seen.by10)).toLocaleString("en"),
-      ratio(seen.by10, seen.plain10),
+      ratio(seen.by10, seen.base10),
       Math.round(median(seen.by1)).toLocaleString("en"),
-      ratio(seen.by1, seen.plain1),
+      ratio(seen.by1, seen.base1),
       Math.round(median(seen.tags)).toLocaleString("en"),
       ratio(seen.by1, seen.tags),
     ]),
@@ -219,8 +220,8 @@ async function fill(database: Sql, line: Line): Promise<void> {
   await forgetClasses(database);
   await takesNewItems(database, workType);
   await addItems(database, line, items);
-  await takesNewItems(database, plainType);
-  await addPlainItems(database, plainItems);
+  await takesNewItems(database, baseType);
+  await addItems(database, base, baseItems);
 }
 
 /** Classes, and with them what workers match, of which pruning would leave nothing either. */
@@ -258,7 +259,16 @@ async function addItems(database: Sql, line: Pick<Line, "classes" | "matched">, 
 }
 
 async function register(clients: Sql[], line: Line): Promise<void> {
-  await Promise.all(clients.map((client, n) => registerWith(client, `bench-${n}`, { job: jobs(line.matched) })));
+  await Promise.all(
+    clients.map(async (client, n) => {
+      await registerWith(client, workerOf(workType, n), { job: jobs(line.matched) });
+      await registerWith(client, workerOf(baseType, n), { job: jobs(base.matched) });
+    }),
+  );
+}
+
+function workerOf(type: string, connection: number): string {
+  return `${type} ${connection}`;
 }
 
 async function registerWith(client: Sql, worker: string, capabilities: object): Promise<void> {
@@ -281,18 +291,18 @@ function itemsCome(database: Sql, perSecond: number): () => Promise<void> {
   };
 }
 
-/** Items a second, and how many it would be of those that require nothing. */
-async function besidePlain(clients: Sql[], batch: number, calls: number): Promise<{ rate: number; plain: number }> {
+/** Items a second, and how many it would be of those of one class. */
+async function besideBase(clients: Sql[], batch: number, calls: number): Promise<{ rate: number; base: number }> {
   // Plans that have not been made yet are nobody's speed.
   await drain(clients, workType, batch, warmUp);
-  await drain(clients, plainType, batch, warmUp);
+  await drain(clients, baseType, batch, warmUp);
   let seconds = 0;
-  let plainSeconds = 0;
+  let baseSeconds = 0;
   for (let turn = 0; turn < turns; turn++) {
     seconds += await drain(clients, workType, batch, calls / turns);
-    plainSeconds += await drain(clients, plainType, batch, calls / turns);
+    baseSeconds += await drain(clients, baseType, batch, calls / turns);
   }
-  return { rate: (calls * batch) / seconds, plain: (calls * batch) / plainSeconds };
+  return { rate: (calls * batch) / seconds, base: (calls * batch) / baseSeconds };
 }
 
 /** So many calls, each of which closes a batch and claims the next: how many seconds they take. */
@@ -302,7 +312,7 @@ async function drain(clients: Sql[], type: string, batch: number, calls: number)
   const time = await timed(() =>
     Promise.all(
       clients.map(async (client, n) => {
-        const worker = type === plainType ? `plain-${n}` : `bench-${n}`;
+        const worker = workerOf(type, n);
         let outcomes: object[] = [];
         while (left-- > 0) {
           const [row] = await client<
