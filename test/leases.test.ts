@@ -106,6 +106,19 @@ describe("a late worker", () => {
     expect(await stored(sql, ids[0], type)).toMatchObject({ result: "b", failures: 0 });
   });
 
+  test("what it says with its old fence is lost also where it holds the claim again", async () => {
+    const { type } = await line(sql, 1);
+    const [old] = await next(sql, type, "late");
+    await endLeases(sql, type);
+    const [again] = await next(sql, type, "late");
+    expect(again?.fence).toBeGreaterThan(old?.fence ?? Number.POSITIVE_INFINITY);
+    expect(await extend(sql, "late", old)).toBe("lost");
+    for (const outcome of ["succeeded", "failed", "released"]) {
+      expect(await release(sql, "late", old, outcome)).toBe("lost");
+    }
+    expect(await extend(sql, "late", again)).toBe("held");
+  });
+
   test("its heartbeat is lost and recorded", async () => {
     const { type, ids } = await line(sql, 1);
     const [late] = await next(sql, type, "late");

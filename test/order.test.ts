@@ -3,7 +3,7 @@ import { type Claim, call, endLeases, line, next, release, stored } from "./call
 import { openDatabase } from "./database.ts";
 import { expectInvariants } from "./invariants.ts";
 
-const { sql } = await openDatabase();
+const { sql, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));
 
 const later = "now() + interval '1 hour'";
@@ -62,13 +62,24 @@ test("never more than asked, over all work types", async () => {
   expect(await call(sql, "claim_next", args)).toHaveLength(2);
 });
 
-test("a paused work type hands out nothing, and goes on where it was", async () => {
+test.each([1, 5])("a paused work type hands out nothing, and goes on where it was, by %i", async (max) => {
   const { type, ids } = await line(sql, 1);
   await call(sql, "define_work_type", { work_type: type, paused: true });
-  expect(await next(sql, type, "a")).toEqual([]);
+  expect(await next(sql, type, "a", max)).toEqual([]);
   expect(await call(sql, "claim_items", { item_ids: ids, work_type: type, worker_id: "a" })).toEqual([]);
   await call(sql, "define_work_type", { work_type: type, paused: false });
-  expect(await next(sql, type, "a")).toHaveLength(1);
+  expect(await next(sql, type, "a", max)).toHaveLength(1);
+});
+
+test.each([1, 2])("what somebody has locked at that moment is passed over, by %i", async (max) => {
+  const { type, ids } = await line(sql, 3);
+  const blocker = as("service_role");
+  const taken = await blocker.begin(async (own) => {
+    await own`select from work_claims where item_id = ${ids[0] ?? ""} and work_type = ${type} for update`;
+    return next(sql, type, "a", max);
+  });
+  expect(taken.map((claim) => claim.item_id)).toEqual(ids.slice(1, 1 + max));
+  expect(await next(sql, type, "a")).toMatchObject([{ item_id: ids[0] }]);
 });
 
 test("a paused work type does not hold up another in the same call", async () => {
