@@ -420,9 +420,12 @@ describe("a session that goes on from where it was", async () => {
       const [held] = await sql`select count(*)::integer as count from work_claims where status = 'claimed'`;
       await take(worker, ids.length - held?.count);
       expect(await take(worker)).toEqual([]);
-      ids.push(...(await call<string[]>(sql, "enqueue_items", shelved(10))));
+      ids.push(...(await call<string[]>(sql, "enqueue_items", shelved(80))));
       expect(await remembers(worker)).toBe(false);
-      await take(worker, 2);
+      // A guess may look at lines that are empty, but not each time.
+      for (let calls = 0; calls < 3; calls += 1) {
+        await take(worker, 2);
+      }
       expect(await remembers(worker)).toBe(true);
     }
   });
