@@ -76,7 +76,7 @@ describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", as
          and not exists (select from pg_constraint where conindid = c.oid)
          and not exists (select from pg_depend where objid = c.oid and classid = 'pg_class'::regclass and deptype in ('a', 'i') and refobjsubid > 0)
       union all
-      select oid::regprocedure::text from pg_proc where pronamespace ${ours} and obj_description(oid, 'pg_proc') is null
+      select oid::regprocedure::text from pg_proc where pronamespace = 'public'::regnamespace and obj_description(oid, 'pg_proc') is null
       union all
       select nspname from pg_namespace where nspname = 'work' and obj_description(oid, 'pg_namespace') is null`);
     expect(silent).toEqual([]);

@@ -126,7 +126,7 @@ const expected: Record<string, string[]> = {
       ["EXECUTE"],
     ]),
   ),
-  ...Object.fromEntries(triggers.map((name) => [`function work.${name}`, []])),
+  ...Object.fromEntries(triggers.map((name) => [`function work.${name}`, ["EXECUTE"]])),
 };
 
 const roles = ["anon", "authenticated", "service_role", "stranger"];

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import postgres from "postgres";
@@ -15,6 +16,7 @@ declare module "vitest" {
 
 /** Both Postgres versions, each with templates for the databases of test files; stopped when the run ends. */
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
+  execFileSync(process.execPath, [join(import.meta.dirname, "..", "supabase", "build.mjs")]);
   const stacks = await Promise.all(
     ([15, 17] as const).map((version) => startStack({ ephemeral: true, postgres: version })),
   );

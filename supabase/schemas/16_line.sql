@@ -6,7 +6,6 @@
 create or replace function work.walk_lines(
   work_types text[], matched varbit, max_items integer, out row_ids tid[], out row_classes integer[])
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
@@ -34,19 +33,14 @@ begin
        for no key update of c skip locked) as p;
 end
 $$;
-comment on function work.walk_lines is 'The first rows of several lines, locked.';
-revoke execute on function work.walk_lines from public, anon, authenticated;
-grant execute on function work.walk_lines to service_role;
 
 -- How far back in line so many rows will reach, of the highest priority that is ready at all: a guess from a few rows of a
 -- few lines, as a place and what lies before it. Places are lines or, within one line, positions. Nothing where these have
 -- no such rows.
-drop function if exists work.gather_lines(text[], integer[], integer);
 create or replace function work.guess_front(
   work_types text[], class_ids integer[], wanted integer,
   out top integer, out workflow_line bigint, out place bigint, out span bigint)
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -89,9 +83,6 @@ begin
     5.0::float8 * guess_front.wanted / seen * least(1, sampled::float8 / cardinality(guess_front.class_ids)) * (last_line - place));
 end
 $$;
-comment on function work.guess_front is 'Guesses how far back in line so many rows will reach.';
-revoke execute on function work.guess_front from public, anon, authenticated;
-grant execute on function work.guess_front to service_role;
 
 -- The first rows of several lines, in exact order; "is_all" says that there are no others. Each line is asked for its first
 -- row; only the lines with the best first rows can have what comes next, and of these some rows are read. The answer has
@@ -112,7 +103,6 @@ create or replace function work.read_lines(
   out is_all boolean
 )
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -265,6 +255,3 @@ begin
   end if;
 end
 $$;
-comment on function work.read_lines is 'The first rows of several lines, in exact order, and whether they are all.';
-revoke execute on function work.read_lines from public, anon, authenticated;
-grant execute on function work.read_lines to service_role;

@@ -7,7 +7,6 @@ begin
   end if;
 end
 $$;
-revoke all on type public.work_claim_status from public, anon, authenticated;
 comment on domain public.work_claim_status is 'work-claims: the states of a claim. The last three are ends.';
 
 -- Columns of fixed width that are never null come first: an update compares each that an index knows of, and finds these
@@ -97,12 +96,6 @@ alter table public.work_claims set (
   autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
   autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
-alter table public.work_claims enable row level security;
-drop policy if exists service_role_works on public.work_claims;
-create policy service_role_works on public.work_claims to service_role using (true) with check (true);
-revoke all on public.work_claims from public, anon, authenticated, service_role;
-grant select, insert, update, delete on public.work_claims to service_role;
-
 -- The place that an item's claims have in line.
 create or replace view work.places with (security_invoker = true) as
 select i.id as item_id, i.pool, i.seq as position, coalesce(w.priority, i.priority) as priority,
@@ -111,18 +104,11 @@ select i.id as item_id, i.pool, i.seq as position, coalesce(w.priority, i.priori
   from public.work_items i
   left join public.work_workflows w on w.id = i.workflow_id;
 comment on view work.places is 'work-claims: the place that each item''s claims have in line.';
-revoke all on work.places from public, anon, authenticated, service_role;
-grant select on work.places to service_role;
 
 -- New items are enrolled for the work types of their pool, in the transaction that adds them.
 create or replace function work.enroll_new_items()
 returns trigger
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 declare
   pool_name text;
@@ -153,8 +139,6 @@ begin
   return null;
 end
 $$;
-comment on function work.enroll_new_items is 'Trigger: gives each new item a claim for each work type of its pool.';
-revoke execute on function work.enroll_new_items from public, anon, authenticated;
 create or replace trigger enroll_new_items
   after insert on public.work_items referencing new table as new_items
   for each statement execute function work.enroll_new_items();
@@ -164,17 +148,12 @@ create or replace trigger enroll_new_items
 create or replace function work.lock_claims_of_item()
 returns trigger
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
 as $$
 begin
   perform from public.work_claims c where c.item_id = any (array[old.id]) order by c.work_type for update;
   return old;
 end
 $$;
-comment on function work.lock_claims_of_item is 'Trigger: locks the claims of an item that is deleted, in the order of keys.';
-revoke execute on function work.lock_claims_of_item from public, anon, authenticated;
 create or replace trigger lock_claims_of_item
   before delete on public.work_items
   for each row execute function work.lock_claims_of_item();
@@ -183,10 +162,6 @@ create or replace trigger lock_claims_of_item
 create or replace function work.move_open_claims()
 returns trigger
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_hashjoin = on
-set enable_seqscan = off
-set enable_bitmapscan = off
 as $$
 declare
   -- Old and new rows of a bulk update are matched by hashing, also inside a function that forbids it for its own.
@@ -235,8 +210,6 @@ begin
   return null;
 end
 $$;
-comment on function work.move_open_claims is 'Trigger: open claims follow their item''s place in line, class and run_after.';
-revoke execute on function work.move_open_claims from public, anon, authenticated;
 create or replace trigger move_open_claims
   after update on public.work_items referencing old table as old_items new table as new_items
   for each statement execute function work.move_open_claims();
@@ -245,11 +218,6 @@ create or replace trigger move_open_claims
 create or replace function work.move_workflow()
 returns trigger
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 begin
   if tg_op = 'DELETE' then
@@ -286,8 +254,6 @@ begin
   return null;
 end
 $$;
-comment on function work.move_workflow is 'Trigger: open claims follow their workflow''s priority, and its end.';
-revoke execute on function work.move_workflow from public, anon, authenticated;
 create or replace trigger move_workflow
   after update or delete on public.work_workflows for each row execute function work.move_workflow();
 
@@ -295,7 +261,6 @@ create or replace trigger move_workflow
 create or replace function work.keep_used_type()
 returns trigger
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if (tg_op = 'DELETE' or new.name <> old.name)
@@ -305,7 +270,5 @@ begin
   return case when tg_op = 'DELETE' then old else new end;
 end
 $$;
-comment on function work.keep_used_type is 'Trigger: a work type that has claims is neither deleted nor renamed.';
-revoke execute on function work.keep_used_type from public, anon, authenticated;
 create or replace trigger keep_used_type
   before delete or update of name on public.work_types for each row execute function work.keep_used_type();

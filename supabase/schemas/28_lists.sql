@@ -4,7 +4,6 @@ create or replace function work.check_page(max_items integer)
 returns boolean
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if max_items is null or max_items not between 1 and 1000 then
@@ -13,9 +12,6 @@ begin
   return true;
 end
 $$;
-comment on function work.check_page is 'Refuses a page of less than one row or more than 1000.';
-revoke execute on function work.check_page from public, anon, authenticated;
-grant execute on function work.check_page to service_role;
 
 -- No call looks at more than some 20,000 rows, however rare it is what somebody asks for. It looks at a few first, which
 -- will do where a quarter of them fits. Then at 20,000 at most: at those that an index leaves, where less than one in 100
@@ -44,11 +40,6 @@ create or replace function work.items_left(
 returns uuid[]
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
 as $$
 #variable_conflict use_variable
 declare
@@ -98,8 +89,6 @@ begin
 end
 $$;
 comment on function work.items_left is 'The items that an index leaves of a list by one of its conditions, where these are at most so many; null where none does.';
-revoke execute on function work.items_left from public, anon, authenticated;
-grant execute on function work.items_left to service_role;
 
 -- Items in the order they came. The answer is {"rows", "next"}: give "next" as "after" for what is behind the page.
 create or replace function public.list_items(
@@ -111,14 +100,6 @@ create or replace function public.list_items(
 returns jsonb
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-set plan_cache_mode = force_custom_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -271,8 +252,6 @@ end
 $$;
 comment on function public.list_items is
   'Items that fit a selector, in the order they came: {"rows", "next"}. "next" given as "after" leads on; null: that was all. A page has at most max_items (1000), and fewer where one call would look at too many rows; their payloads with with_payload.';
-revoke execute on function public.list_items from public, anon, authenticated;
-grant execute on function public.list_items to service_role;
 
 -- Claims in the order of their keys, which never change: a claim that moves while somebody turns pages is seen once.
 create or replace function public.list_claims(
@@ -284,14 +263,6 @@ create or replace function public.list_claims(
 returns jsonb
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-set plan_cache_mode = force_custom_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -449,8 +420,6 @@ end
 $$;
 comment on function public.list_claims is
   'Claims that fit a selector, in the order of their keys: {"rows", "next"}. "next" given as "after" leads on; null: that was all. A page has at most max_items (1000), and fewer where one call would look at too many rows; their results with with_result.';
-revoke execute on function public.list_claims from public, anon, authenticated;
-grant execute on function public.list_claims to service_role;
 
 -- Workers by id: what each has, holds and does. Alive is who was heard of within two minutes and has not left; free is
 -- who is alive and holds nothing whose lease goes on. What is held is counted for all of them at once.
@@ -462,14 +431,6 @@ create or replace function public.list_workers(
 returns jsonb
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-set plan_cache_mode = force_custom_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -558,7 +519,3 @@ end
 $$;
 comment on function public.list_workers is
   'Workers that fit a selector, by id, with what each has, does and holds: {"rows", "next"}. "next" given as "after" leads on; null: that was all. A page has at most max_items (1000), and fewer where one call would look at too many rows.';
-revoke execute on function public.list_workers from public, anon, authenticated;
-grant execute on function public.list_workers to service_role;
-
-notify pgrst, 'reload schema';

@@ -109,9 +109,3 @@ select c.work_type, c.item_id, format('it goes round: %s failures, %s crashes; %
  where c.status = 'waiting' and c.due_at >= now() and c.failures > 1;
 comment on view public.work_stuck is
   'work-claims: what does not move, and why: ended leases nobody took back, the head of each line (a work type and class) that nobody takes, paused types, what keeps failing.';
-
-revoke all on public.work_overview, public.work_held, public.work_failures, public.work_stuck
-  from public, anon, authenticated, service_role;
-grant select on public.work_overview, public.work_held, public.work_failures, public.work_stuck to service_role;
-
-notify pgrst, 'reload schema';

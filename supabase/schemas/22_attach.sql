@@ -5,22 +5,17 @@ create or replace function work.source_key(pool public.work_pools, source_row js
 returns text
 language sql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
   select case when cardinality(pool.key_columns) = 1 then source_row ->> pool.key_columns[1]
     else (select jsonb_agg(source_row -> k.name order by k.n) from unnest(pool.key_columns) with ordinality as k(name, n))::text
   end
 $$;
-comment on function work.source_key is 'The key of an attached table''s row, as text.';
-revoke execute on function work.source_key from public, anon, authenticated;
-grant execute on function work.source_key to service_role;
 
 -- The pool that a table is attached as, its key's columns by their present names; nothing where it is not attached.
 create or replace function work.pool_of(source oid)
 returns public.work_pools
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -42,9 +37,6 @@ begin
   return attached;
 end
 $$;
-comment on function work.pool_of is 'The pool that a table is attached as, its key''s columns by their present names.';
-revoke execute on function work.pool_of from public, anon, authenticated;
-grant execute on function work.pool_of to service_role;
 
 -- The SQL that makes JSON of a row r of the attached table: of the columns that an item needs, or of the key's alone.
 -- Other columns are not looked at: what JSON cannot hold in them must not stop a write to the table. Names come from
@@ -53,7 +45,6 @@ create or replace function work.row_as_json(pool public.work_pools, is_key_only 
 returns text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if pool.payload_columns is null and not is_key_only then
@@ -70,16 +61,12 @@ begin
              pool.affinity_column, pool.workflow_column)))));
 end
 $$;
-comment on function work.row_as_json is 'The SQL that makes JSON of a row r of the attached table.';
-revoke execute on function work.row_as_json from public, anon, authenticated;
-grant execute on function work.row_as_json to service_role;
 
 -- What workers are told of a row.
 create or replace function work.payload_of(pool public.work_pools, source_row jsonb)
 returns jsonb
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   payload jsonb := source_row;
@@ -97,22 +84,12 @@ begin
   return payload;
 end
 $$;
-comment on function work.payload_of is 'What workers are told of an attached table''s row.';
-revoke execute on function work.payload_of from public, anon, authenticated;
-grant execute on function work.payload_of to service_role;
 
 -- Make the items of a pool match these rows: changed ones are updated, missing ones added. The answer is how many
 -- were added.
 create or replace function work.mirror_rows(pool public.work_pools, source_rows jsonb[])
 returns integer
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -187,8 +164,6 @@ begin
 end
 $$;
 comment on function work.mirror_rows is 'Makes the items of a pool match these rows of its table; answers how many were added.';
-revoke execute on function work.mirror_rows from public, anon, authenticated;
-grant execute on function work.mirror_rows to service_role;
 
 -- The triggers run as their owner: who may write to the attached table need not know of work-claims.
 -- They go through the rows in pages, since a statement may touch millions. Times are written in UTC, since a key is
@@ -197,11 +172,6 @@ create or replace function work.mirror_written()
 returns trigger
 language plpgsql
 security definer
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_mergejoin = off
 as $$
 #variable_conflict use_variable
 declare
@@ -236,19 +206,11 @@ begin
   return null;
 end
 $$;
-comment on function work.mirror_written is 'Trigger on an attached table: new rows become items, and items follow their rows.';
-revoke execute on function work.mirror_written from public, anon, authenticated;
-grant execute on function work.mirror_written to service_role;
 
 create or replace function work.mirror_deleted()
 returns trigger
 language plpgsql
 security definer
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_mergejoin = off
 as $$
 #variable_conflict use_variable
 declare
@@ -269,15 +231,11 @@ begin
   return null;
 end
 $$;
-comment on function work.mirror_deleted is 'Trigger on an attached table: items go with their rows.';
-revoke execute on function work.mirror_deleted from public, anon, authenticated;
-grant execute on function work.mirror_deleted to service_role;
 
 create or replace function work.mirror_truncated()
 returns trigger
 language plpgsql
 security definer
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   delete from public.work_items i
@@ -286,14 +244,10 @@ begin
   return null;
 end
 $$;
-comment on function work.mirror_truncated is 'Trigger on an attached table: no rows, no items.';
-revoke execute on function work.mirror_truncated from public, anon, authenticated;
-grant execute on function work.mirror_truncated to service_role;
 
 -- Turn a table into a pool: from now on its rows are items. enroll_pool() takes in the rows that are there. Attaching
 -- it again changes the columns that are named (an empty list of payload columns stands for all), and goes through all
 -- rows anew. The caller needs the right to create triggers on the table.
-drop function if exists public.attach_pool(regclass, text, text[], text, text);
 create or replace function public.attach_pool(
   source regclass,
   pool text default null,
@@ -307,8 +261,6 @@ create or replace function public.attach_pool(
 )
 returns jsonb
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -472,15 +424,11 @@ end
 $$;
 comment on function public.attach_pool is
   'Turns a table into a pool: its rows become items and stay in step from now on; enroll_pool() takes in those that are there. Attaching again changes the columns that are named.';
-revoke execute on function public.attach_pool from public, anon, authenticated;
-grant execute on function public.attach_pool to service_role;
 
 -- Let an attached table go. Its items and claims stay until they are deleted.
 create or replace function public.detach_pool(pool text)
 returns boolean
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -503,22 +451,12 @@ end
 $$;
 comment on function public.detach_pool is
   'Lets an attached table go: its rows are followed no longer. Its items and claims stay until you delete them.';
-revoke execute on function public.detach_pool from public, anon, authenticated;
-grant execute on function public.detach_pool to service_role;
 
 -- Take in what was there before: rows of the attached table become items, items are enrolled for the pool's work types.
 -- One bounded step a call; repeat it until the answer says done.
 create or replace function public.enroll_pool(pool text, max_items integer default 10000)
 returns jsonb
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -623,5 +561,3 @@ end
 $$;
 comment on function public.enroll_pool is
   'Takes in what was there before, one bounded step a call: rows of the attached table become items, items get claims for the pool''s work types. Repeat it until done is true.';
-revoke execute on function public.enroll_pool from public, anon, authenticated;
-grant execute on function public.enroll_pool to service_role;

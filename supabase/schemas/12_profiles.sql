@@ -27,12 +27,6 @@ comment on column work.profiles.is_broad is 'It matches so many of all classes t
 comment on column work.profiles.yielded_class_ids is
   'The classes that it leaves to others for yield_seconds: they need nothing of what it is exclusive about.';
 comment on column work.profiles.judged_through is 'The number of the last class that was judged.';
-alter table work.profiles enable row level security;
-drop policy if exists service_role_works on work.profiles;
-create policy service_role_works on work.profiles to service_role using (true) with check (true);
-revoke all on work.profiles from public, anon, authenticated, service_role;
-grant select, insert, update, delete on work.profiles to service_role;
-revoke all on sequence work.profiles_id_seq from public, anon, authenticated, service_role;
 
 -- The profile of a worker that nobody registered: it has nothing, and takes what asks for nothing.
 insert into work.profiles
@@ -47,7 +41,6 @@ create or replace function work.without_path(given jsonb, path text[])
 returns jsonb
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_typeof(given) = 'array' then
@@ -64,16 +57,12 @@ begin
   return given || jsonb_build_object(path[1], work.without_path(given -> path[1], path[2:]));
 end
 $$;
-comment on function work.without_path is 'What is there without what stands at a path.';
-revoke execute on function work.without_path from public, anon, authenticated;
-grant execute on function work.without_path to service_role;
 
 -- Capabilities without these: {"gpu"} takes gpu away, {"hardware.gpu"} the one inside.
 create or replace function work.without(capabilities jsonb, names text[])
 returns jsonb
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   name text;
@@ -84,16 +73,12 @@ begin
   return capabilities;
 end
 $$;
-comment on function work.without is 'Capabilities without these names.';
-revoke execute on function work.without from public, anon, authenticated;
-grant execute on function work.without to service_role;
 
 -- Give numbers to the classes that are committed and have none. One call at a time does so, and the next one waits
 -- until it is committed: numbers become visible in their order. Where another is at it, its numbers will do.
 create or replace function work.number_classes()
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if pg_try_advisory_xact_lock(hashtextextended('work-claims class numbers', 0)) then
@@ -101,16 +86,12 @@ begin
   end if;
 end
 $$;
-comment on function work.number_classes is 'Gives numbers to the classes that are committed and have none.';
-revoke execute on function work.number_classes from public, anon, authenticated;
-grant execute on function work.number_classes to service_role;
 
 -- The same classes as bits: what is known, and these, all of which come after. Null where it would be large and mostly zeros.
 create or replace function work.class_bits(known varbit, class_ids integer[])
 returns varbit
 language sql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
   select known || string_agg(repeat('0', m.id - m.before - 1) || '1', '' order by m.id)::varbit
     from (select u.id, coalesce(lag(u.id) over (order by u.id), length(known) - 1) as before,
@@ -118,9 +99,6 @@ as $$
             from (select distinct c.id from unnest(class_bits.class_ids) as c(id)) as u) as m
    where m.last < greatest(1000000, length(known) + m.number * 64)
 $$;
-comment on function work.class_bits is 'The numbers of classes as bits.';
-revoke execute on function work.class_bits from public, anon, authenticated;
-grant execute on function work.class_bits to service_role;
 update work.profiles p set class_bits = work.class_bits(B'', p.class_ids)
  where p.class_bits is null and p.class_ids <> '{}';
 
@@ -129,7 +107,6 @@ update work.profiles p set class_bits = work.class_bits(B'', p.class_ids)
 create or replace function work.judged_profile(profile_id integer)
 returns work.profiles
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -198,15 +175,11 @@ begin
   return profile;
 end
 $$;
-comment on function work.judged_profile is 'A profile with every class judged that is committed.';
-revoke execute on function work.judged_profile from public, anon, authenticated;
-grant execute on function work.judged_profile to service_role;
 
 -- The profile of these capabilities and conditions; made where it is new.
 create or replace function work.profile_of(capabilities jsonb, accepts jsonb, exclusive text[], yield_seconds integer)
 returns integer
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -235,5 +208,3 @@ begin
 end
 $$;
 comment on function work.profile_of is 'The profile of these capabilities and conditions; made where it is new.';
-revoke execute on function work.profile_of from public, anon, authenticated;
-grant execute on function work.profile_of to service_role;

@@ -24,15 +24,8 @@ comment on column public.work_workers.profile_id is 'Its row in work.profiles, w
 create index if not exists work_workers_by_profile on public.work_workers (profile_id);
 comment on index public.work_workers_by_profile is 'Which workers have this profile?';
 
-alter table public.work_workers enable row level security;
-drop policy if exists service_role_works on public.work_workers;
-create policy service_role_works on public.work_workers to service_role using (true) with check (true);
-revoke all on public.work_workers from public, anon, authenticated, service_role;
-grant select, insert, update, delete on public.work_workers to service_role;
-
 -- Say that a worker is there, and what it has and takes; again whenever that changes. The instance is a number that its
 -- process drew: the same id from another process is refused while the first one is alive, that is, heard of within a minute.
-drop function if exists public.register_worker(text, uuid, text[], jsonb, text);
 create or replace function public.register_worker(
   worker_id text,
   instance uuid,
@@ -45,8 +38,6 @@ create or replace function public.register_worker(
 )
 returns jsonb
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -126,14 +117,11 @@ end
 $$;
 comment on function public.register_worker is
   'Says that a worker process is there, what it has (capabilities) and what it takes (accepts, exclusive). Call it again when that changes. An id that is alive in another process is refused (409).';
-revoke execute on function public.register_worker from public, anon, authenticated;
-grant execute on function public.register_worker to service_role;
 
 -- A worker leaves: its claims go back at once and count no try. True where it was there.
 create or replace function public.retire_worker(worker_id text)
 returns boolean
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
@@ -145,14 +133,11 @@ begin
 end
 $$;
 comment on function public.retire_worker is 'A worker leaves: its claims go back at once. True where it was registered.';
-revoke execute on function public.retire_worker from public, anon, authenticated;
-grant execute on function public.retire_worker to service_role;
 
 -- Note that a worker is alive. Any call of its shows it; one write in five seconds is enough to tell.
 create or replace function work.saw_worker(worker_id text)
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -167,9 +152,6 @@ begin
               for no key update skip locked));
 end
 $$;
-comment on function work.saw_worker is 'Notes that a worker is alive.';
-revoke execute on function work.saw_worker from public, anon, authenticated;
-grant execute on function work.saw_worker to service_role;
 
 -- Who is there, by the one rule for it: an idle worker looks for work every few seconds, a busy one extends its leases.
 create or replace view work.live_workers with (security_invoker = true) as
@@ -178,5 +160,3 @@ select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accep
   join work.profiles p on p.id = w.profile_id
  where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes';
 comment on view work.live_workers is 'work-claims: the workers that were heard of within two minutes and have not left, with what they have and take.';
-revoke all on work.live_workers from public, anon, authenticated, service_role;
-grant select on work.live_workers to service_role;

@@ -5,7 +5,6 @@ create or replace function work.span_in_words(span interval)
 returns text
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   seconds numeric := greatest(0, extract(epoch from span));
@@ -18,46 +17,31 @@ begin
   end;
 end
 $$;
-comment on function work.span_in_words is 'A span of time as a person says it.';
-revoke execute on function work.span_in_words from public, anon, authenticated;
-grant execute on function work.span_in_words to service_role;
 
 -- "3 workers fail", "1 worker fails".
 create or replace function work.count_in_words(count bigint, one text, many text)
 returns text
 language sql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$ select count || ' ' || case when count = 1 then one else many end $$;
-comment on function work.count_in_words is 'A count with its noun, in the singular or the plural.';
-revoke execute on function work.count_in_words from public, anon, authenticated;
-grant execute on function work.count_in_words to service_role;
 
 -- How many claims are ready of each work type and class. It reads ready rows alone, whatever the planner believes.
 create or replace function work.ready_lines()
 returns table (work_type text, class_id integer, ready bigint, ready_since timestamptz)
 language sql
 stable
-set search_path = pg_catalog, pg_temp
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
 as $$
   select c.work_type, c.class_id, count(*), min(c.due_at)
     from public.work_claims c
    where c.status = 'ready'
    group by c.work_type, c.class_id
 $$;
-comment on function work.ready_lines is 'How many claims are ready of each work type and class, and since when the oldest.';
-revoke execute on function work.ready_lines from public, anon, authenticated;
-grant execute on function work.ready_lines to service_role;
 
 -- What stands at a place, cut to what a sentence bears. Null where a clause has no place.
 create or replace function work.found_in_words(there jsonb)
 returns text
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   words text := case jsonb_array_length(there) when 0 then 'none' when 1 then coalesce(there ->> 0, 'null') else there::text end;
@@ -66,15 +50,12 @@ begin
 end
 $$;
 comment on function work.found_in_words is 'What stands at a place, as a sentence shows it; "none" where nothing does.';
-revoke execute on function work.found_in_words from public, anon, authenticated;
-grant execute on function work.found_in_words to service_role;
 
 -- A report of how the live workers stand, in sentences.
 create or replace function work.report_in_words(report jsonb, work_type text)
 returns text
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   live bigint := report -> 'live_workers';
@@ -107,9 +88,6 @@ begin
      where f.n <= 3));
 end
 $$;
-comment on function work.report_in_words is 'A report of how the live workers stand, in sentences.';
-revoke execute on function work.report_in_words from public, anon, authenticated;
-grant execute on function work.report_in_words to service_role;
 
 -- How the live workers that do this work type stand to a requirement and labels; all live workers where it is null.
 -- Of those that fail a clause the closest is the one that fails least else; of a minimum, the one that has most.
@@ -117,8 +95,6 @@ create or replace function work.match_report(clauses jsonb, labels jsonb, work_t
 returns jsonb
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -196,10 +172,6 @@ begin
   return report || jsonb_build_object('text', work.report_in_words(report, match_report.work_type));
 end
 $$;
-comment on function work.match_report is
-  'How the live workers that do a work type stand to a requirement and labels: which match, which clause fails on how many.';
-revoke execute on function work.match_report from public, anon, authenticated;
-grant execute on function work.match_report to service_role;
 
 -- Which live worker could run the ready items of which class. Only what is ready is counted, and a pair is judged when
 -- it is read: the first page costs little, however many classes there are.
@@ -290,16 +262,12 @@ select l.work_type,
 comment on view public.work_unmatched is
   'work-claims: ready items that no live worker can run, by work type and class: how many, the oldest wait, the first of them, and which clause fails on how many live workers.';
 
-revoke all on public.work_capability_match, public.work_unmatched from public, anon, authenticated, service_role;
-grant select on public.work_capability_match, public.work_unmatched to service_role;
-
 -- For a form that asks before it submits: which live workers would run such an item, and what fails on the others.
 -- Nothing is written.
 create or replace function public.would_match(requires jsonb default '{}', labels jsonb default '{}', work_type text default null)
 returns jsonb
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -317,18 +285,12 @@ end
 $$;
 comment on function public.would_match is
   'Says which live workers would run an item that requires and shows this, and which clause fails on how many others. Writes nothing.';
-revoke execute on function public.would_match from public, anon, authenticated;
-grant execute on function public.would_match to service_role;
 
 -- What one claim is doing, or why it does nothing.
 create or replace function work.explained_claim(claim public.work_claims)
 returns jsonb
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -409,16 +371,12 @@ begin
     'error', case when claim.status = 'failed' then left(claim.error, 2000) end, 'text', told);
 end
 $$;
-comment on function work.explained_claim is 'What one claim is doing, or why it does nothing.';
-revoke execute on function work.explained_claim from public, anon, authenticated;
-grant execute on function work.explained_claim to service_role;
 
 -- Why an item is not running, or what became of it: an answer for each of its claims, or for that of one work type.
 create or replace function public.explain_item(item_id uuid, work_type text default null)
 returns jsonb
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -469,22 +427,12 @@ end
 $$;
 comment on function public.explain_item is
   'Says in sentences what each claim of an item is doing, or why it does nothing: who holds it, when it is due, its place in line, which clause fails on how many live workers.';
-revoke execute on function public.explain_item from public, anon, authenticated;
-grant execute on function public.explain_item to service_role;
 
 -- Delete classes that no item has, at most so many a call. While somebody gives classes to items it waits, a second at
 -- most: then the answer is 0, and it was the wrong moment.
 create or replace function public.prune_classes(max_classes integer default 1000)
 returns integer
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '1s'
 as $$
 #variable_conflict use_column
 declare
@@ -533,7 +481,3 @@ end
 $$;
 comment on function public.prune_classes is
   'Deletes classes that no item has, at most max_classes a call, and answers how many; 0 also where others are giving classes to items for longer than a second.';
-revoke execute on function public.prune_classes from public, anon, authenticated;
-grant execute on function public.prune_classes to service_role;
-
-notify pgrst, 'reload schema';

@@ -11,7 +11,6 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   clause jsonb;
@@ -42,10 +41,6 @@ begin
   return answer;
 end
 $$;
-comment on function work.asked is
-  'What a requirement asks for in so many words: an object for each of its clauses that compares, [{"gpu": "a100"}, …].';
-revoke execute on function work.asked from public, anon, authenticated;
-grant execute on function work.asked to service_role;
 
 alter table public.work_classes
   add column if not exists asks jsonb generated always as (work.asked(requires)) stored;
@@ -57,7 +52,6 @@ returns jsonb
 language sql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
   select case list
     when 'items' then '{
@@ -77,16 +71,12 @@ as $$
       "capabilities": "object", "accepts": "object"}'::jsonb
   end
 $$;
-comment on function work.columns_of is 'What a selector of items, claims or workers may name, and the kind of value that stands there.';
-revoke execute on function work.columns_of from public, anon, authenticated;
-grant execute on function work.columns_of to service_role;
 
 -- A value as it stands in a row of that kind: text where a number was typed, a time in the words of this transaction's zone.
 create or replace function work.value_of_kind(name text, kind text, value jsonb)
 returns jsonb
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   given text := value #>> '{}';
@@ -127,9 +117,6 @@ begin
   return null;
 end
 $$;
-comment on function work.value_of_kind is 'A value of a selector as it stands in rows: text, number, uuid, time or boolean.';
-revoke execute on function work.value_of_kind from public, anon, authenticated;
-grant execute on function work.value_of_kind to service_role;
 
 -- A selector as the requirement that its rows meet: a plain value becomes {"==": value}. Inside an object of a row,
 -- "columns" is null: any name goes there, and its values are as they are.
@@ -137,7 +124,6 @@ create or replace function work.exact_selector(columns jsonb, given jsonb)
 returns jsonb
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   operators constant text[] := '{==,!=,<,<=,>,>=,in,exists}';
@@ -208,16 +194,12 @@ begin
   return answer;
 end
 $$;
-comment on function work.exact_selector is 'A selector as the requirement that rows meet: a plain value stands for exactly that value.';
-revoke execute on function work.exact_selector from public, anon, authenticated;
-grant execute on function work.exact_selector to service_role;
 
 -- The values of which a row's column must have one; null where the selector leaves it open, or says it in another way.
 create or replace function work.one_of(exact jsonb, name text)
 returns text[]
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_typeof(exact #> array[name, '==']) in ('string', 'number', 'boolean') then
@@ -230,15 +212,12 @@ begin
 end
 $$;
 comment on function work.one_of is 'The values of which a column must have one, by {"==": value} or {"in": values}; null where it is open.';
-revoke execute on function work.one_of from public, anon, authenticated;
-grant execute on function work.one_of to service_role;
 
 -- From which whole number to which one a column must be, {from, to}: null where it is open.
 create or replace function work.numbers_between(exact jsonb, name text)
 returns bigint[]
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   asked jsonb := coalesce(exact -> name, '{}');
@@ -252,15 +231,12 @@ begin
 end
 $$;
 comment on function work.numbers_between is 'The first and the last whole number that a column may be; null where it is open.';
-revoke execute on function work.numbers_between from public, anon, authenticated;
-grant execute on function work.numbers_between to service_role;
 
 -- The same of a time. It has microseconds: what is later than one moment is at least a microsecond later.
 create or replace function work.times_between(exact jsonb, name text)
 returns timestamptz[]
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   asked jsonb := coalesce(exact -> name, '{}');
@@ -277,8 +253,6 @@ exception when datetime_field_overflow then
 end
 $$;
 comment on function work.times_between is 'The first and the last moment that a column may be; null where it is open.';
-revoke execute on function work.times_between from public, anon, authenticated;
-grant execute on function work.times_between to service_role;
 
 -- A selector in three parts. "exact" is all of it. "class_ids" are the classes that fit what it says of labels and
 -- requirements; null where it says nothing. "judge" is for what neither they nor the columns that the list compares
@@ -294,7 +268,6 @@ create or replace function work.read_selector(
 )
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   checked boolean := work.check_requirement_size('selector', coalesce(selector, 'null'));
@@ -325,7 +298,3 @@ begin
       from jsonb_path_query(rest, 'strict $.** ? (@.type() == "object").keyvalue().key') as k(name));
 end
 $$;
-comment on function work.read_selector is
-  'A selector as a list asks it: whole, the classes that fit it, and a judge for what the list does not compare itself.';
-revoke execute on function work.read_selector from public, anon, authenticated;
-grant execute on function work.read_selector to service_role;

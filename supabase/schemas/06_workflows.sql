@@ -11,18 +11,10 @@ comment on table public.work_workflows is
 comment on column public.work_workflows.priority is 'Counts for all its items; null: each item''s own does.';
 comment on column public.work_workflows.line is 'Its place in line within one priority: that of the moment it was made.';
 
-alter table public.work_workflows enable row level security;
-drop policy if exists service_role_works on public.work_workflows;
-create policy service_role_works on public.work_workflows to service_role using (true) with check (true);
-revoke all on public.work_workflows from public, anon, authenticated, service_role;
-grant select, insert, update, delete on public.work_workflows to service_role;
-revoke all on sequence public.work_workflows_id_seq from public, anon, authenticated, service_role;
-
 -- Make sure that these workflows are there: new ones stand in line as they are named here.
 create or replace function work.intern_workflows(names text[])
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
@@ -43,16 +35,11 @@ begin
   on conflict (name) do nothing;
 end
 $$;
-comment on function work.intern_workflows is 'Makes sure that these workflows are there.';
-revoke execute on function work.intern_workflows from public, anon, authenticated;
-grant execute on function work.intern_workflows to service_role;
 
 -- Name a workflow, or change its priority; null leaves each item its own. Its open claims move at once.
 create or replace function public.define_workflow(workflow text, priority integer default null)
 returns jsonb
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -71,5 +58,3 @@ end
 $$;
 comment on function public.define_workflow is
   'Names a workflow, or changes its priority, which counts for all its items; null leaves each item its own. Its open claims move at once.';
-revoke execute on function public.define_workflow from public, anon, authenticated;
-grant execute on function public.define_workflow to service_role;

@@ -25,18 +25,9 @@ create index if not exists work_classes_newest on public.work_classes (number);
 drop index if exists public.work_classes_by_number, public.work_classes_unnumbered;
 comment on index public.work_classes_newest is 'Which classes came after the last one that was judged, and which has no claim call seen yet?';
 
-alter table public.work_classes enable row level security;
-drop policy if exists service_role_works on public.work_classes;
-create policy service_role_works on public.work_classes to service_role using (true) with check (true);
-revoke all on public.work_classes from public, anon, authenticated, service_role;
-grant select, insert, update, delete on public.work_classes to service_role;
-revoke all on sequence public.work_classes_id_seq from public, anon, authenticated, service_role;
-
 -- No number is given twice, also when its class is gone: workers would take the new one for judged.
 create sequence if not exists work.class_number as bigint start 2;
 comment on sequence work.class_number is 'The numbers that classes get, one after the other.';
-revoke all on sequence work.class_number from public, anon, authenticated;
-grant usage, select on sequence work.class_number to service_role;
 
 -- A requirement is compiled the first time it is seen; its spelling leads to the class from then on.
 create table if not exists work.spellings (
@@ -46,11 +37,6 @@ create table if not exists work.spellings (
 comment on table work.spellings is 'work-claims: which class a pair of requirement and labels is, as it was spelled.';
 create index if not exists spellings_by_class on work.spellings (class_id);
 comment on index work.spellings_by_class is 'Which spellings go with this class?';
-alter table work.spellings enable row level security;
-drop policy if exists service_role_works on work.spellings;
-create policy service_role_works on work.spellings to service_role using (true) with check (true);
-revoke all on work.spellings from public, anon, authenticated, service_role;
-grant select, insert, update, delete on work.spellings to service_role;
 
 -- The class of items that require nothing and show nothing.
 insert into public.work_classes (id, requires, labels, tag, path, clauses, digest, number)
@@ -64,7 +50,6 @@ select setval('public.work_classes_id_seq', greatest((select max(c.id) from publ
 create or replace function work.check_properties(argument text, given jsonb, max_bytes integer)
 returns boolean
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   dotted text;
@@ -88,26 +73,18 @@ begin
   return true;
 end
 $$;
-comment on function work.check_properties is 'Refuses capabilities or labels that are no object, too large, or have a dot in a name.';
-revoke execute on function work.check_properties from public, anon, authenticated;
-grant execute on function work.check_properties to service_role;
 
 -- While items are given classes, none of these is pruned: whoever gives shares this lock, pruning takes it alone.
 create or replace function work.class_lock_key()
 returns bigint
 language sql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$ select hashtextextended('work-claims classes', 0) $$;
-comment on function work.class_lock_key is 'The advisory lock that keeps the use and the pruning of classes apart.';
-revoke execute on function work.class_lock_key from public, anon, authenticated;
-grant execute on function work.class_lock_key to service_role;
 
 -- Give a class to each of these pairs, requires[n] with labels[n], that has none.
 create or replace function work.intern_classes(requires jsonb[], labels jsonb[], places text[])
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -163,16 +140,12 @@ begin
   on conflict do nothing;
 end
 $$;
-comment on function work.intern_classes is 'Gives a class to each of these pairs of requirement and labels that has none.';
-revoke execute on function work.intern_classes from public, anon, authenticated;
-grant execute on function work.intern_classes to service_role;
 
 -- The classes of these pairs, requires[n] with labels[n]; those that have none get one. "places" says where a pair
 -- stands, for the sentence that refuses it.
 create or replace function work.classes_of(requires jsonb[], labels jsonb[], places text[])
 returns integer[]
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -199,5 +172,3 @@ begin
 end
 $$;
 comment on function work.classes_of is 'The classes of these pairs of requirement and labels; those that have none get one.';
-revoke execute on function work.classes_of from public, anon, authenticated;
-grant execute on function work.classes_of to service_role;

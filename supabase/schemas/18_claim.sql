@@ -5,7 +5,6 @@ create or replace function work.claims_of_request(worker_id text, request_id uui
 returns json
 language sql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
     json_agg(
@@ -24,9 +23,6 @@ as $$
      and c.worker_id = claims_of_request.worker_id
      and c.request_id = claims_of_request.request_id
 $$;
-comment on function work.claims_of_request is 'The claims that a worker still holds from an earlier call with this request id.';
-revoke execute on function work.claims_of_request from public, anon, authenticated;
-grant execute on function work.claims_of_request to service_role;
 
 -- Claim these items: the answer holds the claims that were won. Ids that do not exist, are held, done or not due are
 -- just missing from it. An empty list claims nothing, but still takes back what dead workers held.
@@ -39,14 +35,6 @@ create or replace function public.claim_items(
 )
 returns json
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -171,22 +159,12 @@ end
 $$;
 comment on function public.claim_items is
   'Claims these items for a worker and answers those it won, each with its fence and lease. Held, finished or unknown ids, and items that require more than the worker has, are just missing. Repeat it with the same request_id and it claims nothing more.';
-revoke execute on function public.claim_items from public, anon, authenticated;
-grant execute on function public.claim_items to service_role;
 
 -- Which of these classes are not for this worker, whatever the time: a worker that chooses items by itself asks, to leave
 -- them out of what it looks through.
 create or replace function public.refused_classes(worker_id text, class_ids integer[])
 returns json
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -207,14 +185,11 @@ end
 $$;
 comment on function public.refused_classes is
   'Answers which of these classes (class_id of items) are not for this worker: it lacks what they require, does not accept their labels, or leaves them to others for good.';
-revoke execute on function public.refused_classes from public, anon, authenticated;
-grant execute on function public.refused_classes to service_role;
 
 -- What is wrong with "only", by which a worker narrows what it takes: {pool, workflow, labels}.
 create or replace function work.check_only("only" jsonb)
 returns boolean
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_typeof("only") <> 'object' or "only" - '{pool,workflow,labels}'::text[] <> '{}'
@@ -225,15 +200,11 @@ begin
   return true;
 end
 $$;
-comment on function work.check_only is 'Refuses what does not narrow by pool, workflow or labels.';
-revoke execute on function work.check_only from public, anon, authenticated;
-grant execute on function work.check_only to service_role;
 
 create or replace function work.check_claim(
   work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb)
 returns boolean
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if work_types is null or cardinality(work_types) not between 1 and 100 then
@@ -250,13 +221,9 @@ begin
     and ("only" is null or work.check_only("only"));
 end
 $$;
-comment on function work.check_claim is 'Refuses wrong arguments of claim_next() and finish_and_claim().';
-revoke execute on function work.check_claim from public, anon, authenticated;
-grant execute on function work.check_claim to service_role;
 
 -- Claim what is next: the highest priority first; within one what the worker is warm for, unless something has waited
 -- too long; then the older workflow, then what came first. Only what the worker matches. At most 1,000 a call.
-drop function if exists public.claim_next(text[], text, integer, integer, uuid);
 create or replace function public.claim_next(
   work_types text[],
   worker_id text,
@@ -268,14 +235,6 @@ create or replace function public.claim_next(
 )
 returns json
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '5s'
 as $$
 begin
   if request_id is not null and work.is_repeated(request_id) then
@@ -287,5 +246,3 @@ end
 $$;
 comment on function public.claim_next is
   'Claims what is next in line for these work types among the items that the worker matches, at most max_items (1000), and answers the claims with their payloads. warm: affinities it has at hand; only: {pool, workflow, labels}. Repeat it with the same request_id and it claims nothing more.';
-revoke execute on function public.claim_next from public, anon, authenticated;
-grant execute on function public.claim_next to service_role;

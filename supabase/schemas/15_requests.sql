@@ -9,17 +9,11 @@ comment on column work.requests.released is
   'What finish_and_claim() answered its outcomes, where they did not all succeed: the same call may have claimed them again.';
 create index if not exists requests_by_age on work.requests (made_at);
 comment on index work.requests_by_age is 'Which requests are old enough to be forgotten?';
-alter table work.requests enable row level security;
-drop policy if exists service_role_works on work.requests;
-create policy service_role_works on work.requests to service_role using (true) with check (true);
-revoke all on work.requests from public, anon, authenticated, service_role;
-grant select, insert, update, delete on work.requests to service_role;
 
 -- True where this request id has been answered before. A repeat that comes at once waits for the first to end.
 create or replace function work.is_repeated(request_id uuid)
 returns boolean
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -40,5 +34,3 @@ begin
 end
 $$;
 comment on function work.is_repeated is 'Notes a request id; true where it was noted before.';
-revoke execute on function work.is_repeated from public, anon, authenticated;
-grant execute on function work.is_repeated to service_role;

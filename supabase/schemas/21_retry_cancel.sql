@@ -3,7 +3,6 @@
 create or replace function work.check_choice(work_type text, item_ids uuid[], max_items integer)
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform work.check_name('work_type', check_choice.work_type);
@@ -18,9 +17,6 @@ begin
   end if;
 end
 $$;
-comment on function work.check_choice is 'Refuses wrong arguments of retry_items() and cancel_items().';
-revoke execute on function work.check_choice from public, anon, authenticated;
-grant execute on function work.check_choice to service_role;
 
 -- Reopen failed claims with their tries reset: the named items' (then cancelled ones too), or all failed ones of the
 -- type, the longest failed first, at most max_items a call. One whose item may not run yet waits until then. The answer
@@ -32,14 +28,6 @@ create or replace function public.retry_items(
 )
 returns integer
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -94,8 +82,6 @@ end
 $$;
 comment on function public.retry_items is
   'Reopens failed claims of a work type with their tries reset: of the named items (cancelled ones too), or all failed ones, at most max_items a call. Answers how many.';
-revoke execute on function public.retry_items from public, anon, authenticated;
-grant execute on function public.retry_items to service_role;
 
 -- Cancel open claims: the named items', also those nobody has claimed yet, or all open ones of the type, at most
 -- max_items a call. Running ones are told by their next heartbeat. The answer is how many.
@@ -106,14 +92,6 @@ create or replace function public.cancel_items(
 )
 returns integer
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -161,5 +139,3 @@ end
 $$;
 comment on function public.cancel_items is
   'Cancels open claims of a work type: of the named items, or all open ones, at most max_items a call. A worker that runs one hears of it with its next heartbeat. Answers how many.';
-revoke execute on function public.cancel_items from public, anon, authenticated;
-grant execute on function public.cancel_items to service_role;

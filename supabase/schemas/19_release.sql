@@ -5,7 +5,6 @@ create or replace function work.wrong_outcome(outcome jsonb)
 returns text
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_typeof(outcome) <> 'object' then
@@ -31,14 +30,11 @@ begin
 end
 $$;
 comment on function work.wrong_outcome is 'Says what is wrong with an outcome for release_items(); null where nothing is.';
-revoke execute on function work.wrong_outcome from public, anon, authenticated;
-grant execute on function work.wrong_outcome to service_role;
 
 -- Refuses outcomes of which one is wrong, and says which and why.
 create or replace function work.check_outcomes(outcomes jsonb)
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   wrong record;
@@ -52,16 +48,12 @@ begin
   end if;
 end
 $$;
-comment on function work.check_outcomes is 'Refuses outcomes of which one is wrong, and says which and why.';
-revoke execute on function work.check_outcomes from public, anon, authenticated;
-grant execute on function work.check_outcomes to service_role;
 
 -- Close claims, each only for the holder's worker id and current fence. Each outcome is answered with the claim's new
 -- state, or "lost". A release that comes again is answered as before and changes nothing.
 create or replace function work.close_claims(worker_id text, outcomes jsonb)
 returns json
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -188,8 +180,6 @@ begin
 end
 $$;
 comment on function work.close_claims is 'Closes claims for their holder; every other outcome is answered "lost" and recorded.';
-revoke execute on function work.close_claims from public, anon, authenticated;
-grant execute on function work.close_claims to service_role;
 
 -- Close one claim. True for its holder only; a late or foreign call changes nothing and is recorded. Nor is it true that a
 -- claim succeeded which its holder has given up already.
@@ -204,14 +194,6 @@ create or replace function public.release_item(
 )
 returns boolean
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '5s'
 as $$
 declare
   checked boolean;
@@ -235,22 +217,12 @@ end
 $$;
 comment on function public.release_item is
   'Closes one claim as succeeded, failed or released (handed back). True for the holder of its current fence only, and for a success only where it stands; a late or foreign call changes nothing and is recorded.';
-revoke execute on function public.release_item from public, anon, authenticated;
-grant execute on function public.release_item to service_role;
 
 -- Close many claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds}]; each is answered
 -- in the same place with its new state, or "lost".
 create or replace function public.release_items(worker_id text, outcomes jsonb)
 returns json
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '5s'
 as $$
 declare
   checked boolean;
@@ -261,11 +233,8 @@ end
 $$;
 comment on function public.release_items is
   'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds}], at most 1000 a call; answers ["succeeded", "lost", …]: each one''s new state, or "lost", in the same order.';
-revoke execute on function public.release_items from public, anon, authenticated;
-grant execute on function public.release_items to service_role;
 
 -- Close a batch and claim the next one in a single round trip.
-drop function if exists public.finish_and_claim(text, jsonb, text[], integer, integer, uuid);
 create or replace function public.finish_and_claim(
   worker_id text,
   outcomes jsonb,
@@ -278,14 +247,6 @@ create or replace function public.finish_and_claim(
 )
 returns json
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '5s'
 as $$
 declare
   states json;
@@ -310,21 +271,11 @@ end
 $$;
 comment on function public.finish_and_claim is
   'release_items() and claim_next() in one round trip; answers {released, claimed}.';
-revoke execute on function public.finish_and_claim from public, anon, authenticated;
-grant execute on function public.finish_and_claim to service_role;
 
 -- Hand back all that a worker holds, as it leaves: the claims are ready at once and no try is counted.
 create or replace function public.release_claims_for_worker(worker_id text)
 returns integer
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -360,5 +311,3 @@ end
 $$;
 comment on function public.release_claims_for_worker is
   'Hands back all that a worker holds, as it leaves: ready at once, no try counted. Answers how many.';
-revoke execute on function public.release_claims_for_worker from public, anon, authenticated;
-grant execute on function public.release_claims_for_worker to service_role;

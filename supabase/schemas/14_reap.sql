@@ -5,23 +5,18 @@ create or replace function work.max_crashes(work_type text)
 returns integer
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
   return coalesce((select t.max_crashes from public.work_types t where t.name = max_crashes.work_type), 5);
 end
 $$;
-comment on function work.max_crashes is 'How many leases of this work type may end without a release.';
-revoke execute on function work.max_crashes from public, anon, authenticated;
-grant execute on function work.max_crashes to service_role;
 
 -- Take back claims whose lease has ended: the longest ended, and these items' in any case. Each counts a crash; with
 -- no crash left the claim ends failed.
 create or replace function work.reap(max_items integer, item_ids uuid[], work_types text[])
 returns integer
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -70,17 +65,12 @@ begin
   return reaped;
 end
 $$;
-comment on function work.reap is 'Takes back claims whose lease has ended: at most so many, and those of these items.';
-revoke execute on function work.reap from public, anon, authenticated;
-grant execute on function work.reap to service_role;
 
 -- Every claim call begins with this: lapsed leases are taken back, what is due is readied, at most 1,000 of each, the
 -- worker was seen, and classes that have come are judged. The answer is the worker's profile.
-drop function if exists work.catch_up(text, text[], uuid[]);
 create or replace function work.catch_up(worker_id text, work_types text[], item_ids uuid[])
 returns work.profiles
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -145,22 +135,11 @@ begin
   return profile;
 end
 $$;
-comment on function work.catch_up is
-  'Takes back lapsed leases, readies what is due, notes the worker, judges new classes, and answers the worker''s profile.';
-revoke execute on function work.catch_up from public, anon, authenticated;
-grant execute on function work.catch_up to service_role;
 
 -- Take back claims whose lease has ended; the answer is how many. Every claim call does it too.
 create or replace function public.reap_expired_claims(max_items integer default 1000)
 returns integer
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 begin
   if max_items is null or max_items < 1 then
@@ -171,5 +150,3 @@ end
 $$;
 comment on function public.reap_expired_claims is
   'Takes back claims whose lease has ended and answers how many. Every claim call does so too: nobody has to call it.';
-revoke execute on function public.reap_expired_claims from public, anon, authenticated;
-grant execute on function public.reap_expired_claims to service_role;

@@ -5,14 +5,6 @@
 create or replace function public.extend_claims(worker_id text, held jsonb, ttl_seconds integer default null)
 returns json
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -106,5 +98,3 @@ end
 $$;
 comment on function public.extend_claims is
   'The heartbeat of a worker: extends its claims [{item_id, work_type, fence, progress}] in one call and answers each: held, lost or cancelled. An empty list says that the worker is alive.';
-revoke execute on function public.extend_claims from public, anon, authenticated;
-grant execute on function public.extend_claims to service_role;

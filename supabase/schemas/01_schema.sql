@@ -1,5 +1,4 @@
 -- The private schema, the fence, and how an argument is refused.
-set lock_timeout = '10s';
 
 -- A schema of that name that is somebody's own is left alone.
 do $$
@@ -12,44 +11,32 @@ end
 $$;
 create schema if not exists work;
 comment on schema work is 'work-claims: private helpers. Nothing in it is exposed through the API.';
-revoke all on schema work from public, anon, authenticated;
-grant usage on schema work to service_role;
 
 -- One sequence for all claims, so that a fence grows even when a claim's row is deleted and made again.
 -- The maximum is the largest integer that JSON carries exactly.
 create sequence if not exists work.fence as bigint maxvalue 9007199254740991;
 comment on sequence work.fence is 'The fence of each claim: every claim takes the next number.';
-revoke all on sequence work.fence from public, anon, authenticated;
-grant usage, select on sequence work.fence to service_role;
 
 -- Who claims many times a second goes on in line where it was, as long as nothing has come into line meanwhile that may
 -- stand further ahead: that is counted here, by whoever brings it.
 create sequence if not exists work.arrivals as bigint;
 comment on sequence work.arrivals is 'How often claims have come into line, or have changed their places there.';
-revoke all on sequence work.arrivals from public, anon, authenticated;
-grant usage, select on sequence work.arrivals to service_role;
 
 -- Whoever brings something into line calls this before committing. Its transaction has a number from then on: claim calls
 -- find out by that whether it has ended.
 create or replace function work.note_arrivals()
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pg_current_xact_id();
   perform nextval('work.arrivals');
 end
 $$;
-comment on function work.note_arrivals is 'Notes that claims come into line, or change their places there.';
-revoke execute on function work.note_arrivals from public, anon, authenticated;
-grant execute on function work.note_arrivals to service_role;
 
 -- First come, first served.
 create sequence if not exists work.item_seq as bigint maxvalue 9007199254740991;
 comment on sequence work.item_seq is 'The order in which items and workflows came.';
-revoke all on sequence work.item_seq from public, anon, authenticated;
-grant usage, select on sequence work.item_seq to service_role;
 
 -- Every function names pg_catalog first and pg_temp last: with an empty search_path a caller's temporary types would
 -- still be found first, also inside the triggers that run as their owner.
@@ -58,7 +45,6 @@ grant usage, select on sequence work.item_seq to service_role;
 create or replace function work.refuse(argument text, given text, expected text, code text default 'PT400')
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using
@@ -71,9 +57,6 @@ begin
     );
 end
 $$;
-comment on function work.refuse is 'Refuses an argument with one sentence, under a code that PostgREST turns into a 4xx status.';
-revoke execute on function work.refuse from public, anon, authenticated;
-grant execute on function work.refuse to service_role;
 
 -- The checks below return true or refuse: as part of an expression they cost a microsecond, under PERFORM ten.
 
@@ -81,7 +64,6 @@ grant execute on function work.refuse to service_role;
 create or replace function work.check_name(argument text, given text)
 returns boolean
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if given is null or length(given) not between 1 and 200 then
@@ -90,15 +72,11 @@ begin
   return true;
 end
 $$;
-comment on function work.check_name is 'Refuses a name that is null, empty or longer than 200 characters.';
-revoke execute on function work.check_name from public, anon, authenticated;
-grant execute on function work.check_name to service_role;
 
 -- A list of at most 1,000: more is refused rather than cut, so that nothing is silently left out.
 create or replace function work.check_list(argument text, given jsonb)
 returns boolean
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if given is null or jsonb_typeof(given) <> 'array' then
@@ -111,15 +89,11 @@ begin
   return true;
 end
 $$;
-comment on function work.check_list is 'Refuses what is no JSON array, or one of more than 1000 elements.';
-revoke execute on function work.check_list from public, anon, authenticated;
-grant execute on function work.check_list to service_role;
 
 -- A lease's length. Null stands for the work type's own.
 create or replace function work.check_ttl(ttl_seconds integer)
 returns boolean
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if ttl_seconds not between 1 and 86400 then
@@ -128,6 +102,3 @@ begin
   return true;
 end
 $$;
-comment on function work.check_ttl is 'Refuses a lease shorter than a second or longer than a day.';
-revoke execute on function work.check_ttl from public, anon, authenticated;
-grant execute on function work.check_ttl to service_role;

@@ -11,15 +11,11 @@ returns void
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using errcode = 'PT400', message = concat_ws(': ', nullif(at, ''), sentence);
 end
 $$;
-comment on function work.refuse_requirement is 'Refuses a requirement with the place of what is wrong and one sentence.';
-revoke execute on function work.refuse_requirement from public, anon, authenticated;
-grant execute on function work.refuse_requirement to service_role;
 
 -- A number as it is written without exponent and idle zeros. Null for one that a double does not carry digit by digit:
 -- it would be another number for a caller in JavaScript.
@@ -28,7 +24,6 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   number numeric := trim_scale(given::numeric);
@@ -40,15 +35,12 @@ begin
 end
 $$;
 comment on function work.plain_number is 'A JSON number in its shortest plain spelling; null beyond 15 digits.';
-revoke execute on function work.plain_number from public, anon, authenticated;
-grant execute on function work.plain_number to service_role;
 
 create or replace function work.shown_value(given jsonb)
 returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return case jsonb_typeof(given)
@@ -64,9 +56,6 @@ begin
   end;
 end
 $$;
-comment on function work.shown_value is 'What was given, as a sentence of refusal shows it.';
-revoke execute on function work.shown_value from public, anon, authenticated;
-grant execute on function work.shown_value to service_role;
 
 -- Before all else, so that nothing further has to fear what is long or deep.
 create or replace function work.check_requirement_size(at text, requirement jsonb)
@@ -74,7 +63,6 @@ returns boolean
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if octet_length(requirement::text) > 16384 then
@@ -92,9 +80,6 @@ begin
   return true;
 end
 $$;
-comment on function work.check_requirement_size is 'Refuses a requirement of more than 16384 bytes, 10 levels or 100 values.';
-revoke execute on function work.check_requirement_size from public, anon, authenticated;
-grant execute on function work.check_requirement_size to service_role;
 
 -- The dotted name of what is compared. `path` is the name it is nested in, '' at the top.
 create or replace function work.requirement_name(at text, path text, name text)
@@ -102,7 +87,6 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   full_name text := concat_ws('.', nullif(path, ''), name);
@@ -129,23 +113,17 @@ begin
 end
 $$;
 comment on function work.requirement_name is 'The dotted name below a prefix; refuses what is no name.';
-revoke execute on function work.requirement_name from public, anon, authenticated;
-grant execute on function work.requirement_name to service_role;
 
 create or replace function work.escaped(given text)
 returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return regexp_replace(given, '([\\,=<>()|?"!])', '\\\1', 'g');
 end
 $$;
-comment on function work.escaped is 'A name or a text with a backslash before what means something in a canonical text.';
-revoke execute on function work.escaped from public, anon, authenticated;
-grant execute on function work.escaped to service_role;
 
 -- JSON's escapes hold no dot, so each dot is the text's own: a dotted name becomes a quoted key for each segment.
 create or replace function work.jsonpath_place(path text)
@@ -153,15 +131,11 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return '$.' || replace(to_jsonb(path)::text, '.', '"."');
 end
 $$;
-comment on function work.jsonpath_place is 'The jsonpath of a dotted name.';
-revoke execute on function work.jsonpath_place from public, anon, authenticated;
-grant execute on function work.jsonpath_place to service_role;
 
 -- The clause `path operator value`: the operator is one of == < <= > >=, the value a text, a number or a boolean.
 create or replace function work.comparison(at text, path text, operator text, value jsonb)
@@ -169,7 +143,6 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   place text := work.jsonpath_place(path);
@@ -208,9 +181,6 @@ begin
   );
 end
 $$;
-comment on function work.comparison is 'The clause that compares what stands at a path with a value.';
-revoke execute on function work.comparison from public, anon, authenticated;
-grant execute on function work.comparison to service_role;
 
 -- The form of clauses that must all hold. None hold always.
 create or replace function work.all_of(clauses jsonb)
@@ -218,7 +188,6 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   form jsonb;
@@ -243,9 +212,6 @@ begin
   return coalesce(form, '{"text": "", "path": "1 == 1", "needs": "anything", "clauses": []}');
 end
 $$;
-comment on function work.all_of is 'The form in which all of these clauses hold: sorted, without repeats.';
-revoke execute on function work.all_of from public, anon, authenticated;
-grant execute on function work.all_of to service_role;
 
 -- The clauses of forms of which at least one must hold: none where one holds always, its own where there is but one.
 create or replace function work.any_of(options jsonb)
@@ -253,7 +219,6 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   option jsonb;
@@ -293,16 +258,12 @@ begin
   end;
 end
 $$;
-comment on function work.any_of is 'The clauses in which at least one of these forms holds.';
-revoke execute on function work.any_of from public, anon, authenticated;
-grant execute on function work.any_of to service_role;
 
 create or replace function work.not_of(form jsonb)
 returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_array_length(form -> 'clauses') = 1 and form -> 'clauses' -> 0 ? 'not' then
@@ -317,8 +278,6 @@ begin
 end
 $$;
 comment on function work.not_of is 'The clauses in which this form does not hold; a negation of a negation is what it was.';
-revoke execute on function work.not_of from public, anon, authenticated;
-grant execute on function work.not_of to service_role;
 
 -- The clauses of `{"operator": operand}` about a path.
 create or replace function work.operator_clauses(at text, path text, operator text, operand jsonb)
@@ -326,7 +285,6 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   given text := jsonb_typeof(operand);
@@ -365,15 +323,12 @@ begin
 end
 $$;
 comment on function work.operator_clauses is 'The clauses of one operator about a path; refuses an operand of another type.';
-revoke execute on function work.operator_clauses from public, anon, authenticated;
-grant execute on function work.operator_clauses to service_role;
 
 create or replace function work.contained_clauses(at text, path text, value jsonb)
 returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_typeof(value) not in ('string', 'number', 'boolean') then
@@ -382,9 +337,6 @@ begin
   return jsonb_build_array(work.comparison(at, path, '==', value));
 end
 $$;
-comment on function work.contained_clauses is 'The clause that a path is a value, or a list that contains it.';
-revoke execute on function work.contained_clauses from public, anon, authenticated;
-grant execute on function work.contained_clauses to service_role;
 
 -- The clauses of `{"name": condition}`, where path is the whole dotted name.
 create or replace function work.condition_clauses(at text, path text, condition jsonb)
@@ -392,7 +344,6 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   operators constant text[] := array['==', '!=', '<', '<=', '>', '>=', 'in', 'exists'];
@@ -428,9 +379,6 @@ begin
   return clauses;
 end
 $$;
-comment on function work.condition_clauses is 'The clauses of what is asked of one name.';
-revoke execute on function work.condition_clauses from public, anon, authenticated;
-grant execute on function work.condition_clauses to service_role;
 
 -- The form of a requirement about the names below a path, '' for all names.
 create or replace function work.requirement_form(at text, path text, requirement jsonb)
@@ -438,7 +386,6 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   clauses jsonb := '[]';
@@ -481,8 +428,6 @@ begin
 end
 $$;
 comment on function work.requirement_form is 'The form of a requirement; refuses what is none.';
-revoke execute on function work.requirement_form from public, anon, authenticated;
-grant execute on function work.requirement_form to service_role;
 
 -- One form answers for the canonical text, the path and the clauses. `argument` is how sentences call the requirement.
 create or replace function work.parse_requirement(requirement jsonb, argument text default '')
@@ -491,7 +436,6 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform work.check_requirement_size(argument, requirement);
@@ -500,8 +444,6 @@ end
 $$;
 comment on function work.parse_requirement is
   'A requirement as {"text", "path", "needs", "clauses"}; refuses with PT400 and one sentence what is none.';
-revoke execute on function work.parse_requirement from public, anon, authenticated;
-grant execute on function work.parse_requirement to service_role;
 
 create or replace function work.compile_requirement(requirement jsonb, argument text default '')
 returns jsonpath
@@ -509,16 +451,11 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (work.parse_requirement(requirement, argument) ->> 'path')::jsonpath;
 end
 $$;
-comment on function work.compile_requirement is
-  'The jsonpath of a requirement: a worker meets it where "capabilities @@ path" is true.';
-revoke execute on function work.compile_requirement from public, anon, authenticated;
-grant execute on function work.compile_requirement to service_role;
 
 create or replace function work.canonical_requirement(requirement jsonb, argument text default '')
 returns text
@@ -526,16 +463,11 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return 'c:' || (work.parse_requirement(requirement, argument) ->> 'text');
 end
 $$;
-comment on function work.canonical_requirement is
-  'The canonical text of a requirement, one for all spellings: c:gpu=a100,mem=high.';
-revoke execute on function work.canonical_requirement from public, anon, authenticated;
-grant execute on function work.canonical_requirement to service_role;
 
 -- The clauses of a form without the forms inside them: what it takes to judge each and to say what it needs.
 create or replace function work.parts_of(form jsonb)
@@ -544,14 +476,10 @@ language sql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(jsonb_agg(clause - '{any,not}'::text[] order by n), '[]')
     from jsonb_array_elements(form -> 'clauses') with ordinality as clauses(clause, n)
 $$;
-comment on function work.parts_of is 'The clauses of a form, each as {"text", "path", "needs"} and, of a comparison, "place".';
-revoke execute on function work.parts_of from public, anon, authenticated;
-grant execute on function work.parts_of to service_role;
 
 -- Why capabilities do not meet a requirement; an empty list where they do.
 create or replace function work.failing_clauses(requirement jsonb, capabilities jsonb)
@@ -560,7 +488,6 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   form jsonb := work.parse_requirement(requirement);
@@ -580,7 +507,3 @@ begin
   ), '[]');
 end
 $$;
-comment on function work.failing_clauses is
-  'The clauses of a requirement that capabilities do not meet, each with what it needs and what is there.';
-revoke execute on function work.failing_clauses from public, anon, authenticated;
-grant execute on function work.failing_clauses to service_role;

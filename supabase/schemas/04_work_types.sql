@@ -27,27 +27,16 @@ comment on column public.work_types.enrolled_through is 'The seq of the last pas
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
 
-alter table public.work_types enable row level security;
-drop policy if exists service_role_works on public.work_types;
-create policy service_role_works on public.work_types to service_role using (true) with check (true);
-revoke all on public.work_types from public, anon, authenticated, service_role;
-grant select, insert, update, delete on public.work_types to service_role;
-
 -- Enrolling new items and declaring a work type for their pool must not pass each other: inserts share this lock,
 -- a declaration takes it alone.
 create or replace function work.pool_lock_key(pool text)
 returns bigint
 language sql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$ select hashtextextended('work-claims pool ' || pool, 0) $$;
-comment on function work.pool_lock_key is 'The advisory lock that keeps inserts into a pool and declarations for it apart.';
-revoke execute on function work.pool_lock_key from public, anon, authenticated;
-grant execute on function work.pool_lock_key to service_role;
 
 -- Declare a work type, or change the rules of one: what is left null keeps its value. Items that come later are
 -- enrolled by themselves; enroll_pool() enrols the ones that are there.
-drop function if exists public.define_work_type(text, text, integer, integer, integer, integer, integer, boolean);
 create or replace function public.define_work_type(
   work_type text,
   pool text default null,
@@ -61,8 +50,6 @@ create or replace function public.define_work_type(
 )
 returns jsonb
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -123,5 +110,3 @@ end
 $$;
 comment on function public.define_work_type is
   'Declares a work type for a pool, or changes its rules; what is null keeps its value. Items that come later are enrolled by themselves, enroll_pool() enrols the past ones.';
-revoke execute on function public.define_work_type from public, anon, authenticated;
-grant execute on function public.define_work_type to service_role;

@@ -16,22 +16,12 @@ comment on table public.work_events is
 create index if not exists work_events_by_claim on public.work_events (item_id, work_type, id);
 comment on index public.work_events_by_claim is 'What happened to this claim?';
 
-alter table public.work_events enable row level security;
-drop policy if exists service_role_works on public.work_events;
-create policy service_role_works on public.work_events to service_role using (true) with check (true);
-revoke all on public.work_events from public, anon, authenticated, service_role;
-grant select, insert, update, delete on public.work_events to service_role;
 -- The sequence behind the identity gets default privileges of its own.
-revoke all on sequence public.work_events_id_seq from public, anon, authenticated, service_role;
 
 -- Keep the newest 20 events of each claim that has new ones.
 create or replace function work.prune_events()
 returns trigger
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 begin
   delete from public.work_events e
@@ -44,8 +34,6 @@ begin
   return null;
 end
 $$;
-comment on function work.prune_events is 'Trigger: the newest 20 events of a claim stay.';
-revoke execute on function work.prune_events from public, anon, authenticated;
 create or replace trigger prune_events
   after insert on public.work_events referencing new table as new_events
   for each statement execute function work.prune_events();

@@ -23,18 +23,11 @@ comment on column public.work_pools.source is 'The attached table.';
 comment on column public.work_pools.payload_columns is 'The columns that items carry to workers; null: all.';
 comment on column public.work_pools.mirrored_through is 'The key of the last past row that enroll_pool() has mirrored.';
 
-alter table public.work_pools enable row level security;
-drop policy if exists service_role_works on public.work_pools;
-create policy service_role_works on public.work_pools to service_role using (true) with check (true);
-revoke all on public.work_pools from public, anon, authenticated, service_role;
-grant select, insert, update, delete on public.work_pools to service_role;
-
 insert into public.work_pools (name) values ('default') on conflict do nothing;
 
 create or replace function work.check_pool(pool text)
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if check_pool.pool is null or not exists (select from public.work_pools p where p.name = check_pool.pool) then
@@ -43,9 +36,6 @@ begin
   end if;
 end
 $$;
-comment on function work.check_pool is 'Refuses a pool that does not exist.';
-revoke execute on function work.check_pool from public, anon, authenticated;
-grant execute on function work.check_pool to service_role;
 
 create table if not exists public.work_items (
   id uuid primary key default gen_random_uuid(),
@@ -83,18 +73,11 @@ comment on index public.work_items_by_workflow is 'Which items belong to this wo
 create index if not exists work_items_by_pool on public.work_items (pool, seq);
 comment on index public.work_items_by_pool is 'Which items of the pool come after this one? (paging candidates, enrolling past items)';
 
-alter table public.work_items enable row level security;
-drop policy if exists service_role_works on public.work_items;
-create policy service_role_works on public.work_items to service_role using (true) with check (true);
-revoke all on public.work_items from public, anon, authenticated, service_role;
-grant select, insert, update, delete on public.work_items to service_role;
-
 -- What is wrong with an item that somebody wants to enqueue; null where nothing is.
 create or replace function work.wrong_item(item jsonb)
 returns text
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   priority numeric;
@@ -140,8 +123,6 @@ begin
 end
 $$;
 comment on function work.wrong_item is 'Says what is wrong with an item for enqueue_items(); null where nothing is.';
-revoke execute on function work.wrong_item from public, anon, authenticated;
-grant execute on function work.wrong_item to service_role;
 
 -- Ids for new items, in their order: those of one call stand side by side, so that what is next in line lies together in
 -- each index. With a request id they follow from it and from nothing else: a repeated call meets its own rows. They begin
@@ -149,7 +130,6 @@ grant execute on function work.wrong_item to service_role;
 create or replace function work.new_ids(request_id uuid, how_many integer)
 returns uuid[]
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   origin text := replace(coalesce(request_id, gen_random_uuid())::text, '-', '');
@@ -164,22 +144,12 @@ begin
 end
 $$;
 comment on function work.new_ids is 'Ids for new items, side by side; those of a request id are always the same.';
-revoke execute on function work.new_ids from public, anon, authenticated;
-grant execute on function work.new_ids to service_role;
 
 -- Add items in bulk; the answer is their ids, in the order given. An item whose dedupe key is there already is not
 -- added again: the answer has the id of the one that is. With a request id, a repeated call adds nothing.
 create or replace function public.enqueue_items(items jsonb, request_id uuid default null)
 returns jsonb
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '5s'
 as $$
 #variable_conflict use_column
 declare
@@ -257,5 +227,3 @@ end
 $$;
 comment on function public.enqueue_items is
   'Adds items [{pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has.';
-revoke execute on function public.enqueue_items from public, anon, authenticated;
-grant execute on function public.enqueue_items to service_role;

@@ -6,7 +6,6 @@ create or replace function work.take_line(
   work_type text, class_id integer, worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
 returns json
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -69,16 +68,12 @@ begin
   return answer;
 end
 $$;
-comment on function work.take_line is 'Claims the first of one line.';
-revoke execute on function work.take_line from public, anon, authenticated;
-grant execute on function work.take_line to service_role;
 
 -- Claim these rows, the first of them that nobody holds; as long as they are ready and of these classes.
 create or replace function work.take_rows(
   row_ids tid[], row_classes integer[], worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
 returns json
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -118,24 +113,17 @@ begin
   return answer;
 end
 $$;
-comment on function work.take_rows is 'Claims the first of these rows that nobody holds.';
-revoke execute on function work.take_rows from public, anon, authenticated;
-grant execute on function work.take_rows to service_role;
 
 -- Who asks for the same: this profile, for these work types.
 create or replace function work.asker_of(profile_id integer, work_types text[])
 returns bigint
 language sql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
   select case cardinality(work_types)
     when 1 then hashtextextended(work_types[1], profile_id)
     else hashtextextended(work_types::text, -profile_id) end
 $$;
-comment on function work.asker_of is 'Who asks for the same: this profile, for these work types.';
-revoke execute on function work.asker_of from public, anon, authenticated;
-grant execute on function work.asker_of to service_role;
 
 -- Where in line a session's last call left off that read the lines, for one asker: kept in the settings work.mark0 to
 -- work.mark15, and in others, as another type, once it has other fields, since sessions outlive a migration. The last line and
@@ -151,7 +139,6 @@ begin
 end
 $$;
 comment on type work.mark is 'Where in line a session''s last call left off that read the lines.';
-revoke all on type work.mark from public, anon, authenticated;
 
 -- Which line the last call reached of all sessions that ask for the same: before it nothing is left. The upper bits are a tag
 -- that only who asks the same computes, as long as nothing more has arrived, in the same second. A crash, which ends all
@@ -171,12 +158,10 @@ $$;
 -- what it has up to some place, which is little. How far that is follows from the last such call of this session, or is
 -- guessed: too near finds too few, and too far reads too many, but what is claimed comes first in any case. Sixteen askers
 -- are remembered, or that a guess was of no use. Once all that had come into line has been seen, take_next() may go on from there.
-drop function if exists work.take_front(integer, text[], integer[], text, integer, integer, uuid, boolean);
 create or replace function work.take_front(
   profile work.profiles, work_types text[], class_ids integer[], worker_id text, max_items integer, ttl_seconds integer,
   request_id uuid, may_guess boolean, out claimed json, out won integer)
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -321,9 +306,6 @@ begin
   kept := set_config(slot, front::text, false);
 end
 $$;
-comment on function work.take_front is 'Claims the first of several lines, in exact order, up to some place in line.';
-revoke execute on function work.take_front from public, anon, authenticated;
-grant execute on function work.take_front to service_role;
 
 -- Claim the first of several lines, in exact order. How the first rows are found depends on how many lines there are; what
 -- is lacking then is looked for line by line, further back each time.
@@ -332,7 +314,6 @@ create or replace function work.take_merged(
   "only" jsonb, request_id uuid)
 returns json
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -430,19 +411,12 @@ begin
   return coalesce(answer, '[]');
 end
 $$;
-comment on function work.take_merged is 'Claims the first of several lines, in exact order.';
-revoke execute on function work.take_merged from public, anon, authenticated;
-grant execute on function work.take_merged to service_role;
-
-drop function if exists work.take_on(work.profiles, text[], text, integer, integer, uuid);
-drop type if exists work.front;
 
 -- Take the next claims in line, of one line or of many. A call may win fewer than there are.
 create or replace function work.take_next(
   work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb, request_id uuid)
 returns json
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -596,6 +570,3 @@ begin
     take_next."only", take_next.request_id);
 end
 $$;
-comment on function work.take_next is 'Claims what is next in line.';
-revoke execute on function work.take_next from public, anon, authenticated;
-grant execute on function work.take_next to service_role;

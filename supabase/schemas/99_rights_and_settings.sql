@@ -1,0 +1,119 @@
+-- Rights and settings of everything above: they stand here and nowhere else. service_role may work; others may do nothing,
+-- whichever default privileges the project has.
+
+-- Private objects: the schema is closed to others.
+revoke all on schema work from public, anon, authenticated;
+revoke all on all sequences in schema work from public, anon, authenticated, service_role;
+revoke execute on all functions in schema work from public, anon, authenticated;
+grant usage on schema work to service_role;
+grant usage, select, update on all sequences in schema work to service_role;
+grant execute on all functions in schema work to service_role;
+revoke all on type public.work_claim_status from public, anon, authenticated;
+
+do $$
+declare
+  public_functions constant text[] := array[
+    'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'detach_pool',
+    'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim', 'list_claims', 'list_items',
+    'list_workers', 'prune_classes', 'reap_expired_claims', 'refused_classes', 'register_worker', 'release_claims_for_worker',
+    'release_item', 'release_items', 'retire_worker', 'retry_items', 'would_match'];
+  -- A table or view of ours in public says so in its comment.
+  relation record;
+  function record;
+begin
+  for relation in
+    select c.oid::regclass as name, c.relkind as kind
+      from pg_class c
+     where c.relkind in ('r', 'v')
+       and (c.relnamespace = 'work'::regnamespace
+         or (c.relnamespace = 'public'::regnamespace and obj_description(c.oid, 'pg_class') like 'work-claims:%'))
+  loop
+    execute format('revoke all on %s from public, anon, authenticated, service_role', relation.name);
+    if relation.kind = 'v' then
+      execute format('grant select on %s to service_role', relation.name);
+    else
+      execute format('grant select, insert, update, delete on %s to service_role', relation.name);
+      execute format('alter table %s enable row level security', relation.name);
+      execute format('drop policy if exists service_role_works on %s', relation.name);
+      execute format('create policy service_role_works on %s to service_role using (true) with check (true)', relation.name);
+    end if;
+  end loop;
+
+  -- A sequence behind an identity column gets default privileges of its own, and nobody needs any.
+  for relation in
+    select s.oid::regclass as name
+      from pg_class s
+      join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = s.oid and d.deptype = 'i'
+     where s.relkind = 'S'
+       and (s.relnamespace = 'work'::regnamespace
+         or (s.relnamespace = 'public'::regnamespace and obj_description(d.refobjid, 'pg_class') like 'work-claims:%'))
+  loop
+    execute format('revoke all on sequence %s from public, anon, authenticated, service_role', relation.name);
+  end loop;
+
+  for function in
+    select p.oid::regprocedure as name, p.pronamespace = 'public'::regnamespace as is_public
+      from pg_proc p
+     where p.pronamespace = 'work'::regnamespace
+        or (p.pronamespace = 'public'::regnamespace and p.proname = any (public_functions))
+  loop
+    -- pg_catalog first and pg_temp last: with an empty search_path a caller's temporary types would be found first.
+    execute format('alter function %s set search_path = pg_catalog, pg_temp', function.name);
+    if function.is_public then
+      execute format('revoke execute on function %s from public, anon, authenticated', function.name);
+      execute format('grant execute on function %s to service_role', function.name);
+    end if;
+  end loop;
+end
+$$;
+
+-- Planner settings: a plan that was right for ten rows must not scan a table of millions later. Reasons and figures are in
+-- docs/decisions/plans-that-hold.md.
+do $$
+declare
+  -- Each statement finds its rows by key or along an index.
+  by_key constant text[] := array[
+    'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items', 'public.extend_claims',
+    'public.finish_and_claim', 'public.prune_classes', 'public.reap_expired_claims', 'public.refused_classes',
+    'public.release_claims_for_worker', 'public.release_item', 'public.release_items', 'public.retry_items',
+    'work.enroll_new_items', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events'];
+  -- They may hash rows that they got, and read tables along an index.
+  by_index constant text[] := array[
+    'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
+    'work.move_open_claims', 'work.ready_lines'];
+  -- Times become text in keys and cursors, the same text for everyone.
+  in_utc constant text[] := array[
+    'public.enroll_pool', 'public.list_claims', 'public.list_items', 'public.list_workers', 'work.mirror_deleted',
+    'work.mirror_written'];
+  -- A person calls them: they give up on a lock rather than stand in everybody's way.
+  impatient constant text[] := array[
+    'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
+    'public.define_workflow', 'public.detach_pool', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',
+    'public.finish_and_claim', 'public.refused_classes', 'public.register_worker', 'public.release_claims_for_worker',
+    'public.release_item', 'public.release_items', 'public.retry_items'];
+  named record;
+begin
+  for named in
+    select l.setting, l.value, p.oid::regprocedure as name
+      from (values
+        (by_key, 'plan_cache_mode', 'force_generic_plan'),
+        (by_key || by_index, 'jit', 'off'),
+        (by_key || by_index, 'enable_seqscan', 'off'),
+        (by_key || by_index, 'enable_bitmapscan', 'off'),
+        (by_key, 'enable_hashjoin', 'off'),
+        (by_key, 'enable_mergejoin', 'off'),
+        (array['work.move_open_claims'], 'enable_hashjoin', 'on'),
+        (array['public.enroll_pool'], 'enable_bitmapscan', 'on'),
+        (in_utc, 'timezone', 'UTC'),
+        (impatient, 'lock_timeout', '5s'),
+        (array['public.prune_classes'], 'lock_timeout', '1s'),
+        (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
+     cross join lateral unnest(l.functions) as f(name)
+      join pg_proc p on p.oid = to_regproc(f.name)
+  loop
+    execute format('alter function %s set %I = %L', named.name, named.setting, named.value);
+  end loop;
+end
+$$;
+
+notify pgrst, 'reload schema';
