@@ -67,7 +67,7 @@ describe("work_capability_match", () => {
       row("m kind", false, { yields: true }),
       row("m kind", true, {
         matches: false,
-        failing: ["needs gpu_memory_gb >= 20, has none", "needs region = eu, has none"],
+        failing: ["needs region = eu, has none", "needs gpu_memory_gb >= 20, has none"],
       }),
       row("m other", false, { ready: 0 }),
       row("m other", true, { ready: 0 }),
@@ -78,8 +78,8 @@ describe("work_capability_match", () => {
       row("m small", true, {
         matches: false,
         failing: [
-          "needs gpu_memory_gb >= 20, has 16",
           "needs region = eu, has none",
+          "needs gpu_memory_gb >= 20, has 16",
           "its labels are not accepted: needs customer = globex, has acme",
         ],
       }),
@@ -257,7 +257,7 @@ describe("would_match", () => {
     await register("f b", type, { capabilities: { vram: 48, gpu: 1 }, exclusive: ["gpu"], yield_seconds: 60 });
     await register("f c", type, { capabilities: { vram: "48" } });
     expect(await wouldMatch({ requires: { vram: 20 }, work_type: type })).toEqual({
-      ...{ tag: "c:vram>=20", live_workers: 3, matching: 2, yielding: 1, yield_seconds: 60 },
+      ...{ tag: "vram >= 20", live_workers: 3, matching: 2, yielding: 1, yield_seconds: 60 },
       matching_workers: ["f a", "f b"],
       yielding_workers: ["f b"],
       failing: [{ reason: "needs vram >= 20", workers: 1, only_this: 1, closest_worker: "f c", closest_has: "48" }],

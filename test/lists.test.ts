@@ -3,7 +3,6 @@ import { join } from "node:path";
 import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
 import { createWorkClient, type WorkClient } from "../src/client.ts";
-import { matches } from "../src/requirement/judge.ts";
 import type { Requirement } from "../src/requirement/requirement.ts";
 import { parseSelector } from "../src/select/parse.ts";
 import type { ClaimSelector, ItemSelector, WorkerSelector } from "../src/select/selector.ts";
@@ -11,6 +10,7 @@ import { startStack } from "../src/stack/stack.ts";
 import { call } from "./calls.ts";
 import { openDatabase } from "./database.ts";
 import { seeded } from "./random.ts";
+import { matches } from "./requirement-judge.ts";
 
 const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
 const owner = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });

@@ -274,8 +274,8 @@ begin
   end if;
   perform work.check_properties('labels', would_match.labels, 8192);
   form := work.parse_requirement(would_match.requires, 'requires');
-  return jsonb_build_object('tag', 'c:' || (form ->> 'text'))
-    || work.match_report(work.parts_of(form), would_match.labels, would_match.work_type);
+  return jsonb_build_object('tag', form -> 'tag')
+    || work.match_report(form -> 'clauses', would_match.labels, would_match.work_type);
 end
 $$;
 comment on function public.would_match is
