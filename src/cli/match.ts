@@ -1,6 +1,5 @@
 import { parseArgs } from "node:util";
 import type { Json, WouldMatch } from "../answers.ts";
-import { isObject } from "../requirement/json.ts";
 import type { Requirement } from "../requirement/requirement.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { printable } from "./printable.ts";
@@ -14,8 +13,10 @@ function jsonObject(what: string, given: string): Record<string, unknown> {
   } catch {
     throw new WrongUsage(`${what} is no JSON: ${printable(given)}`);
   }
-  if (!isObject(read)) throw new WrongUsage(`${what} is a JSON object, such as {"gpu_memory_gb": 20}`);
-  return read;
+  if (typeof read !== "object" || read === null || Array.isArray(read)) {
+    throw new WrongUsage(`${what} is a JSON object, such as {"gpu_memory_gb": 20}`);
+  }
+  return read as Record<string, unknown>;
 }
 
 function show(answer: WouldMatch): string {
