@@ -301,6 +301,7 @@ describe("a mistyped operator is refused with the nearest right form:", () => {
   ])("%s, whatever it holds and wherever it stands", async (sign, form) => {
     expect(await sentenceOf({ gpus: { [sign]: 4 } })).toBe(`gpus.${sign} is no operator; ${form}`);
     expect(await sentenceOf({ [sign]: [{ gpus: 4 }] })).toBe(`${sign} is no operator; ${form}`);
+    expect(await sentenceOf({ [`gpus.${sign}`]: 4 })).toMatch(/is no operator; the operators are/);
   });
 
   test.each(["NOT", "Any", "ALL"])("%s at the top", async (word) => {

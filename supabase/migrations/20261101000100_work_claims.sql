@@ -157,7 +157,7 @@ declare
   segments text[] := string_to_array(name, '.');
   typed text := replace(lower(name), ' ', '');
   word text := ltrim(typed, '$');
-  is_sign boolean := typed ~ '^[=<>!~≤≥≠]+$' or typed ~ '^\$[a-z]+$';
+  is_sign boolean := typed ~ '(^|\.)([=<>!~≤≥≠]+|\$[a-z]+)(\.|$)';
 begin
   if name = '' or length(full_name) > 200 then
     perform work.refuse(
