@@ -37,24 +37,19 @@ const helpers = [
     "is_repeated",
     "judged_profile",
     "max_crashes",
-    "mirror_rows",
   ],
   ...[
     "new_ids",
     "note_arrivals",
     "number_classes",
-    "payload_of",
     "pool_lock_key",
-    "pool_of",
     "profile_of",
     "read_lines",
     "reap",
     "refuse",
   ],
-  "row_as_json",
   ...[
     "saw_worker",
-    "source_key",
     "take_front",
     "take_line",
     "take_merged",
@@ -83,6 +78,10 @@ const language = [
 ];
 // Who attaches a table needs these; as triggers they run whoever writes to it.
 const mirrors = ["mirror_deleted", "mirror_truncated", "mirror_written"];
+const attaching = [
+  ...["check_source", "close_dropped_pools", "enroll", "enroll_next_items", "free_pool_name", "key_of", "key_sql"],
+  ...["make_mirror_triggers", "mirror_next_rows", "mirror_rows", "note_missed_rows", "row_sql"],
+];
 const triggers = [
   "enroll_new_items",
   "keep_used_type",
@@ -97,7 +96,7 @@ const tables = [
 ];
 const views = [
   ...["capability_match", "failures", "held", "overview", "stuck", "unmatched"].map((n) => `public.work_${n}`),
-  "work.live_workers",
+  ...["work.broken_pools", "work.live_workers", "work.pool_columns"],
   "work.places",
 ];
 
@@ -121,7 +120,7 @@ const expected: Record<string, string[]> = {
   "sequence work.profiles_id_seq": [],
   ...Object.fromEntries(api.map((name) => [`function public.${name}`, ["EXECUTE"]])),
   ...Object.fromEntries(
-    [...helpers, ...inspection, ...language, ...lists, ...mirrors].map((name) => [
+    [...helpers, ...inspection, ...language, ...lists, ...mirrors, ...attaching].map((name) => [
       `function work.${name}`,
       ["EXECUTE"],
     ]),
