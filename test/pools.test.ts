@@ -242,22 +242,29 @@ describe("rows are followed", () => {
     expect(left).toEqual({ items: 50000 });
   });
 
-  test("rows of a pool that statistics do not know yet are found by their keys", async () => {
+  test("a write looks up each row's item by its key, although statistics do not know the pool", async () => {
     const session = as("postgres");
-    await session`create table newcomers (id bigint primary key)`;
+    await session`create table newcomers (id bigint primary key, n integer default 0)`;
     await call(session, "attach_pool", { source: "newcomers" });
     await call(session, "enqueue_items", { items: Array(500).fill({}) });
     await session`analyze work_items`;
-    await session`insert into newcomers select generate_series(1, 5000)`;
+    const rowsRead = async (): Promise<number> => {
+      const [read] = await session`
+        select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::integer as rows
+          from pg_stat_xact_user_tables where relname in ('work_items', 'work_claims')`;
+      return Number(read?.rows);
+    };
     await session`begin`;
-    const read = (): Promise<{ rows: number }[]> => session`
-      select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::integer as rows
-        from pg_stat_xact_user_tables where relname in ('work_items', 'work_claims')`;
-    const [before] = await read();
+    await session`insert into newcomers select generate_series(1, 5000)`;
+    const inserted = await rowsRead();
+    await session`update newcomers set n = 1 where id % 50 = 1`;
+    const updated = await rowsRead();
     await session`delete from newcomers where id % 50 = 1`;
-    const [after] = await read();
+    const deleted = await rowsRead();
     await session`commit`;
-    expect(Number(after?.rows) - Number(before?.rows)).toBeLessThan(2000);
+    expect(inserted).toBeLessThan(20_000);
+    expect(updated - inserted).toBeLessThan(2000);
+    expect(deleted - updated).toBeLessThan(2000);
   });
 
   test("by a writer who has no rights on work-claims", async () => {
@@ -287,15 +294,189 @@ describe("a table that is let go", () => {
     await enroll("drafts", 10);
     expect(await keysOf("drafts")).toEqual(["1", "2"]);
   });
+});
 
-  test("a table that was dropped leaves items that can still be worked and the pool let go", async () => {
+/** What work.broken_pools says of a pool. */
+async function brokenReason(pool: string): Promise<string | undefined> {
+  const [row] = await sql`select reason from work.broken_pools where pool = ${pool}`;
+  return row?.reason;
+}
+
+describe("a named column changes", () => {
+  const payloadsOf = async (pool: string): Promise<unknown[]> => (await itemsOf(pool)).map((item) => item.payload);
+
+  async function attach(table: string, columns: string, args: Record<string, unknown>): Promise<void> {
+    await owner.unsafe(`create table ${table} (id integer primary key, ${columns})`);
+    await call(owner, "attach_pool", { source: table, ...args });
+  }
+
+  test("a renamed payload column keeps its name in payloads", async () => {
+    await attach("renamed", "body text, hint text", { payload_columns: ["body"] });
+    await owner`insert into renamed values (1, 'a', 'no')`;
+    await owner`alter table renamed rename column body to content`;
+    await owner`insert into renamed values (2, 'b', 'no')`;
+    await owner`update renamed set content = 'A' where id = 1`;
+    expect(await payloadsOf("renamed")).toEqual([{ body: "A" }, { body: "b" }]);
+    await call(owner, "attach_pool", { source: "renamed" });
+    expect(await enroll("renamed", 10)).toEqual({ mirrored: 0, enrolled: 0, done: true });
+    expect(await brokenReason("renamed")).toBe(undefined);
+    await call(owner, "attach_pool", { source: "renamed", payload_columns: ["content"] });
+    await enroll("renamed", 10);
+    expect(await payloadsOf("renamed")).toEqual([{ content: "A" }, { content: "b" }]);
+  });
+
+  test("a renamed priority column is followed", async () => {
+    await attach("ranked", "urgency integer", { priority_column: "urgency" });
+    await owner`alter table ranked rename column urgency to rank`;
+    await owner`insert into ranked values (1, 7)`;
+    expect(await sql`select priority from work_items where pool = 'ranked'`).toEqual([{ priority: 7 }]);
+  });
+
+  test("a column that takes the name of another is read in its place", async () => {
+    await attach("swapped", "body text", { payload_columns: ["body"] });
+    await owner`insert into swapped values (1, 'old')`;
+    await owner`alter table swapped add column next text`;
+    await owner`alter table swapped rename column body to former`;
+    await owner`alter table swapped rename column next to body`;
+    await owner`update swapped set body = 'new'`;
+    expect(await payloadsOf("swapped")).toEqual([{ body: "new" }]);
+  });
+
+  test.each([
+    { change: "dropped", alter: "drop column body", says: "dropped has no such column" },
+    { change: "retyped", alter: "alter column rank type text", says: "a column of numbers was expected" },
+  ])(
+    "a column that is $change stops the pool and no write, and nothing is lost",
+    async ({ change: table, alter, says }) => {
+      await attach(table, "body text, rank integer", { payload_columns: ["body"], priority_column: "rank" });
+      await owner.unsafe(`insert into ${table} values (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)`);
+      await owner.unsafe(`alter table ${table} ${alter}`);
+      await owner.unsafe(`insert into ${table} (id) values (4)`);
+      await owner.unsafe(`update ${table} set rank = null where id = 1`);
+      await owner.unsafe(`update ${table} set id = 5 where id = 2`);
+      await owner.unsafe(`delete from ${table} where id = 3`);
+      expect(await itemsOf(table)).toEqual([{ source_key: "1", payload: { body: "a" } }]);
+      expect(await brokenReason(table)).toContain(
+        `${says}: rows are not followed until attach_pool() names another column`,
+      );
+      await expect(enroll(table, 10)).rejects.toMatchObject({ code: "PT409", message: expect.stringContaining(says) });
+      await expect(call(owner, "attach_pool", { source: table })).rejects.toMatchObject({ code: "PT400" });
+
+      await call(owner, "attach_pool", { source: table, payload_columns: ["id"], priority_column: "" });
+      expect(await brokenReason(table)).toContain("call enroll_pool() until it says done");
+      expect(await enroll(table, 2)).toMatchObject({ mirrored: 2, done: false });
+      expect(await brokenReason(table)).toBeDefined();
+      expect(await enroll(table, 2)).toMatchObject({ mirrored: 1, done: true });
+      expect(await itemsOf(table)).toEqual([1, 4, 5].map((id) => ({ source_key: String(id), payload: { id } })));
+      expect(await brokenReason(table)).toBe(undefined);
+    },
+  );
+
+  test("a column that comes back is read again, and enroll_pool() takes in what was missed", async () => {
+    await attach("returned", "body text", { payload_columns: ["body"] });
+    await owner`alter table returned drop column body`;
+    await owner`insert into returned values (1)`;
+    await owner`alter table returned add column body text default 'x'`;
+    await owner`insert into returned values (2)`;
+    expect(await keysOf("returned")).toEqual(["2"]);
+    expect(await brokenReason("returned")).toContain("has rows that are no items yet: call enroll_pool()");
+    expect(await enroll("returned", 10)).toEqual({ mirrored: 1, enrolled: 0, done: true });
+    expect(await keysOf("returned")).toEqual(["1", "2"]);
+    expect(await brokenReason("returned")).toBe(undefined);
+  });
+
+  test("a row that is missed while enroll_pool() goes through the table is taken in by it", async () => {
+    await attach("between", "body text", { payload_columns: ["body"] });
+    await owner`insert into between values (1), (2), (3)`;
+    await call(owner, "attach_pool", { source: "between" });
+    await enroll("between", 2);
+    await owner`alter table between drop column body`;
+    await owner`insert into between values (0)`;
+    await owner`alter table between add column body text`;
+    expect(await enroll("between", 2)).toMatchObject({ done: false });
+    while (!(await enroll("between", 2)).done) {}
+    expect(await keysOf("between")).toEqual(["0", "1", "2", "3"]);
+  });
+
+  test("a dropped key column stops the pool and no write", async () => {
+    await attach("unkeyed", "body text", {});
+    await owner`insert into unkeyed values (1, 'a')`;
+    await owner`alter table unkeyed drop column id`;
+    await owner`insert into unkeyed values ('b')`;
+    await owner`update unkeyed set body = 'c'`;
+    await owner`delete from unkeyed`;
+    expect(await brokenReason("unkeyed")).toContain("key_column is id; unkeyed has no such column");
+    await owner`truncate unkeyed`;
+    expect(await keysOf("unkeyed")).toEqual([]);
+  });
+
+  test("a disabled trigger is told", async () => {
+    await attach("silenced", "body text", {});
+    await owner`alter table silenced disable trigger work_claims_mirror_update`;
+    expect(await brokenReason("silenced")).toContain("silenced is missing or disabled: call attach_pool() again");
+  });
+});
+
+describe("a dropped table closes its pool", () => {
+  /** Another call of the worker, some seconds later. */
+  async function callLater(type: string, max_items = 1): Promise<Claim[]> {
+    await sql`update work_workers set last_seen_at = last_seen_at - interval '10 seconds' where id = 'closer'`;
+    return next(sql, type, "closer", max_items);
+  }
+  const pausedTypes = async (pool: string): Promise<unknown[]> => {
+    const rows = await sql`select name from work_types where pool = ${pool} and paused order by name`;
+    return rows.map((row) => row.name);
+  };
+
+  test("its items are not handed out until a table is attached in its place", async () => {
+    await call(sql, "register_worker", { worker_id: "closer", instance: crypto.randomUUID() });
     await owner`create table gone (id integer primary key)`;
     await call(owner, "attach_pool", { source: "gone" });
     await call(owner, "define_work_type", { work_type: "remember", pool: "gone" });
-    await owner`insert into gone values (1)`;
+    await call(owner, "define_work_type", { work_type: "paused before", pool: "gone", paused: true });
+    await owner`insert into gone values (1), (2)`;
+    const [held] = await next(sql, "remember", "closer");
     await owner`drop table gone`;
-    expect(await next(sql, "remember", "a")).toMatchObject([{ source_key: "1" }]);
-    expect(await call(owner, "detach_pool", { pool: "gone" })).toBe(true);
+    expect(await brokenReason("gone")).toContain("its table was dropped");
+    expect(await callLater("remember")).toEqual([]);
+    expect(await pausedTypes("gone")).toEqual(["paused before", "remember"]);
+    expect(
+      await call(sql, "claim_items", { ...{ item_ids: [held?.item_id], work_type: "remember" }, worker_id: "b" }),
+    ).toEqual([]);
+    expect(await call(sql, "release_item", { ...release(held), worker_id: "closer", outcome: "succeeded" })).toBe(true);
+    await expect(enroll("gone", 10)).rejects.toMatchObject({ code: "PT409" });
+
+    await owner`create table gone (id integer primary key)`;
+    await owner`insert into gone values (1), (2), (3)`;
+    await call(owner, "attach_pool", { source: "gone" });
+    await enroll("gone", 10);
+    expect(await pausedTypes("gone")).toEqual(["paused before"]);
+    expect(await brokenReason("gone")).toBe(undefined);
+    expect((await callLater("remember", 9)).map((claim) => claim.source_key)).toEqual(["2", "3"]);
+  });
+
+  test("it is closed once: a work type that is resumed by hand goes on", async () => {
+    await owner`create table lost (id integer primary key)`;
+    await call(owner, "attach_pool", { source: "lost" });
+    await call(owner, "define_work_type", { work_type: "finish", pool: "lost" });
+    await owner`insert into lost values (1)`;
+    await owner`drop table lost`;
+    await call(sql, "reap_expired_claims");
+    expect(await pausedTypes("lost")).toEqual(["finish"]);
+    await call(sql, "define_work_type", { work_type: "finish", paused: false });
+    expect(await callLater("finish")).toHaveLength(1);
+    expect(await pausedTypes("lost")).toEqual([]);
+  });
+
+  test("detach_pool() lets it go, and its work types stay paused", async () => {
+    await owner`create table parted (id integer primary key)`;
+    await call(owner, "attach_pool", { source: "parted" });
+    await call(owner, "define_work_type", { work_type: "part", pool: "parted" });
+    await owner`drop table parted`;
+    await call(sql, "reap_expired_claims");
+    expect(await call(owner, "detach_pool", { pool: "parted" })).toBe(true);
+    expect(await brokenReason("parted")).toBe(undefined);
+    expect(await pausedTypes("parted")).toEqual(["part"]);
   });
 });
 

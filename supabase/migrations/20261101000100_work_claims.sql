@@ -2076,6 +2076,7 @@ begin
   end if;
   if is_unseen then
     perform work.saw_worker(catch_up.worker_id);
+    perform work.close_dropped_pools();
   end if;
   if is_unjudged then
     profile := work.judged_profile(profile.id);
@@ -2093,6 +2094,7 @@ begin
   if max_items is null or max_items < 1 then
     perform work.refuse('max_items', max_items::text, 'at least 1 was expected');
   end if;
+  perform work.close_dropped_pools();
   return work.reap(least(max_items, 10000), '{}', '{}');
 end
 $$;
@@ -3647,10 +3649,10 @@ comment on function public.extend_claims is
 
 -- The columns that an attached pool names, found in its table, and pools whose table no longer fits.
 
--- Each named column with its present attribute: the one of that name, else, if it was renamed, the one of its number.
--- A fault says why rows cannot be read with it.
+-- Each named column with the SQL that reads it from a row r: the column of that name, else, if it was renamed, of its number.
+-- A fault says why rows cannot be read.
 create or replace view work.pool_columns with (security_invoker = true) as
-select p.name as pool, c.member, c.n, c.name, a.attnum as number, a.attname as present_name,
+select p.name as pool, c.member, c.n, c.name, a.attnum as number, 'r.' || quote_ident(a.attname) as value,
        format_type(a.atttypid, a.atttypmod) as type,
        case
          when a.attnum is null then format('%s has no such column', p.source)
@@ -3723,8 +3725,8 @@ stable
 as $$
   select case
            when bool_or(c.fault is not null) then null
-           when count(*) = 1 then min(format('to_jsonb(r.%I)', c.present_name))
-           else format('jsonb_build_array(%s)', string_agg(format('r.%I', c.present_name), ', ' order by c.n))
+           when count(*) = 1 then min(format('to_jsonb(%s)', c.value))
+           else format('jsonb_build_array(%s)', string_agg(c.value, ', ' order by c.n))
          end
     from work.pool_columns c
    where c.pool = key_sql.pool and c.member = 'key'
@@ -3742,9 +3744,9 @@ as $$
            work.key_sql(row_sql.pool),
            case when bool_or(c.member = 'payload') then format(
              '(select to_jsonb(p.*) from (select %s) as p)',
-             string_agg(format('r.%I as %I', c.present_name, c.name), ', ' order by c.n) filter (where c.member = 'payload'))
+             string_agg(format('%s as %I', c.value, c.name), ', ' order by c.n) filter (where c.member = 'payload'))
              else 'to_jsonb(r.*)' end,
-           string_agg(format(', r.%I as %I', c.present_name, c.member), '') filter (where c.member not in ('key', 'payload')))
+           string_agg(format(', %s as %I', c.value, c.member), '') filter (where c.member not in ('key', 'payload')))
          end
     from work.pool_columns c
    where c.pool = row_sql.pool
@@ -4337,7 +4339,7 @@ begin
   if found then
     perform work.refuse('pool', mirror_next_rows.pool.name, broken, 'PT409');
   end if;
-  select string_agg(format('r.%I', c.present_name), ', ' order by c.n),
+  select string_agg(c.value, ', ' order by c.n),
          string_agg(format('($1 #>> %L)::%s', case when c.of = 1 then '{}' else format('{%s}', c.n - 1) end, c.type), ', ' order by c.n)
     into keys, last_key
     from (select k.*, count(*) over () as of

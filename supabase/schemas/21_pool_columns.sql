@@ -1,9 +1,9 @@
 -- The columns that an attached pool names, found in its table, and pools whose table no longer fits.
 
--- Each named column with its present attribute: the one of that name, else, if it was renamed, the one of its number.
--- A fault says why rows cannot be read with it.
+-- Each named column with the SQL that reads it from a row r: the column of that name, else, if it was renamed, of its number.
+-- A fault says why rows cannot be read.
 create or replace view work.pool_columns with (security_invoker = true) as
-select p.name as pool, c.member, c.n, c.name, a.attnum as number, a.attname as present_name,
+select p.name as pool, c.member, c.n, c.name, a.attnum as number, 'r.' || quote_ident(a.attname) as value,
        format_type(a.atttypid, a.atttypmod) as type,
        case
          when a.attnum is null then format('%s has no such column', p.source)
@@ -76,8 +76,8 @@ stable
 as $$
   select case
            when bool_or(c.fault is not null) then null
-           when count(*) = 1 then min(format('to_jsonb(r.%I)', c.present_name))
-           else format('jsonb_build_array(%s)', string_agg(format('r.%I', c.present_name), ', ' order by c.n))
+           when count(*) = 1 then min(format('to_jsonb(%s)', c.value))
+           else format('jsonb_build_array(%s)', string_agg(c.value, ', ' order by c.n))
          end
     from work.pool_columns c
    where c.pool = key_sql.pool and c.member = 'key'
@@ -95,9 +95,9 @@ as $$
            work.key_sql(row_sql.pool),
            case when bool_or(c.member = 'payload') then format(
              '(select to_jsonb(p.*) from (select %s) as p)',
-             string_agg(format('r.%I as %I', c.present_name, c.name), ', ' order by c.n) filter (where c.member = 'payload'))
+             string_agg(format('%s as %I', c.value, c.name), ', ' order by c.n) filter (where c.member = 'payload'))
              else 'to_jsonb(r.*)' end,
-           string_agg(format(', r.%I as %I', c.present_name, c.member), '') filter (where c.member not in ('key', 'payload')))
+           string_agg(format(', %s as %I', c.value, c.member), '') filter (where c.member not in ('key', 'payload')))
          end
     from work.pool_columns c
    where c.pool = row_sql.pool

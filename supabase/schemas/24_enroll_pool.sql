@@ -16,7 +16,7 @@ begin
   if found then
     perform work.refuse('pool', mirror_next_rows.pool.name, broken, 'PT409');
   end if;
-  select string_agg(format('r.%I', c.present_name), ', ' order by c.n),
+  select string_agg(c.value, ', ' order by c.n),
          string_agg(format('($1 #>> %L)::%s', case when c.of = 1 then '{}' else format('{%s}', c.n - 1) end, c.type), ', ' order by c.n)
     into keys, last_key
     from (select k.*, count(*) over () as of
