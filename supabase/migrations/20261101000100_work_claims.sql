@@ -4353,7 +4353,7 @@ begin
     case when mirror_next_rows.pool.mirrored_through is not null then format('where (%s) > (%s)', keys, last_key) end,
     keys)
     into page using mirror_next_rows.pool.mirrored_through, mirror_next_rows.max_rows;
-  mirrored := work.mirror_rows(mirror_next_rows.pool, page);
+  mirrored := case when cardinality(page) > 0 then work.mirror_rows(mirror_next_rows.pool, page) else 0 end;
   is_done := cardinality(page) < mirror_next_rows.max_rows;
   update public.work_pools p
      set mirrored_through = case when not is_done then page[cardinality(page)] -> 'key' end,
