@@ -48,6 +48,22 @@ test("past rows are taken in by steps of the size asked", async () => {
   expect(await enrollAll(owner, "past", 100)).toEqual([{ mirrored: 0, enrolled: 0, done: true }]);
 });
 
+test.each([
+  { key: "citext", values: ["a", "B", "c", "D", "e"] },
+  { key: "numeric(10, 2)", values: ["1.50", "10.00", "2.00", "-3.00"] },
+  { key: "timestamp", values: ["2026-01-01T10:00:00.123456", "2027-01-01T00:00:00", "1999-12-31T23:59:59"] },
+  { key: "double precision", values: ["0.1", "-Infinity", "NaN"] },
+])("rows with a key of type $key are all taken in, one a step", async ({ key, values }) => {
+  await admin`create extension if not exists citext`;
+  const table = `keyed ${key}`;
+  await owner.unsafe(`create table "${table}" (id ${key} primary key)`);
+  await owner.unsafe(`insert into "${table}" values ${values.map((value) => `('${value}')`).join(", ")}`);
+  await call(owner, "attach_pool", { source: `"${table}"` });
+  await enrollAll(owner, table, 1);
+  const items = await sql`select source_key from work_items where pool = ${table}`;
+  expect(items.map((item) => item.source_key).sort()).toEqual([...values].sort());
+});
+
 test("rows that come, change and go between the steps are there once, or gone", async () => {
   await owner`create table moving (id integer primary key, n integer default 0)`;
   await owner`insert into moving select g from generate_series(1, 300) g`;

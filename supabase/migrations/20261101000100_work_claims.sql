@@ -3653,12 +3653,14 @@ comment on function public.extend_claims is
 -- A fault says why rows cannot be read.
 create or replace view work.pool_columns with (security_invoker = true) as
 select p.name as pool, c.member, c.n, c.name, a.attnum as number, 'r.' || quote_ident(a.attname) as value,
-       format_type(a.atttypid, a.atttypmod) as type,
+       -- A type of an extension is compared as text: its own operators are not in the search_path of our functions.
+       case when t.typtype = 'b' and t.typnamespace <> 'pg_catalog'::regnamespace then 'text'
+            else format_type(a.atttypid, a.atttypmod) end as compared_as,
        case
          when a.attnum is null then format('%s has no such column', p.source)
          when c.member = 'key' and not a.attnotnull then 'a key column that is not null was expected'
-         when c.member = 'key' and (t.typcategory in ('A', 'C') or t.typname = 'bytea')
-           then 'a key of numbers, texts, uuids or times was expected, not of arrays or bytes'
+         when c.member = 'key' and (t.typcategory in ('A', 'C') or t.typname in ('bytea', 'jsonb'))
+           then 'a key of numbers, texts, uuids or times was expected, not of arrays, bytes or JSON'
          when a.atttypid <> all (c.types) then format('a column of %s was expected', c.expected)
        end as fault
   from public.work_pools p
@@ -3678,13 +3680,11 @@ select p.name as pool, c.member, c.n, c.name, a.attnum as number, 'r.' || quote_
        ('affinity', p.affinity_column, null, null),
        ('workflow', p.workflow_column, null, null)) as v(member, name, types, expected)
     where v.name is not null) as c
-  left join lateral (
-    select *
-      from pg_catalog.pg_attribute k
-     where k.attrelid = p.source and k.attnum > 0 and not k.attisdropped
-       and (k.attname = c.name or k.attnum = (p.column_numbers ->> c.name)::integer)
-     order by k.attname = c.name desc
-     limit 1) as a on true
+  left join pg_catalog.pg_attribute a
+    on a.attrelid = p.source and a.attnum > 0 and not a.attisdropped
+   and a.attnum = coalesce(
+         (select k.attnum from pg_catalog.pg_attribute k where k.attrelid = p.source and k.attname = c.name),
+         (p.column_numbers ->> c.name)::integer)
   left join pg_catalog.pg_type t on t.oid = a.atttypid
  where p.source is not null;
 comment on view work.pool_columns is 'work-claims: the columns that each attached pool names, as its table has them at present.';
@@ -3720,36 +3720,44 @@ comment on view work.broken_pools is 'work-claims: attached pools whose rows are
 -- The SQL of a row's key as JSON, of the row r: one value, or an array. Null where a column is gone.
 create or replace function work.key_sql(pool text)
 returns text
-language sql
+language plpgsql
 stable
 as $$
-  select case
-           when bool_or(c.fault is not null) then null
-           when count(*) = 1 then min(format('to_jsonb(%s)', c.value))
-           else format('jsonb_build_array(%s)', string_agg(c.value, ', ' order by c.n))
-         end
-    from work.pool_columns c
-   where c.pool = key_sql.pool and c.member = 'key'
+#variable_conflict use_column
+begin
+  return (
+    select case
+             when bool_or(c.fault is not null) then null
+             when count(*) = 1 then min(format('to_jsonb(%s)', c.value))
+             else format('jsonb_build_array(%s)', string_agg(c.value, ', ' order by c.n))
+           end
+      from work.pool_columns c
+     where c.pool = key_sql.pool and c.member = 'key');
+end
 $$;
 
 -- The SQL of a row as mirror_rows() takes it, of the row r. Null where a column is gone.
 -- A column that nobody named is not read: a value that JSON cannot hold must not stop a write.
 create or replace function work.row_sql(pool text)
 returns text
-language sql
+language plpgsql
 stable
 as $$
-  select case when not bool_or(c.fault is not null) then format(
-           '(select to_jsonb(m.*) from (select %s as key, %s as payload%s) as m)',
-           work.key_sql(row_sql.pool),
-           case when bool_or(c.member = 'payload') then format(
-             '(select to_jsonb(p.*) from (select %s) as p)',
-             string_agg(format('%s as %I', c.value, c.name), ', ' order by c.n) filter (where c.member = 'payload'))
-             else 'to_jsonb(r.*)' end,
-           string_agg(format(', %s as %I', c.value, c.member), '') filter (where c.member not in ('key', 'payload')))
-         end
-    from work.pool_columns c
-   where c.pool = row_sql.pool
+#variable_conflict use_column
+begin
+  return (
+    select case when not bool_or(c.fault is not null) then format(
+             '(select to_jsonb(m.*) from (select %s as key, %s as payload%s) as m)',
+             work.key_sql(row_sql.pool),
+             case when bool_or(c.member = 'payload') then format(
+               '(select to_jsonb(p.*) from (select %s) as p)',
+               string_agg(format('%s as %I', c.value, c.name), ', ' order by c.n) filter (where c.member = 'payload'))
+               else 'to_jsonb(r.*)' end,
+             string_agg(format(', %s as %I', c.value, c.member), '') filter (where c.member not in ('key', 'payload')))
+           end
+      from work.pool_columns c
+     where c.pool = row_sql.pool);
+end
 $$;
 
 -- 21_retry_cancel.sql
@@ -4060,7 +4068,7 @@ begin
   update public.work_pools p
      set column_numbers = (select jsonb_object_agg(c.name, c.number) from work.pool_columns c where c.pool = p.name),
          key_is_uuid = (
-           select array_agg(c.type) = '{uuid}' from work.pool_columns c where c.pool = p.name and c.member = 'key'),
+           select array_agg(c.compared_as) = '{uuid}' from work.pool_columns c where c.pool = p.name and c.member = 'key'),
          paused_types = null
    where p.name = pool_name;
 
@@ -4339,10 +4347,10 @@ begin
   if found then
     perform work.refuse('pool', mirror_next_rows.pool.name, broken, 'PT409');
   end if;
-  select string_agg(c.value, ', ' order by c.n),
-         string_agg(format('($1 #>> %L)::%s', case when c.of = 1 then '{}' else format('{%s}', c.n - 1) end, c.type), ', ' order by c.n)
+  select string_agg(format('%s::%s', c.value, c.compared_as), ', ' order by c.n),
+         string_agg(format('($1 #>> %L)::%s', c.place, c.compared_as), ', ' order by c.n)
     into keys, last_key
-    from (select k.*, count(*) over () as of
+    from (select k.*, case when count(*) over () = 1 then '{}' else format('{%s}', k.n - 1) end as place
             from work.pool_columns k
            where k.pool = mirror_next_rows.pool.name and k.member = 'key') as c;
   -- The rows are locked against change: else a row that changes meanwhile could be mirrored as it was before.
@@ -5938,7 +5946,8 @@ declare
     'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items', 'public.extend_claims',
     'public.finish_and_claim', 'public.prune_classes', 'public.reap_expired_claims', 'public.refused_classes',
     'public.release_claims_for_worker', 'public.release_item', 'public.release_items', 'public.retry_items',
-    'work.enroll', 'work.enroll_new_items', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events'];
+    'work.enroll', 'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events',
+    'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',

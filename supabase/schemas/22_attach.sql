@@ -160,7 +160,7 @@ begin
   update public.work_pools p
      set column_numbers = (select jsonb_object_agg(c.name, c.number) from work.pool_columns c where c.pool = p.name),
          key_is_uuid = (
-           select array_agg(c.type) = '{uuid}' from work.pool_columns c where c.pool = p.name and c.member = 'key'),
+           select array_agg(c.compared_as) = '{uuid}' from work.pool_columns c where c.pool = p.name and c.member = 'key'),
          paused_types = null
    where p.name = pool_name;
 

@@ -16,10 +16,10 @@ begin
   if found then
     perform work.refuse('pool', mirror_next_rows.pool.name, broken, 'PT409');
   end if;
-  select string_agg(c.value, ', ' order by c.n),
-         string_agg(format('($1 #>> %L)::%s', case when c.of = 1 then '{}' else format('{%s}', c.n - 1) end, c.type), ', ' order by c.n)
+  select string_agg(format('%s::%s', c.value, c.compared_as), ', ' order by c.n),
+         string_agg(format('($1 #>> %L)::%s', c.place, c.compared_as), ', ' order by c.n)
     into keys, last_key
-    from (select k.*, count(*) over () as of
+    from (select k.*, case when count(*) over () = 1 then '{}' else format('{%s}', k.n - 1) end as place
             from work.pool_columns k
            where k.pool = mirror_next_rows.pool.name and k.member = 'key') as c;
   -- The rows are locked against change: else a row that changes meanwhile could be mirrored as it was before.
