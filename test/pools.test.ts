@@ -24,7 +24,7 @@ async function enroll(pool: string, max_items: number): Promise<{ mirrored: numb
   return call(owner, "enroll_pool", { pool, max_items });
 }
 
-describe("a table becomes a pool", () => {
+describe("an attached table", () => {
   test.each([
     ["uuid", "id uuid primary key", ["11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"]],
     ["bigint", "id bigint primary key", ["-9223372036854775808", "9007199254740993"]],
@@ -32,7 +32,7 @@ describe("a table becomes a pool", () => {
     ["citext-like name", `id varchar(20) primary key`, ["a", "A"]],
     ["date", "id date primary key", ["2026-02-28", "2026-03-01"]],
     ["unique, not null", "id integer not null unique", ["1", "2"]],
-  ])("with a key that is %s", async (name, column, keys) => {
+  ])("has items for rows with a key that is %s", async (name, column, keys) => {
     const pool = `keyed ${name}`;
     await owner.unsafe(`create table "${pool}" (${column}, body text)`);
     await owner.unsafe(`insert into "${pool}" values ($1, 'old')`, [keys[0] ?? ""]);
@@ -49,7 +49,7 @@ describe("a table becomes a pool", () => {
     expect(await keysOf(pool)).toEqual(keys.slice(1));
   });
 
-  test("with a key of several columns", async () => {
+  test("has items for rows with a key of several columns", async () => {
     await owner`create table pages (site text, number integer, primary key (site, number))`;
     expect(await call(owner, "attach_pool", { source: "pages" })).toEqual({ pool: "pages", key: ["site", "number"] });
     await owner`insert into pages values ('a', 1), ('a', 2), ('a,1', 1)`;
@@ -58,7 +58,7 @@ describe("a table becomes a pool", () => {
     expect(await keysOf("pages")).toEqual(['["a", 2]']);
   });
 
-  test("with a time in its key, whatever the time zone of who writes", async () => {
+  test("has one item for a row with a time in its key, whatever the writer's time zone", async () => {
     await owner`create table readings (sensor text, at timestamptz, value integer, primary key (sensor, at))`;
     await owner`insert into readings values ('past', '2026-01-01T00:00:00Z', 0)`;
     await call(owner, "attach_pool", { source: "readings" });
@@ -72,7 +72,7 @@ describe("a table becomes a pool", () => {
     expect(await keysOf("readings")).toEqual([]);
   });
 
-  test("a uuid key is the item's id, so a worker claims rows by their own ids", async () => {
+  test("gives its uuid keys to its items, so that a worker claims rows by their own ids", async () => {
     await owner`create table docs (id uuid primary key default gen_random_uuid(), body text)`;
     await call(owner, "attach_pool", { source: "docs" });
     const [row] = await owner`insert into docs (body) values ('x') returning id`;
@@ -80,7 +80,7 @@ describe("a table becomes a pool", () => {
     expect(await call(sql, "claim_items", args)).toMatchObject([{ item_id: row?.id }]);
   });
 
-  test("two tables with the same uuid are two pools with an item each", async () => {
+  test("has an item of its own for a uuid that another table has too", async () => {
     await owner`create table twins (id uuid primary key)`;
     await owner`create table siblings (id uuid primary key)`;
     await call(owner, "attach_pool", { source: "twins" });
@@ -92,7 +92,7 @@ describe("a table becomes a pool", () => {
     expect(await keysOf("siblings")).toEqual(["33333333-3333-3333-3333-333333333333"]);
   });
 
-  test("in another schema, under its full name or one of one's own", async () => {
+  test("of another schema is a pool under its full name, or the name given", async () => {
     await owner`create schema shop`;
     await owner`create table shop.orders (id integer primary key)`;
     expect(await call(owner, "attach_pool", { source: "shop.orders" })).toMatchObject({ pool: "shop.orders" });
@@ -100,7 +100,7 @@ describe("a table becomes a pool", () => {
     expect(await call(owner, "attach_pool", { source: "shop.lines", pool: "lines" })).toMatchObject({ pool: "lines" });
   });
 
-  test("the columns that are named feed payload, priority and time", async () => {
+  test("feeds payload, priority and time from the columns named", async () => {
     await owner`create table mails (id integer primary key, subject text, secret text, urgency double precision, send_at timestamptz)`;
     await call(owner, "attach_pool", {
       source: "mails",
@@ -119,7 +119,7 @@ describe("a table becomes a pool", () => {
     expect((await next(sql, "send", "a", 9)).map((claim) => claim.source_key)).toEqual(["3"]);
   });
 
-  test("with columns that are called what they like", async () => {
+  test("may have columns with the names that our SQL uses", async () => {
     const columns = ["n", "o", "r", "i", "m", "page", "source_row", "row_number", "attached", "pool", "order"];
     await owner.unsafe(
       `create table words (id integer primary key, ${columns.map((name) => `"${name}" text`).join(", ")})`,
@@ -143,7 +143,7 @@ describe("a table becomes a pool", () => {
     expect(await keysOf("words")).toEqual(["2"]);
   });
 
-  test("a table without a key is refused", async () => {
+  test("needs a key: one without is refused", async () => {
     await owner`create table keyless (id integer)`;
     await owner`create unique index on keyless (id)`;
     await expect(call(owner, "attach_pool", { source: "keyless" })).rejects.toMatchObject({
@@ -153,14 +153,14 @@ describe("a table becomes a pool", () => {
   });
 });
 
-describe("rows are followed", () => {
+describe("items follow rows", () => {
   beforeAll(async () => {
     await owner`create table notes (id integer primary key, body text)`;
     await call(owner, "attach_pool", { source: "notes" });
     await call(owner, "define_work_type", { work_type: "file", pool: "notes" });
   });
 
-  test("through an upsert", async () => {
+  test("an upsert adds and changes items", async () => {
     await owner`insert into notes values (1, 'one'), (2, 'two')`;
     await owner`insert into notes values (2, 'TWO'), (3, 'three') on conflict (id) do update set body = excluded.body`;
     expect((await itemsOf("notes")).map((item) => item.payload)).toEqual([
@@ -170,7 +170,7 @@ describe("rows are followed", () => {
     ]);
   });
 
-  test("an unchanged row keeps its item, its claims and their state", async () => {
+  test("a changed row keeps its item, and its claim can be released", async () => {
     const [claim] = await next(sql, "file", "a");
     await owner`update notes set body = 'changed while it ran' where id = ${Number(claim?.source_key)}`;
     expect(await call(sql, "release_item", { ...release(claim), outcome: "succeeded" })).toBe(true);
@@ -190,7 +190,7 @@ describe("rows are followed", () => {
     ).toEqual([]);
   });
 
-  test("nothing that is rolled back leaves a trace", async () => {
+  test("a write that is rolled back changes no item", async () => {
     const before = await itemsOf("notes");
     await owner
       .begin(async (transaction) => {
@@ -202,13 +202,13 @@ describe("rows are followed", () => {
     expect(await itemsOf("notes")).toEqual(before);
   });
 
-  test("an emptied table has no items", async () => {
+  test("truncate deletes all items", async () => {
     await owner`truncate notes`;
     expect(await keysOf("notes")).toEqual([]);
     expect(await call(sql, "claim_next", { work_types: ["file"], worker_id: "a", max_items: 9 })).toEqual([]);
   });
 
-  test("in bulk by COPY, all of them and in order", async () => {
+  test("rows that COPY writes become items in the order of the file", async () => {
     const copy = await owner`copy notes from stdin`.writable();
     for (let id = 1; id <= 2500; id += 1) {
       copy.write(`${id}\tnote ${id}\n`);
@@ -224,7 +224,9 @@ describe("rows are followed", () => {
     expect(claims.map((claim) => claim.source_key)).toEqual(["1", "2", "3"]);
   });
 
-  test("a hundred thousand rows at once: inserted, changed and deleted", async () => {
+  test("a statement inserts, changes or deletes the items of a hundred thousand rows", {
+    timeout: 180_000,
+  }, async () => {
     await owner`create table lots (id bigint primary key, n integer)`;
     await call(owner, "attach_pool", { source: "lots" });
     await call(owner, "define_work_type", { work_type: "chew", pool: "lots" });
@@ -267,7 +269,7 @@ describe("rows are followed", () => {
     expect(deleted - updated).toBeLessThan(2000);
   });
 
-  test("by a writer who has no rights on work-claims", async () => {
+  test("a writer needs no right on work-claims", async () => {
     await owner`create table posts (id integer primary key, body text)`;
     await owner`grant select, insert, update, delete on posts to authenticated`;
     await call(owner, "attach_pool", { source: "posts" });
@@ -281,8 +283,8 @@ describe("rows are followed", () => {
   });
 });
 
-describe("a table that is let go", () => {
-  test("is followed no longer, and can be attached again", async () => {
+describe("a detached table", () => {
+  test("is not followed, and can be attached again", async () => {
     await owner`create table drafts (id integer primary key)`;
     await call(owner, "attach_pool", { source: "drafts" });
     await owner`insert into drafts values (1)`;
@@ -410,7 +412,7 @@ describe("a named column changes", () => {
     expect(await keysOf("unkeyed")).toEqual([]);
   });
 
-  test("a disabled trigger is told", async () => {
+  test("work.broken_pools shows a pool with a disabled trigger", async () => {
     await attach("silenced", "body text", {});
     await owner`alter table silenced disable trigger work_claims_mirror_update`;
     expect(await brokenReason("silenced")).toContain("silenced is missing or disabled: call attach_pool() again");
@@ -428,7 +430,7 @@ describe("a dropped table closes its pool", () => {
     return rows.map((row) => row.name);
   };
 
-  test("its items are not handed out until a table is attached in its place", async () => {
+  test("no item is handed out until a table is attached in its place", async () => {
     await call(sql, "register_worker", { worker_id: "closer", instance: crypto.randomUUID() });
     await owner`create table gone (id integer primary key)`;
     await call(owner, "attach_pool", { source: "gone" });
@@ -455,7 +457,7 @@ describe("a dropped table closes its pool", () => {
     expect((await callLater("remember", 9)).map((claim) => claim.source_key)).toEqual(["2", "3"]);
   });
 
-  test("it is closed once: a work type that is resumed by hand goes on", async () => {
+  test("a work type that is resumed by hand is not paused again", async () => {
     await owner`create table lost (id integer primary key)`;
     await call(owner, "attach_pool", { source: "lost" });
     await call(owner, "define_work_type", { work_type: "finish", pool: "lost" });
@@ -468,7 +470,7 @@ describe("a dropped table closes its pool", () => {
     expect(await pausedTypes("lost")).toEqual([]);
   });
 
-  test("detach_pool() lets it go, and its work types stay paused", async () => {
+  test("detach_pool() leaves its work types paused", async () => {
     await owner`create table parted (id integer primary key)`;
     await call(owner, "attach_pool", { source: "parted" });
     await call(owner, "define_work_type", { work_type: "part", pool: "parted" });
