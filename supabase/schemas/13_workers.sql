@@ -80,7 +80,7 @@ begin
     perform work.refuse('work_types', cardinality(register_worker.work_types) || ' long', 'at most 1000 were expected');
   end if;
   if register_worker.exclusive is null or cardinality(register_worker.exclusive) > 100
-    or array_position(register_worker.exclusive, null) is not null then
+    or exists (select from unnest(register_worker.exclusive) as u(name) where u.name is null) then
     perform work.refuse('exclusive', register_worker.exclusive::text, 'a list of at most 100 names of capabilities was expected');
   end if;
   perform work.check_range('yield_seconds', register_worker.yield_seconds, 1, 604800);

@@ -266,7 +266,7 @@ begin
            expires_at = clock_timestamp() + make_interval(secs => coalesce(hold.ttl_seconds, t.lease_seconds)),
            progress = null
       from unnest(hold.row_ids) with ordinality as p(row_id, n), public.work_types t
-     where c.ctid = p.row_id and t.name = c.work_type
+     where c.ctid = p.row_id and t.name = c.work_type and not t.paused
     returning p.n, c.item_id, c.work_type, c.fence, coalesce(hold.ttl_seconds, t.lease_seconds) as ttl_seconds,
               c.expires_at, c.failures, c.crashes
   )
@@ -291,15 +291,18 @@ as $$
 declare
   profile work.profiles := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
   wanted integer := least(max_items, 1000);
-  open_types text[] := array(
-    select t.name from public.work_types t where t.name = any (take_next.work_types) and not t.paused);
-  lanes constant integer := cardinality(profile.class_ids) * cardinality(open_types);
+  lanes constant integer := cardinality(profile.class_ids) * cardinality(work_types);
+  open_types text[];
   row_ids tid[] := '{}';
 begin
+  if lanes = 1 and work_types[1] is not null and coalesce(warm, '{}') = '{}' and profile.yielded_class_ids = '{}' then
+    -- The most frequent call: hold() passes over a paused work type.
+    return work.hold(
+      work.lock_lane(work_types[1], profile.class_ids[1], wanted), take_next.worker_id, ttl_seconds, take_next.request_id);
+  end if;
+  open_types := array(select t.name from public.work_types t where t.name = any (take_next.work_types) and not t.paused);
   if cardinality(warm) > 0 then
     row_ids := work.lock_warm(open_types, profile.class_ids, wanted, warm);
-  elsif lanes = 1 then
-    row_ids := work.lock_lane(open_types[1], profile.class_ids[1], wanted);
   elsif lanes > 16 then
     row_ids := work.lock_ahead(open_types, profile.class_ids, wanted);
     if cardinality(row_ids) < wanted and lanes > 64 and cardinality(open_types) = 1 then
@@ -310,7 +313,7 @@ begin
       row_ids := '{}';
     end if;
   end if;
-  if cardinality(row_ids) < wanted and (lanes > 1 or cardinality(warm) > 0) then
+  if cardinality(row_ids) < wanted then
     row_ids := work.lock_first(open_types, profile.class_ids, wanted - cardinality(row_ids), row_ids);
   end if;
   -- A worker that spares its capabilities takes common items that others left for yield_seconds, after all of its own.

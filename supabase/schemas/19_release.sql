@@ -146,7 +146,7 @@ begin
     and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
   if all_succeeded and work.close_succeeded(close_claims.worker_id, close_claims.outcomes)
        = jsonb_array_length(close_claims.outcomes) then
-    return (select json_agg('succeeded'::text) from generate_series(1, jsonb_array_length(close_claims.outcomes)));
+    return to_json(array_fill('succeeded'::text, array[jsonb_array_length(close_claims.outcomes)]));
   end if;
   perform work.check_list('outcomes', close_claims.outcomes);
   if jsonb_array_length(close_claims.outcomes) = 0 then
