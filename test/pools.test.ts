@@ -359,7 +359,7 @@ describe("a named column changes", () => {
       await owner.unsafe(`delete from ${table} where id = 3`);
       expect(await itemsOf(table)).toEqual([{ source_key: "1", payload: { body: "a" } }]);
       expect(await brokenReason(table)).toContain(
-        `${says}: rows are not followed until attach_pool() names another column`,
+        `${says}: rows are not followed until attach_pool() is given columns that fit`,
       );
       await expect(enroll(table, 10)).rejects.toMatchObject({ code: "PT409", message: expect.stringContaining(says) });
       await expect(call(owner, "attach_pool", { source: table })).rejects.toMatchObject({ code: "PT400" });

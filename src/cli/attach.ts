@@ -6,14 +6,14 @@ import { type Command, exitCode, NoProject, WrongUsage } from "./command.ts";
 import { findDatabase, projectOptions } from "./project.ts";
 import { runningLine } from "./running-line.ts";
 
-/** Rows a step: a second or two of work, so that the table's own writers are never held up for long. */
+/** Rows a call: a second or two of work. The table's own writers wait no longer than that. */
 const stepRows = 10_000;
 
 const notInstalled = "work-claims is not installed in this database; run work-claims init and supabase db push";
 
 function list(given: string | undefined): string[] | null {
   if (given === undefined) return null;
-  // The database takes no names for all columns, and null for those it has.
+  // attach_pool() takes an empty list for all columns, and null for those of an earlier attach.
   if (given.trim() === "*") return [];
   const names = given.split(",").map((name) => name.trim());
   if (names.includes("")) throw new WrongUsage(`--columns is "${given}"; names with commas between them were expected`);
@@ -85,7 +85,7 @@ export const attach: Command = {
   },
 };
 
-/** Whether a table is a pool before we make it one; a name that is none is refused with what to write instead. */
+/** Whether the table is attached already. A name that has to be quoted is refused with its quoted form. */
 async function isAttached(sql: Sql, table: string): Promise<boolean> {
   try {
     const [row] = await sql<{ is_attached: boolean }[]>`
@@ -103,7 +103,7 @@ async function isAttached(sql: Sql, table: string): Promise<boolean> {
   }
 }
 
-/** A table's name with the quotes that SQL wants, in those that a shell wants. */
+/** A table's name quoted for SQL, and that quoted for a shell. */
 function quoted(table: string): string {
   const name = table
     .split(".")
@@ -112,7 +112,7 @@ function quoted(table: string): string {
   return `'${name.replaceAll("'", "'\\''")}'`;
 }
 
-/** Declare the work types, and take in the rows that are there. */
+/** Declares the work types and takes in the rows that are there. */
 async function enroll(
   sql: Sql,
   pool: string,
@@ -140,7 +140,7 @@ async function enroll(
   }
 }
 
-/** A table that was only now attached is let go again; the error says what state it is in. */
+/** Detaches a table that this call attached; the error says what state it is in. */
 async function unfinished(
   sql: Sql,
   pool: string,
@@ -164,7 +164,7 @@ async function unfinished(
 
 type NamedOption = "pool" | "priority" | "run-after" | "requires" | "labels" | "affinity" | "workflow";
 
-/** The pool's name, and the columns that say more of a row than its payload. */
+/** The pool's name and the columns, as the options name them. */
 type Named = { readonly [option in NamedOption]?: string | undefined };
 
 async function attachPool(sql: Sql, table: string, named: Named, columns: string[] | null): Promise<string> {

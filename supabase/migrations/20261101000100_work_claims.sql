@@ -3096,7 +3096,7 @@ select p.name as pool,
               then format('a trigger of work-claims on %s is missing or disabled: call attach_pool() again', p.source)
             else (
               select format(
-                       '%s_column is %s; %s: rows are not followed until attach_pool() names another column',
+                       '%s_column is %s; %s: rows are not followed until attach_pool() is given columns that fit',
                        c.member, c.name, c.fault)
                 from work.pool_columns c
                where c.pool = p.name and c.fault is not null
