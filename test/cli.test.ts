@@ -147,15 +147,20 @@ describe("attach", () => {
     expect(JSON.parse(out)).toMatchObject({ pool: "pictures", enrolled: 2 });
   });
 
-  test("again without them keeps the columns, and --columns '*' gives all", async () => {
+  test("again without them keeps the columns; '*' gives all, '' forgets one", async () => {
     await sql`create table public.notes (id int primary key, body text, secret text)`;
     const columns = async (): Promise<unknown> =>
       (await sql`select payload_columns from public.work_pools where name = 'notes'`)[0]?.payload_columns;
     await attach("notes", "--columns", "body");
     await attach("notes");
     expect(await columns()).toEqual(["body"]);
-    await attach("notes", "--columns", "*");
+    await attach("notes", "--columns", "*", "--priority", "id");
     expect(await columns()).toBe(null);
+    const priority = async (): Promise<unknown> =>
+      (await sql`select priority_column from public.work_pools where name = 'notes'`)[0]?.priority_column;
+    expect(await priority()).toBe("id");
+    await attach("notes", "--priority", "");
+    expect(await priority()).toBe(null);
   });
 
   test("takes the columns that say who can do a row, and what belongs together", async () => {

@@ -22,7 +22,7 @@ function statements(page: string): string[] {
 
 test("the SQL of the page on operating runs as it is written, and takes everything out at last", async () => {
   const { owner, sql } = await openDatabase();
-  await owner`create table articles (id integer primary key)`;
+  await owner`create table articles (id integer primary key, title text)`;
   await call(owner, "attach_pool", { source: "articles" });
   await call(sql, "define_work_type", { work_type: "embed", pool: "articles" });
   await owner`insert into articles select generate_series(1, 5)`;
