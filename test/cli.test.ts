@@ -415,7 +415,7 @@ describe("explain and match", () => {
     });
     const { code, out } = await work("explain", rows[0] ?? "");
     expect(out).toMatch(
-      /^render is ready since \d+ s; it is next in its line\. The only live worker that does render cannot run it\. It needs gpu_memory_gb >= 80; closest live worker gpu-7 has 24; 1 worker fails only on this\.\n$/,
+      /^render is ready since \d+ s; it is the head of its lane\. The only live worker that does render cannot run it\. It needs gpu_memory_gb >= 80; closest live worker gpu-7 has 24; 1 worker fails only on this\.\n$/,
     );
     expect(code).toBe(0);
     const asJson = await work("explain", rows[0] ?? "", "--type", "render", "--json");

@@ -67,10 +67,7 @@ const helpers = [
     "wrong_outcome",
   ],
 ];
-const inspection = [
-  ...["explained_claim", "found_in_words", "match_report", "ready_lines", "report_in_words", "span_in_words"],
-  "count_in_words",
-];
+const inspection = [...["explained_claim", "match_report", "reasons_against"]];
 const lists = [
   ...["asked", "check_page", "columns_of", "exact_selector", "items_left", "numbers_between", "one_of"],
   ...["read_selector", "times_between", "value_of_kind"],
@@ -96,7 +93,8 @@ const tables = [
   ...["profiles", "requests", "spellings"].map((n) => `work.${n}`),
 ];
 const views = [
-  ...["capability_match", "failures", "held", "overview", "stuck", "unmatched"].map((n) => `public.work_${n}`),
+  ...["capability_match", "failures", "held", "overview", "stuck"].map((n) => `public.work_${n}`),
+  "work.lane_heads",
   "work.live_workers",
   "work.places",
 ];

@@ -1,0 +1,75 @@
+-- Claims that a person looks at: held, failed, stuck.
+
+create or replace view public.work_held with (security_invoker = true) as
+select c.item_id,
+       c.work_type,
+       c.worker_id,
+       c.claimed_at,
+       clock_timestamp() - c.claimed_at as held_for,
+       nullif(c.expires_at, '-infinity') - clock_timestamp() as lease_left,
+       c.progress,
+       c.fence,
+       w.last_seen_at
+  from public.work_claims c
+  left join public.work_workers w on w.id = c.worker_id
+ where c.status = 'claimed'
+ order by c.claimed_at;
+comment on view public.work_held is
+  'work-claims: who holds what, since when, and how much of the lease is left; below zero the lease has ended and the next claim call takes it back.';
+
+create or replace view public.work_failures with (security_invoker = true) as
+select c.work_type,
+       c.item_id,
+       i.pool,
+       i.source_key,
+       c.error,
+       c.failures,
+       c.crashes,
+       c.finished_at,
+       c.worker_id
+  from public.work_claims c
+  join public.work_items i on i.id = c.item_id
+ where c.status = 'failed'
+ order by c.finished_at desc;
+comment on view public.work_failures is
+  'work-claims: what has failed for good, the newest first, and why. retry_items() reopens it.';
+
+-- Work that no registered worker does may still be done by workers that never registered: it is told after five minutes.
+create or replace view public.work_stuck with (security_invoker = true) as
+with lane as (
+  select m.work_type, m.class_id, bool_or(m.matches) as is_matched
+    from public.work_capability_match m
+   group by m.work_type, m.class_id
+)
+select c.work_type,
+       c.item_id,
+       'its lease has ended and no worker has called since' as reason,
+       nullif(c.expires_at, '-infinity') as since
+  from public.work_claims c
+ where c.status = 'claimed' and c.expires_at < now() - interval '5 seconds'
+ union all
+select c.work_type, c.item_id, 'it is due and no worker has called since', c.due_at
+  from public.work_claims c
+ where c.status = 'waiting' and c.due_at < now() - interval '5 seconds'
+ union all
+select h.work_type,
+       h.item_id,
+       case
+         when t.paused then 'its work type is paused'
+         when l.is_matched is null then 'no live worker does this work type'
+         when not l.is_matched
+           then format('no live worker can run it: it requires %s and shows %s', left(k.requires::text, 200), left(k.labels::text, 200))
+         else 'it is the head of its lane, and no worker has taken it for five minutes'
+       end,
+       h.due_at
+  from work.lane_heads h
+  join public.work_types t on t.name = h.work_type
+  join public.work_classes k on k.id = h.class_id
+  left join lane l on l.work_type = h.work_type and l.class_id = h.class_id
+ where t.paused or not l.is_matched or h.due_at < now() - interval '5 minutes'
+ union all
+select c.work_type, c.item_id, format('it fails again and again: %s failures, %s crashes; %s', c.failures, c.crashes, c.error), c.due_at
+  from public.work_claims c
+ where c.status = 'waiting' and c.due_at >= now() and c.failures > 1;
+comment on view public.work_stuck is
+  'work-claims: what does not move, and why: ended leases nobody took back, ready work no live worker can run or takes, paused types, what keeps failing.';
