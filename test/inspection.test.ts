@@ -398,7 +398,7 @@ test("what has ended is not read, whether the table was ever analyzed or not", a
   await blocksRead();
   const before = await blocksRead();
   await owner`insert into work_pools (name) values ('ended')`;
-  await sql`
+  await owner`
     with ended as (insert into work_items (pool) select 'ended' from generate_series(1, 60000) returning id, seq)
     insert into work_claims (item_id, work_type, status, position, class_id, finished_at)
     select e.id, ${type}, 'succeeded', e.seq, k.id, now() from ended e, work_classes k where k.requires = '{"one": 1}'`;

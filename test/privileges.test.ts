@@ -95,6 +95,7 @@ const tables = [
 const views = [
   ...["capability_match", "failures", "held", "overview", "stuck"].map((n) => `public.work_${n}`),
   "work.lane_heads",
+  "work.live_kinds",
   "work.live_workers",
   "work.places",
 ];

@@ -1,18 +1,45 @@
 -- Which live worker can run what.
 
--- The head of each lane: the ready claim of a work type and a class that goes first.
+-- The head of each lane: the ready claim of a class and a work type that goes first. One probe of the index finds the head of
+-- the next lane, so the cost grows with the lanes that have ready claims, whatever else there is.
 create or replace view work.lane_heads with (security_invoker = true) as
-select t.name as work_type, k.id as class_id, head.item_id, head.due_at
-  from public.work_types t
- cross join public.work_classes k
- cross join lateral (
-   -- One probe of the index for each work type and class.
-   select c.item_id, c.due_at
+with recursive head as (
+  (select c.class_id, c.work_type, c.item_id, c.due_at
      from public.work_claims c
-    where c.work_type = t.name and c.class_id = k.id and c.status = 'ready'
-    order by c.priority desc, c.line, c.position
-    limit 1) as head;
-comment on view work.lane_heads is 'work-claims: the head of each lane, that is, of each work type and class with ready claims.';
+    where c.status = 'ready'
+    order by c.class_id, c.work_type, c.priority desc, c.line, c.position
+    limit 1)
+   union all
+  select n.class_id, n.work_type, n.item_id, n.due_at
+    from head h
+   cross join lateral (
+     select c.class_id, c.work_type, c.item_id, c.due_at
+       from public.work_claims c
+      where c.status = 'ready' and (c.class_id, c.work_type) > (h.class_id, h.work_type)
+      order by c.class_id, c.work_type, c.priority desc, c.line, c.position
+      limit 1) as n
+)
+select h.class_id, h.work_type, h.item_id, h.due_at from head h;
+comment on view work.lane_heads is 'work-claims: the head of each lane, that is, of each class and work type with ready claims.';
+
+-- The kinds of live workers: those of one profile that do a work type are one row. `spare` is what they have without what
+-- they are exclusive about; null where that is nothing.
+create or replace view work.live_kinds with (security_invoker = true) as
+select t.name as work_type,
+       p.id as profile_id,
+       count(*) as workers,
+       min(w.id) as example_worker,
+       p.capabilities,
+       p.accepts_path,
+       p.accepts_clauses,
+       p.exclusive,
+       p.yield_seconds,
+       case when p.exclusive <> '{}' then work.without(p.capabilities, p.exclusive) end as spare
+  from public.work_types t
+  join work.live_workers w on w.work_types is null or t.name = any (w.work_types)
+  join work.profiles p on p.id = w.profile_id
+ group by t.name, p.id;
+comment on view work.live_kinds is 'work-claims: how many live workers of each profile do each work type, and what they have and take.';
 
 -- Why workers of a profile are not handed an item with these clauses and labels, one reason a row. A row with yield_seconds
 -- is a delay and no refusal. The lower the distance, the nearer is a number to what a clause asks.
@@ -125,10 +152,7 @@ comment on function public.would_match is
 -- A pair is judged when it is read, so that a caller who pages or filters pays for what it gets.
 create or replace view public.work_capability_match with (security_invoker = true) as
 with kind as materialized (
-  select t.name as work_type, w.profile_id, count(*) as workers, min(w.id) as example_worker
-    from public.work_types t
-    join work.live_workers w on w.work_types is null or t.name = any (w.work_types)
-   group by t.name, w.profile_id
+  select w.* from work.live_kinds w
 ),
 head as materialized (
   select h.* from work.lane_heads h
@@ -140,27 +164,25 @@ select h.work_type,
        w.profile_id,
        w.workers,
        w.example_worker,
-       j.meets and (not j.is_spared or p.yield_seconds is not null) as matches,
-       j.is_spared and p.yield_seconds is not null as yields,
+       j.meets and (w.yield_seconds is not null or not j.is_spared) as matches,
+       j.meets and w.yield_seconds is not null and j.is_spared as yields,
        array(
          select 'needs ' || left(c.clause ->> 'needs', 200)
            from jsonb_array_elements(k.clauses) as c(clause)
-          where not j.meets and (p.capabilities @@ (c.clause ->> 'path')::jsonpath) is not true
+          where not j.meets and (w.capabilities @@ (c.clause ->> 'path')::jsonpath) is not true
           union all
          select 'its labels are not accepted: needs ' || left(c.clause ->> 'needs', 200)
-           from jsonb_array_elements(p.accepts_clauses) as c(clause)
+           from jsonb_array_elements(w.accepts_clauses) as c(clause)
           where not j.meets and (k.labels @@ (c.clause ->> 'path')::jsonpath) is not true
           union all
-         select 'it needs nothing of what the worker is exclusive about: ' || left(array_to_string(p.exclusive, ', '), 200)
-          where j.is_spared and p.yield_seconds is null) as failing
+         select 'it needs nothing of what the worker is exclusive about: ' || left(array_to_string(w.exclusive, ', '), 200)
+          where j.meets and w.yield_seconds is null and j.is_spared) as failing
   from head h
   join kind w on w.work_type = h.work_type
   join public.work_classes k on k.id = h.class_id
-  join work.profiles p on p.id = w.profile_id
  cross join lateral (
-   select m.meets,
-          m.meets and p.exclusive <> '{}' and coalesce(work.without(p.capabilities, p.exclusive) @@ k.path, false) as is_spared
-     from (select coalesce(p.capabilities @@ k.path, false) and coalesce(k.labels @@ p.accepts_path, false) offset 0) as m(meets)
+   select w.capabilities @@ k.path is true and k.labels @@ w.accepts_path is true as meets,
+          w.spare @@ k.path is true as is_spared
    offset 0) as j;
 comment on view public.work_capability_match is
   'work-claims: each kind of live worker (one profile) and each lane that it does: how many workers, whether they match, whether they leave its items to others for their yield_seconds, and which clauses fail.';

@@ -36,10 +36,8 @@ comment on view public.work_failures is
 
 -- Work that no registered worker does may still be done by workers that never registered: it is told after five minutes.
 create or replace view public.work_stuck with (security_invoker = true) as
-with lane as (
-  select m.work_type, m.class_id, bool_or(m.matches) as is_matched
-    from public.work_capability_match m
-   group by m.work_type, m.class_id
+with kind as materialized (
+  select w.* from work.live_kinds w
 )
 select c.work_type,
        c.item_id,
@@ -56,8 +54,8 @@ select h.work_type,
        h.item_id,
        case
          when t.paused then 'its work type is paused'
-         when l.is_matched is null then 'no live worker does this work type'
-         when not l.is_matched
+         when not j.has_workers then 'no live worker does this work type'
+         when not j.is_matched
            then format('no live worker can run it: it requires %s and shows %s', left(k.requires::text, 200), left(k.labels::text, 200))
          else 'it is the head of its lane, and no worker has taken it for five minutes'
        end,
@@ -65,8 +63,17 @@ select h.work_type,
   from work.lane_heads h
   join public.work_types t on t.name = h.work_type
   join public.work_classes k on k.id = h.class_id
-  left join lane l on l.work_type = h.work_type and l.class_id = h.class_id
- where t.paused or not l.is_matched or h.due_at < now() - interval '5 minutes'
+ cross join lateral (
+   select exists (select from kind w where w.work_type = h.work_type) as has_workers,
+          -- It ends at the first kind that matches.
+          exists (
+            select from kind w
+             where w.work_type = h.work_type
+               and w.capabilities @@ k.path
+               and k.labels @@ w.accepts_path
+               and (w.yield_seconds is not null or (w.spare @@ k.path) is not true)) as is_matched
+   offset 0) as j
+ where t.paused or (j.has_workers and not j.is_matched) or h.due_at < now() - interval '5 minutes'
  union all
 select c.work_type, c.item_id, format('it fails again and again: %s failures, %s crashes; %s', c.failures, c.crashes, c.error), c.due_at
   from public.work_claims c
