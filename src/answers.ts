@@ -116,7 +116,7 @@ export type HeldRow = {
   last_seen_at: string | null;
 };
 
-export type StuckRow = { work_type: string; item_id: string; reason: string; since: string };
+export type StuckRow = { work_type: string | null; item_id: string | null; reason: string; since: string | null };
 
 export type FailureRow = {
   work_type: string;

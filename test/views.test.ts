@@ -59,8 +59,14 @@ describe("work_stuck", () => {
     const rows = await sql<{ reason: string }[]>`select reason from work_stuck where work_type = ${type} order by 1`;
     return rows.map((row) => row.reason);
   };
-  const register = (worker_id: string, type: string, capabilities: object): Promise<unknown> =>
-    call(sql, "register_worker", { worker_id, instance: crypto.randomUUID(), work_types: [type], capabilities });
+  const register = (worker_id: string, type: string, capabilities: object, more: object = {}): Promise<unknown> =>
+    call(sql, "register_worker", {
+      worker_id,
+      instance: crypto.randomUUID(),
+      work_types: [type],
+      capabilities,
+      ...more,
+    });
 
   test("says what does not move and why, and is silent where all is well", async () => {
     const { type } = await line(sql, 4, { max_failures: 9 });
@@ -81,10 +87,11 @@ describe("work_stuck", () => {
   test("has the head of a lane that no worker takes for five minutes, and of a paused work type at once", async () => {
     const { type, ids } = await line(sql, 2);
     await sql`update work_claims set due_at = now() - interval '1 hour' where work_type = ${type}`;
+    await sql`update work_items set priority = 5 where id = ${ids[1] ?? ""}`;
     expect(await reasons(type)).toEqual(["no live worker does this work type"]);
     await register("alive", type, {});
     expect(await reasons(type)).toEqual(["it is the head of its lane, and no worker has taken it for five minutes"]);
-    expect(await sql`select item_id from work_stuck where work_type = ${type}`).toEqual([{ item_id: ids[0] }]);
+    expect(await sql`select item_id from work_stuck where work_type = ${type}`).toEqual([{ item_id: ids[1] }]);
     await sql`update work_claims set due_at = now() where work_type = ${type}`;
     expect(await reasons(type)).toEqual([]);
     await call(sql, "define_work_type", { work_type: type, paused: true });
@@ -101,11 +108,22 @@ describe("work_stuck", () => {
     expect(await sql`select item_id, reason from work_stuck where work_type = ${type}`).toEqual([
       { item_id: first, reason },
     ]);
+    await register("u picky", type, { vram: 80 }, { accepts: { customer: "globex" } });
+    expect(await reasons(type)).toEqual([reason]);
     await register("u 80", type, { vram: 80 });
     expect(await reasons(type)).toEqual([]);
     await call(sql, "retire_worker", { worker_id: "u 80" });
     expect(await reasons(type)).toEqual([reason]);
+    await call(sql, "retire_worker", { worker_id: "u picky" });
     await call(sql, "retire_worker", { worker_id: "u 16" });
+    expect(await reasons(type)).toEqual([]);
+  });
+
+  test("has what the only workers leave to others for good, and not what they leave for a while", async () => {
+    const { type } = await line(sql, 1);
+    await register("dear", type, { gpu: 1 }, { exclusive: ["gpu"] });
+    expect(await reasons(type)).toEqual(["no live worker can run it: it requires {} and shows {}"]);
+    await register("kind", type, { gpu: 1 }, { exclusive: ["gpu"], yield_seconds: 30 });
     expect(await reasons(type)).toEqual([]);
   });
 });
