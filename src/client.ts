@@ -141,7 +141,7 @@ export type WorkClient = Lists & {
     workType: string,
     options?: { itemIds?: Maybe<readonly string[] | null>; maxItems?: Maybe<number> },
   ): Promise<number>;
-  /** Why an item is not running, or what became of it, in sentences. */
+  /** Why an item is not running, or how it ended. */
   explainItem(itemId: string, options?: { workType?: Maybe<string> }): Promise<ExplainedItem>;
   /** Which live workers would run such an item, and what fails on the others. Nothing is written. */
   wouldMatch(

@@ -270,6 +270,15 @@ test("status shows each work type and who works", async () => {
   expect((await work("status")).out).toMatch(/^scales-1 +weigh/m);
 });
 
+test("status shows a dash where it is not known since when a claim is stuck", async () => {
+  const [item = ""] = await client.enqueueItems([{}]);
+  await client.claimItems([item], "weigh", "scales-1");
+  await sql`update public.work_claims set expires_at = '-infinity' where item_id = ${item} and work_type = 'weigh'`;
+  const { out } = await work("status");
+  expect(out).toMatch(new RegExp(`^weigh +${item} +its lease has ended and no worker has called since +–$`, "m"));
+  await sql`delete from public.work_items where id = ${item}`;
+});
+
 describe("items, claims and workers", () => {
   test("a list shows what fits, and as JSON a line a row", async () => {
     await client.defineWorkType("carve");
@@ -420,7 +429,7 @@ describe("explain and match", () => {
     });
     const { code, out } = await work("explain", rows[0] ?? "");
     expect(out).toMatch(
-      /^render is ready since \d+ s; it is next in its line\. The only live worker that does render cannot run it\. It needs gpu_memory_gb >= 80; closest live worker gpu-7 has 24; 1 worker fails only on this\.\n$/,
+      /^render is ready since \d+ s; it is the head of its lane\. The only live worker that does render cannot run it\. It needs gpu_memory_gb >= 80; closest live worker gpu-7 has 24; 1 worker fails only on this\.\n$/,
     );
     expect(code).toBe(0);
     const asJson = await work("explain", rows[0] ?? "", "--type", "render", "--json");

@@ -20,9 +20,7 @@ const api = [
 const tables = ["claims", "classes", "events", "items", "pools", "types", "workers", "workflows"].map(
   (name) => `public.work_${name}`,
 );
-const views = ["capability_match", "failures", "held", "overview", "stuck", "unmatched"].map(
-  (name) => `public.work_${name}`,
-);
+const views = ["capability_match", "failures", "held", "overview", "stuck"].map((name) => `public.work_${name}`);
 
 const readAndWrite = ["DELETE", "INSERT", "SELECT", "UPDATE"];
 

@@ -3643,6 +3643,329 @@ select t.name as work_type,
 comment on view public.work_overview is
   'work-claims: how far each work type is: open claims by state, done, failed, the longest wait, the last minute''s rate and the time left at it.';
 
+-- 26_match.sql
+
+-- Which live worker can run what.
+
+-- The head of each lane: the ready claim of a class and a work type that goes first. One probe of the index finds the head of
+-- the next lane, so the cost grows with the lanes that have ready claims, whatever else there is.
+create or replace view work.lane_heads with (security_invoker = true) as
+with recursive head as (
+  (select c.class_id, c.work_type, c.item_id, c.due_at
+     from public.work_claims c
+    where c.status = 'ready'
+    order by c.class_id, c.work_type, c.priority desc, c.rank, c.position
+    limit 1)
+   union all
+  select n.class_id, n.work_type, n.item_id, n.due_at
+    from head h
+   cross join lateral (
+     select c.class_id, c.work_type, c.item_id, c.due_at
+       from public.work_claims c
+      where c.status = 'ready' and (c.class_id, c.work_type) > (h.class_id, h.work_type)
+      order by c.class_id, c.work_type, c.priority desc, c.rank, c.position
+      limit 1) as n
+)
+select h.class_id, h.work_type, h.item_id, h.due_at from head h;
+comment on view work.lane_heads is 'work-claims: the head of each lane, that is, of each class and work type with ready claims.';
+
+-- The kinds of live workers: those of one profile that do a work type are one row. `spare` is what they have without what
+-- they are exclusive about; null where that is nothing.
+create or replace view work.live_kinds with (security_invoker = true) as
+select t.name as work_type,
+       p.id as profile_id,
+       count(*) as workers,
+       min(w.id) as example_worker,
+       p.capabilities,
+       p.accepts_path,
+       p.accepts_clauses,
+       p.exclusive,
+       p.yield_seconds,
+       case when p.exclusive <> '{}' then work.without(p.capabilities, p.exclusive) end as spare
+  from public.work_types t
+  join work.live_workers w on w.work_types is null or t.name = any (w.work_types)
+  join work.profiles p on p.id = w.profile_id
+ group by t.name, p.id;
+comment on view work.live_kinds is 'work-claims: how many live workers of each profile do each work type, and what they have and take.';
+
+-- Why workers of a profile are not handed an item with these clauses and labels, one reason a row. A row with yield_seconds
+-- is a delay and no refusal. The lower the distance, the nearer is a number to what a clause asks.
+create or replace function work.reasons_against(profile work.profiles, clauses jsonb, labels jsonb)
+returns table (reason text, has text, distance numeric, yield_seconds integer)
+language sql
+stable
+as $$
+  with unmet as materialized (
+    select 'needs ' || left(c.clause ->> 'needs', 200) as reason,
+           jsonb_path_query_array(profile.capabilities, (c.clause ->> 'place')::jsonpath) as found,
+           case when c.clause ->> 'needs' like '% <%' then 1 else -1 end as sign
+      from jsonb_array_elements(clauses) as c(clause)
+     where (profile.capabilities @@ (c.clause ->> 'path')::jsonpath) is not true
+     union all
+    select 'its labels are not accepted: needs ' || left(c.clause ->> 'needs', 200), null, null
+      from jsonb_array_elements(profile.accepts_clauses) as c(clause)
+     where (labels @@ (c.clause ->> 'path')::jsonpath) is not true
+  )
+  select u.reason,
+         case jsonb_array_length(u.found)
+           when 0 then 'none'
+           when 1 then left(coalesce(u.found ->> 0, 'null'), 60)
+           else left(u.found::text, 60)
+         end,
+         case when jsonb_typeof(u.found -> 0) = 'number' then (u.found ->> 0)::numeric * u.sign end,
+         null::integer
+    from unmet u
+   union all
+  select 'it needs nothing of what the worker is exclusive about: ' || left(array_to_string(profile.exclusive, ', '), 200),
+         null, null, profile.yield_seconds
+   where profile.exclusive <> '{}'
+     and not exists (select from unmet)
+     and not exists (
+       select from jsonb_array_elements(clauses) as c(clause)
+        where (work.without(profile.capabilities, profile.exclusive) @@ (c.clause ->> 'path')::jsonpath) is not true)
+$$;
+
+-- How the live workers that do a work type stand to these clauses and labels; all live workers where the type is null.
+-- The closest worker has the fewest other reasons, and of these the nearest number.
+create or replace function work.match_report(clauses jsonb, labels jsonb, work_type text)
+returns jsonb
+language sql
+stable
+as $$
+  with live as materialized (
+    select w.id, p as profile
+      from work.live_workers w
+      join work.profiles p on p.id = w.profile_id
+     where match_report.work_type is null or w.work_types is null or match_report.work_type = any (w.work_types)
+  ),
+  reason as materialized (
+    select l.id, r.*, count(*) over (partition by l.id) as reasons
+      from live l
+     cross join lateral work.reasons_against(l.profile, match_report.clauses, match_report.labels) as r
+  ),
+  matching as materialized (
+    select l.id, r.yield_seconds
+      from live l
+      left join reason r on r.id = l.id
+     where r.id is null or r.yield_seconds is not null
+  ),
+  failing as (
+    select r.reason,
+           count(*) as workers,
+           count(*) filter (where r.reasons = 1) as only_this,
+           (array_agg(r.id order by r.reasons, r.distance nulls last, r.id))[1] as closest_worker,
+           (array_agg(r.has order by r.reasons, r.distance nulls last, r.id))[1] as closest_has
+      from reason r
+     where r.yield_seconds is null
+     group by r.reason
+     order by only_this desc, workers desc, r.reason
+     limit 20
+  )
+  select jsonb_build_object(
+    'live_workers', (select count(*) from live),
+    'matching', count(*),
+    'yielding', count(m.yield_seconds),
+    'yield_seconds', min(m.yield_seconds),
+    'matching_workers', coalesce(to_jsonb((array_agg(m.id order by m.id))[:20]), '[]'),
+    'yielding_workers',
+    coalesce(to_jsonb((array_agg(m.id order by m.id) filter (where m.yield_seconds is not null))[:20]), '[]'),
+    'failing', coalesce((select jsonb_agg(f) from failing f), '[]'))
+    from matching m
+$$;
+
+-- Which live workers would run such an item, for a form that asks before it submits.
+create or replace function public.would_match(requires jsonb default '{}', labels jsonb default '{}', work_type text default null)
+returns jsonb
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  form jsonb;
+begin
+  would_match.requires := coalesce(nullif(would_match.requires, 'null'), '{}');
+  would_match.labels := coalesce(nullif(would_match.labels, 'null'), '{}');
+  if would_match.work_type is not null then
+    perform work.check_name('work_type', would_match.work_type);
+  end if;
+  perform work.check_properties('labels', would_match.labels, 8192);
+  form := work.parse_requirement(would_match.requires, 'requires');
+  return jsonb_build_object('tag', form ->> 'tag')
+    || work.match_report(form -> 'clauses', would_match.labels, would_match.work_type);
+end
+$$;
+comment on function public.would_match is
+  'Answers which live workers would run an item with this requirement and these labels, and which clause fails on how many others. Writes nothing.';
+
+-- A pair is judged when it is read, so that a caller who pages or filters pays for what it gets.
+create or replace view public.work_capability_match with (security_invoker = true) as
+with kind as materialized (
+  select w.* from work.live_kinds w
+),
+head as materialized (
+  select h.* from work.lane_heads h
+)
+select h.work_type,
+       h.class_id,
+       k.requires,
+       k.labels,
+       w.profile_id,
+       w.workers,
+       w.example_worker,
+       j.meets and (w.yield_seconds is not null or not j.is_spared) as matches,
+       j.meets and w.yield_seconds is not null and j.is_spared as yields,
+       array(
+         select 'needs ' || left(c.clause ->> 'needs', 200)
+           from jsonb_array_elements(k.clauses) as c(clause)
+          where not j.meets and (w.capabilities @@ (c.clause ->> 'path')::jsonpath) is not true
+          union all
+         select 'its labels are not accepted: needs ' || left(c.clause ->> 'needs', 200)
+           from jsonb_array_elements(w.accepts_clauses) as c(clause)
+          where not j.meets and (k.labels @@ (c.clause ->> 'path')::jsonpath) is not true
+          union all
+         select 'it needs nothing of what the worker is exclusive about: ' || left(array_to_string(w.exclusive, ', '), 200)
+          where j.meets and w.yield_seconds is null and j.is_spared) as failing
+  from head h
+  join kind w on w.work_type = h.work_type
+  join public.work_classes k on k.id = h.class_id
+ cross join lateral (
+   select w.capabilities @@ k.path is true and k.labels @@ w.accepts_path is true as meets,
+          w.spare @@ k.path is true as is_spared
+   offset 0) as j;
+comment on view public.work_capability_match is
+  'work-claims: each kind of live worker (one profile) and each lane that it does: how many workers, whether they match, whether they leave its items to others for their yield_seconds, and which clauses fail.';
+
+-- 27_explain.sql
+
+-- Why an item is not running.
+
+-- The facts of one claim, and in `reason` why it does not run or how it ended.
+create or replace function work.explained_claim(claim public.work_claims)
+returns jsonb
+language plpgsql
+stable
+as $$
+declare
+  moment timestamptz := clock_timestamp();
+  class public.work_classes;
+  lease_end timestamptz := case when claim.status = 'claimed' then nullif(claim.expires_at, '-infinity') end;
+  is_paused boolean := coalesce((select t.paused from public.work_types t where t.name = claim.work_type), false);
+  before integer;
+  workers jsonb;
+begin
+  if claim.status = 'ready' then
+    -- At most 1,001 rows are read, from the head of the lane.
+    select count(*) filter (where (-r.priority, r.rank, r.position) < (-claim.priority, claim.rank, claim.position))
+      into before
+      from (select c.priority, c.rank, c.position
+              from public.work_claims c
+             where c.work_type = claim.work_type and c.class_id = claim.class_id and c.status = 'ready'
+             order by c.priority desc, c.rank, c.position
+             limit 1001) as r;
+    select * into class from public.work_classes k where k.id = claim.class_id;
+    workers := work.match_report(class.clauses, class.labels, claim.work_type);
+  end if;
+  return jsonb_build_object(
+    'work_type', claim.work_type,
+    'status', claim.status,
+    'reason', case
+      when claim.status = 'claimed' then
+        case when lease_end > moment then 'a worker holds it' else 'its lease has ended and no worker has called since' end
+      when claim.status = 'waiting' then
+        case when claim.due_at > moment then 'it is not due yet' else 'it is due and no worker has called since' end
+      when claim.status = 'blocked' then 'it waits for other work'
+      when claim.status = 'succeeded' then 'it succeeded'
+      when claim.status = 'failed' then 'it failed for good'
+      when claim.status = 'cancelled' then 'it was cancelled'
+      when is_paused then 'its work type is paused'
+      when workers -> 'live_workers' = '0' then 'no live worker does this work type'
+      when workers -> 'matching' = '0' then 'no live worker can run it: ' || (workers #>> '{failing,0,reason}')
+      when before > 0 then 'others of its lane go before it'
+      when workers -> 'matching' = workers -> 'yielding' then 'its workers leave it to others for a while'
+      else 'it is the head of its lane'
+    end,
+    'failures', claim.failures,
+    'crashes', claim.crashes,
+    'error', left(claim.error, 2000),
+    'paused', is_paused,
+    'due_at', claim.due_at,
+    'worker_id', claim.worker_id,
+    'claimed_at', claim.claimed_at,
+    'progress', claim.progress,
+    'lease_left_seconds', round(extract(epoch from lease_end - moment)),
+    'finished_at', claim.finished_at,
+    'before', least(before, 1000),
+    'more_before', before > 1000,
+    'workers', workers);
+end
+$$;
+
+-- Why an item is not running, or what became of it: the facts of each of its claims, or of that of one work type.
+create or replace function public.explain_item(item_id uuid, work_type text default null)
+returns jsonb
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  item public.work_items;
+  class public.work_classes;
+  rules public.work_types;
+  claims jsonb;
+  reason text;
+begin
+  if explain_item.item_id is null then
+    perform work.refuse('item_id', null, 'the id of an item was expected');
+  end if;
+  if explain_item.work_type is not null then
+    perform work.check_name('work_type', explain_item.work_type);
+  end if;
+  select * into item from public.work_items i where i.id = explain_item.item_id;
+  if not found then
+    perform work.refuse('item_id', explain_item.item_id::text, 'there is no such item', 'PT404');
+  end if;
+  select * into class from public.work_classes k where k.id = item.class_id;
+  select jsonb_agg(e.claim order by e.work_type), string_agg(e.work_type || ': ' || (e.claim ->> 'reason'), '; ' order by e.work_type)
+    into claims, reason
+    from (select c.work_type, work.explained_claim(c) as claim
+            from public.work_claims c
+           where c.item_id = item.id and (explain_item.work_type is null or c.work_type = explain_item.work_type)
+          offset 0) as e;
+  if claims is null then
+    -- Of the named work type, else of any of the item's pool.
+    select * into rules
+      from public.work_types t
+     where t.name = explain_item.work_type or (explain_item.work_type is null and t.pool = item.pool)
+     limit 1;
+    reason := 'nobody has enrolled it: ' || case
+      when rules.name is null and explain_item.work_type is null then 'no work type is declared for its pool'
+      when rules.name is null then 'there is no such work type'
+      when rules.pool = item.pool then 'enroll_pool() has not come to it'
+      when rules.pool is not null then 'the work type is for the pool ' || rules.pool
+      else 'the work type has no pool, and no worker has claimed it by its id'
+    end;
+  end if;
+  return jsonb_build_object(
+    'item_id', item.id,
+    'pool', item.pool,
+    'source_key', item.source_key,
+    'class_id', item.class_id,
+    'tag', class.tag,
+    'requires', class.requires,
+    'labels', class.labels,
+    'run_after', item.run_after,
+    'asked_at', clock_timestamp(),
+    'reason', reason,
+    'claims', coalesce(claims, '[]'));
+end
+$$;
+comment on function public.explain_item is
+  'Answers why an item is not running, or how it ended: for each claim a short reason and the facts behind it: who holds it, when it is due, how many go before it in its lane, which clause fails on how many live workers.';
+
+-- 27_stuck.sql
+
+-- Claims that a person looks at: held, failed, stuck.
+
 create or replace view public.work_held with (security_invoker = true) as
 select c.item_id,
        c.work_type,
@@ -3677,474 +4000,55 @@ select c.work_type,
 comment on view public.work_failures is
   'work-claims: what has failed for good, the newest first, and why. retry_items() reopens it.';
 
+-- Work that no registered worker does may still be done by workers that never registered: it is told after five minutes.
 create or replace view public.work_stuck with (security_invoker = true) as
-select c.work_type, c.item_id, 'its lease has ended and no worker has called since' as reason, nullif(c.expires_at, '-infinity') as since
+with kind as materialized (
+  select w.* from work.live_kinds w
+)
+select c.work_type,
+       c.item_id,
+       'its lease has ended and no worker has called since' as reason,
+       nullif(c.expires_at, '-infinity') as since
   from public.work_claims c
  where c.status = 'claimed' and c.expires_at < now() - interval '5 seconds'
-union all
+ union all
 select c.work_type, c.item_id, 'it is due and no worker has called since', c.due_at
   from public.work_claims c
  where c.status = 'waiting' and c.due_at < now() - interval '5 seconds'
-union all
-select next_in_line.work_type, next_in_line.item_id,
+ union all
+select h.work_type,
+       h.item_id,
        case
          when t.paused then 'its work type is paused'
-         when not exists (
-           select from work.live_workers w
-            where w.work_types is null or t.name = any (w.work_types))
-           then 'it is next in line, and no live worker does this work type'
-         when not exists (
-           select from work.live_workers w
-             join work.profiles p on p.id = w.profile_id
-            where (w.work_types is null or t.name = any (w.work_types))
-              and k.id = any (p.class_ids || p.yielded_class_ids))
-           then format('it is next in line, and no live worker has what it requires: %s', left(k.tag, 200))
-         else 'it is next in line, and nobody has taken it for five minutes'
+         when not j.has_workers then 'no live worker does this work type'
+         when not j.is_matched
+           then format('no live worker can run it: it requires %s and shows %s', left(k.requires::text, 200), left(k.labels::text, 200))
+         else 'it is the head of its lane, and no worker has taken it for five minutes'
        end,
-       next_in_line.due_at
-  from public.work_types t
- cross join public.work_classes k
+       h.due_at
+  from work.lane_heads h
+  join public.work_types t on t.name = h.work_type
+  join public.work_classes k on k.id = h.class_id
  cross join lateral (
-   select c.work_type, c.item_id, c.due_at
-     from public.work_claims c
-    where c.work_type = t.name and c.class_id = k.id and c.status = 'ready'
-    order by c.priority desc, c.rank, c.position
-    limit 1) as next_in_line
- where t.paused or next_in_line.due_at < now() - interval '5 minutes'
-union all
-select c.work_type, c.item_id, format('it goes round: %s failures, %s crashes; %s', c.failures, c.crashes, c.error), c.due_at
+   select exists (select from kind w where w.work_type = h.work_type) as has_workers,
+          -- It ends at the first kind that matches.
+          exists (
+            select from kind w
+             where w.work_type = h.work_type
+               and w.capabilities @@ k.path
+               and k.labels @@ w.accepts_path
+               and (w.yield_seconds is not null or (w.spare @@ k.path) is not true)) as is_matched
+   offset 0) as j
+ where t.paused or (j.has_workers and not j.is_matched) or h.due_at < now() - interval '5 minutes'
+ union all
+select c.work_type, c.item_id, format('it fails again and again: %s failures, %s crashes; %s', c.failures, c.crashes, c.error), c.due_at
   from public.work_claims c
- where c.status = 'waiting' and c.due_at >= now() and c.failures > 1;
+ where c.status = 'waiting' and c.due_at >= now() and c.failures > 1
+ union all
+select null, null, format('pool %s: %s', b.pool, b.reason), b.since
+  from work.broken_pools b;
 comment on view public.work_stuck is
-  'work-claims: what does not move, and why: ended leases nobody took back, the head of each line (a work type and class) that nobody takes, paused types, what keeps failing.';
-
--- 26_explain.sql
-
--- Looking into matching: which live worker could run what, what no one can, and why an item is not running.
-
--- A span of time in the unit that matters: 45 s, 12 min, 3 h, 2 days.
-create or replace function work.span_in_words(span interval)
-returns text
-language plpgsql
-immutable
-as $$
-declare
-  seconds numeric := greatest(0, extract(epoch from span));
-begin
-  return case
-    when seconds < 90 then ceil(seconds) || ' s'
-    when seconds < 5400 then round(seconds / 60) || ' min'
-    when seconds < 172800 then round(seconds / 3600) || ' h'
-    else round(seconds / 86400) || ' days'
-  end;
-end
-$$;
-
--- "3 workers fail", "1 worker fails".
-create or replace function work.count_in_words(count bigint, one text, many text)
-returns text
-language sql
-immutable
-as $$ select count || ' ' || case when count = 1 then one else many end $$;
-
--- How many claims are ready of each work type and class. It reads ready rows alone, whatever the planner believes.
-create or replace function work.ready_lines()
-returns table (work_type text, class_id integer, ready bigint, ready_since timestamptz)
-language sql
-stable
-as $$
-  select c.work_type, c.class_id, count(*), min(c.due_at)
-    from public.work_claims c
-   where c.status = 'ready'
-   group by c.work_type, c.class_id
-$$;
-
--- What stands at a place, cut to what a sentence bears. Null where a clause has no place.
-create or replace function work.found_in_words(there jsonb)
-returns text
-language plpgsql
-immutable
-as $$
-declare
-  words text := case jsonb_array_length(there) when 0 then 'none' when 1 then coalesce(there ->> 0, 'null') else there::text end;
-begin
-  return case when length(words) > 60 then left(words, 60) || '…' else words end;
-end
-$$;
-comment on function work.found_in_words is 'What stands at a place, as a sentence shows it; "none" where nothing does.';
-
--- A report of how the live workers stand, in sentences.
-create or replace function work.report_in_words(report jsonb, work_type text)
-returns text
-language plpgsql
-immutable
-as $$
-declare
-  live bigint := report -> 'live_workers';
-  matching bigint := report -> 'matching';
-  yielding bigint := report -> 'yielding';
-  begins text;
-begin
-  begins := concat(
-    case
-      when live = 0 then coalesce('No live worker does ' || work_type, 'There is no live worker')
-      when live = 1 then concat('The only live worker', ' that does ' || work_type,
-        case when matching = 0 then ' cannot run it' else ' can run it' end)
-      else concat(case matching when 0 then 'None' when live then 'Each' else matching::text end,
-        ' of the ', live, ' live workers', ' that do ' || work_type, ' can run it')
-    end,
-    case when yielding > 0 then concat(', ', case when yielding < matching then yielding || ' of these ' end,
-      'once it has been ready for ', report ->> 'yield_seconds', ' s') end,
-    '.');
-  return concat_ws(' ', begins, (
-    select string_agg(concat(
-             case when f.reason like 'needs %' then 'It ' || f.reason else 'I' || substr(f.reason, 2) end,
-             '; closest live worker ' || f.closest_worker || ' has ' || f.closest_has,
-             '; ', f.workers, case when f.workers = 1 then ' worker fails' else ' workers fail' end,
-             case when f.only_this < f.workers then ' on this' else ' only on this' end,
-             case when f.only_this between 1 and f.workers - 1 then ', ' || f.only_this || ' only on this' end,
-             '.'), ' ' order by f.n)
-      from rows from (jsonb_to_recordset(report -> 'failing')
-        as (reason text, workers bigint, only_this bigint, closest_worker text, closest_has text))
-        with ordinality as f(reason, workers, only_this, closest_worker, closest_has, n)
-     where f.n <= 3));
-end
-$$;
-
--- How the live workers that do this work type stand to a requirement and labels; all live workers where it is null.
--- Of those that fail a clause the closest is the one that fails least else; of a minimum, the one that has most.
-create or replace function work.match_report(clauses jsonb, labels jsonb, work_type text)
-returns jsonb
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-declare
-  report jsonb;
-begin
-  with live as materialized (
-    select w.* from work.live_workers w
-     where match_report.work_type is null or w.work_types is null or match_report.work_type = any (w.work_types)
-  ),
-  asked as materialized (
-    select (c.clause ->> 'path')::jsonpath as path, (c.clause ->> 'place')::jsonpath as place,
-           'needs ' || left(c.clause ->> 'needs', 200) as reason,
-           case substr(c.clause ->> 'path', length(c.clause ->> 'place') + 2, 1) when '>' then -1 when '<' then 1 end as side
-      from jsonb_array_elements(match_report.clauses) as c(clause)
-  ),
-  unmet as materialized (
-    select w.id, a.reason, a.side, jsonb_path_query_array(w.capabilities, a.place) as found
-      from live w
-      join asked a on (w.capabilities @@ a.path) is not true
-     union all
-    select w.id, 'its labels are not accepted: needs ' || left(c.clause ->> 'needs', 200), null, null
-      from live w
-     cross join jsonb_array_elements(w.accepts_clauses) as c(clause)
-     where (match_report.labels @@ w.accepts_path) is not true
-       and (match_report.labels @@ (c.clause ->> 'path')::jsonpath) is not true
-  ),
-  spared as materialized (
-    select w.id, w.exclusive, w.yield_seconds
-      from live w
-     where w.exclusive <> '{}' and not exists (select from unmet u where u.id = w.id)
-       and not exists (select from asked a where (work.without(w.capabilities, w.exclusive) @@ a.path) is not true)
-  ),
-  failing as materialized (
-    select u.id, u.reason, u.found, count(*) over (partition by u.id) as faults,
-           case when jsonb_typeof(u.found -> 0) = 'number' then (u.found ->> 0)::numeric * u.side end as near
-      from unmet u
-     union all
-    select s.id,
-           'it needs nothing of what the worker is exclusive about: ' || left(array_to_string(s.exclusive, ', '), 200),
-           null, 1, null
-      from spared s
-     where s.yield_seconds is null
-  ),
-  matching as materialized (
-    select w.id, s.yield_seconds
-      from live w
-      left join spared s on s.id = w.id
-     where not exists (select from failing f where f.id = w.id)
-  ),
-  fault as materialized (
-    select f.reason, count(*) as workers, count(*) filter (where f.faults = 1) as only_this,
-           (array_agg(f.id order by f.faults, f.near nulls last, f.id))[1] as closest_worker,
-           (array_agg(f.found order by f.faults, f.near nulls last, f.id))[1] as found
-      from failing f
-     group by f.reason
-     order by only_this desc, workers desc, f.reason
-     limit 20
-  )
-  select jsonb_build_object(
-           'live_workers', (select count(*) from live),
-           'matching', count(*),
-           'yielding', count(m.yield_seconds),
-           'yield_seconds', min(m.yield_seconds),
-           'matching_workers', coalesce(to_jsonb((array_agg(m.id order by m.id))[:20]), '[]'),
-           'yielding_workers',
-           coalesce(to_jsonb((array_agg(m.id order by m.id) filter (where m.yield_seconds is not null))[:20]), '[]'),
-           'failing', coalesce((
-             select jsonb_agg(jsonb_build_object(
-                        'reason', f.reason, 'workers', f.workers, 'only_this', f.only_this,
-                        'closest_worker', f.closest_worker, 'closest_has', work.found_in_words(f.found))
-                      order by f.only_this desc, f.workers desc, f.reason)
-               from fault f), '[]'))
-    into report
-    from matching m;
-  return report || jsonb_build_object('text', work.report_in_words(report, match_report.work_type));
-end
-$$;
-
--- Which live worker could run the ready items of which class. Only what is ready is counted, and a pair is judged when
--- it is read: the first page costs little, however many classes there are.
-create or replace view public.work_capability_match with (security_invoker = true) as
-with live as materialized (
-  select w.* from work.live_workers w
-),
-class as materialized (
-  select l.class_id, array_agg(l.work_type) as work_types, array_agg(l.ready) as ready
-    from work.ready_lines() as l
-   group by l.class_id
-)
-select w.id as worker_id,
-       k.id as class_id,
-       k.requires,
-       k.labels,
-       j.meets and (not j.is_spared or w.yield_seconds is not null) as matches,
-       j.is_spared and w.yield_seconds is not null as yields,
-       case
-         when not j.meets then
-           array(
-             select left('needs ' || (c.clause ->> 'needs'), 200) || coalesce(', has ' || work.found_in_words(
-                      jsonb_path_query_array(w.capabilities, (c.clause ->> 'place')::jsonpath)), '')
-               from jsonb_array_elements(k.clauses) with ordinality as c(clause, n)
-              where (w.capabilities @@ (c.clause ->> 'path')::jsonpath) is not true
-              order by c.n)
-           || array(
-             select left('its labels are not accepted: needs ' || (c.clause ->> 'needs'), 200) || coalesce(', has '
-                      || work.found_in_words(jsonb_path_query_array(k.labels, (c.clause ->> 'place')::jsonpath)), '')
-               from jsonb_array_elements(w.accepts_clauses) with ordinality as c(clause, n)
-              where (k.labels @@ (c.clause ->> 'path')::jsonpath) is not true
-              order by c.n)
-         when j.is_spared and w.yield_seconds is null then
-           array['it needs nothing of what the worker is exclusive about: ' || left(array_to_string(w.exclusive, ', '), 200)]
-         else '{}'
-       end as failing,
-       (select coalesce(sum(u.ready), 0)::bigint
-          from unnest(c.work_types, c.ready) as u(work_type, ready)
-         where w.work_types is null or u.work_type = any (w.work_types)) as ready
-  from class c
-  join public.work_classes k on k.id = c.class_id
- cross join live w
- cross join lateral (
-   select m.meets,
-          m.meets and w.exclusive <> '{}' and coalesce(work.without(w.capabilities, w.exclusive) @@ k.path, false) as is_spared
-     from (select coalesce(w.capabilities @@ k.path, false) and coalesce(k.labels @@ w.accepts_path, false) offset 0) as m(meets)
-   offset 0) as j;
-comment on view public.work_capability_match is
-  'work-claims: each live worker and each class of ready items: whether it matches, whether it leaves them to others for its yield_seconds, which clauses fail, and how many are ready of the work types it does.';
-
-create or replace view public.work_unmatched with (security_invoker = true) as
-with live as materialized (
-  select w.* from work.live_workers w
-),
-line as materialized (
-  select l.* from work.ready_lines() as l
-),
--- What workers were found to match when they called last; of what came since each is asked anew.
-served as materialized (
-  select distinct d.work_type, m.class_id
-    from (select distinct t.work_type, w.profile_id
-            from (select distinct l.work_type from line l) as t
-            join live w on w.work_types is null or t.work_type = any (w.work_types)) as d
-    join work.profiles p on p.id = d.profile_id
-   cross join lateral unnest(p.class_ids || p.yielded_class_ids) as m(class_id)
-)
-select l.work_type,
-       l.class_id,
-       k.requires,
-       k.labels,
-       l.ready,
-       clock_timestamp() - l.ready_since as oldest_wait,
-       (select c.item_id from public.work_claims c
-         where c.work_type = l.work_type and c.class_id = l.class_id and c.status = 'ready'
-         order by c.priority desc, c.rank, c.position
-         limit 1) as example_item,
-       work.match_report(k.clauses, k.labels, l.work_type) ->> 'text' as reason
-  from line l
-  join public.work_classes k on k.id = l.class_id
- where not exists (select from served s where s.work_type = l.work_type and s.class_id = l.class_id)
-   and (work.match_report(k.clauses, k.labels, l.work_type) -> 'matching')::bigint = 0;
-comment on view public.work_unmatched is
-  'work-claims: ready items that no live worker can run, by work type and class: how many, the oldest wait, the first of them, and which clause fails on how many live workers.';
-
--- For a form that asks before it submits: which live workers would run such an item, and what fails on the others.
--- Nothing is written.
-create or replace function public.would_match(requires jsonb default '{}', labels jsonb default '{}', work_type text default null)
-returns jsonb
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-declare
-  form jsonb;
-begin
-  would_match.requires := coalesce(nullif(would_match.requires, 'null'), '{}');
-  would_match.labels := coalesce(nullif(would_match.labels, 'null'), '{}');
-  if would_match.work_type is not null then
-    perform work.check_name('work_type', would_match.work_type);
-  end if;
-  perform work.check_properties('labels', would_match.labels, 8192);
-  form := work.parse_requirement(would_match.requires, 'requires');
-  return jsonb_build_object('tag', form -> 'tag')
-    || work.match_report(form -> 'clauses', would_match.labels, would_match.work_type);
-end
-$$;
-comment on function public.would_match is
-  'Says which live workers would run an item that requires and shows this, and which clause fails on how many others. Writes nothing.';
-
--- What one claim is doing, or why it does nothing.
-create or replace function work.explained_claim(claim public.work_claims)
-returns jsonb
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-declare
-  moment timestamptz := clock_timestamp();
-  rules public.work_types;
-  class public.work_classes;
-  answer jsonb := jsonb_build_object(
-    'work_type', claim.work_type, 'status', claim.status, 'failures', claim.failures, 'crashes', claim.crashes);
-  tries text := nullif(concat_ws(' and ',
-    work.count_in_words(nullif(claim.failures, 0), 'failure', 'failures'),
-    work.count_in_words(nullif(claim.crashes, 0), 'crash', 'crashes')), '');
-  error text := case when length(claim.error) > 300 then left(claim.error, 300) || '…' else claim.error end;
-  run_after timestamptz;
-  before bigint;
-  report jsonb;
-  told text;
-begin
-  select * into rules from public.work_types t where t.name = claim.work_type;
-  if claim.status = 'claimed' then
-    told := concat(
-      format('%s holds it for %s since %s', claim.worker_id, claim.work_type, work.span_in_words(moment - claim.claimed_at)),
-      ' (' || round(claim.progress::numeric * 100) || ' % done)',
-      case
-        when claim.expires_at = '-infinity' then '; it has no lease, and the next claim call takes it back.'
-        when claim.expires_at > moment then format('; its lease has %s left.', work.span_in_words(claim.expires_at - moment))
-        else format('; its lease ended %s ago, and the next claim call takes it back.', work.span_in_words(moment - claim.expires_at))
-      end);
-    return answer || jsonb_build_object(
-      'worker_id', claim.worker_id, 'claimed_at', claim.claimed_at, 'expires_at', nullif(claim.expires_at, '-infinity'),
-      'lease_left_seconds', round(extract(epoch from nullif(claim.expires_at, '-infinity') - moment)), 'progress', claim.progress, 'text', told);
-  elsif claim.status = 'waiting' then
-    select i.run_after into run_after from public.work_items i where i.id = claim.item_id;
-    told := concat(
-      case
-        when claim.due_at > moment then format('%s waits: it is due in %s', claim.work_type, work.span_in_words(claim.due_at - moment))
-        else format('%s is due since %s, and the next claim call makes it ready', claim.work_type, work.span_in_words(moment - claim.due_at))
-      end,
-      ', after ' || tries || coalesce(': ' || error, ''),
-      case when claim.due_at = run_after then ', the run_after of the item' end,
-      case when rules.paused then '; its work type is paused' end,
-      '.');
-    return answer || jsonb_build_object('due_at', claim.due_at, 'error', left(claim.error, 2000), 'text', told);
-  elsif claim.status = 'ready' then
-    -- Rows are counted from the front of the line, a thousand and no more.
-    select count(*) filter (where (-r.priority, r.rank, r.position) < (-claim.priority, claim.rank, claim.position))
-      into before
-      from (select c.priority, c.rank, c.position from public.work_claims c
-             where c.work_type = claim.work_type and c.class_id = claim.class_id and c.status = 'ready'
-             order by c.priority desc, c.rank, c.position
-             limit 1001) as r;
-    select * into class from public.work_classes k where k.id = claim.class_id;
-    report := work.match_report(class.clauses, class.labels, claim.work_type);
-    told := concat_ws(' ',
-      format('%s is ready since %s%s; %s.', claim.work_type, work.span_in_words(moment - claim.due_at),
-        coalesce(', after ' || tries || coalesce(': ' || error, ''), ''),
-        case
-          when before = 0 then 'it is next in its line'
-          when before > 1000 then 'more than 1000 of its work type and class go before it'
-          else work.count_in_words(before, 'of its work type and class goes before it', 'of its work type and class go before it')
-        end),
-      case when rules.paused then 'Its work type is paused: nobody is handed it.' end,
-      report ->> 'text');
-    return answer || jsonb_build_object(
-      'ready_since', claim.due_at, 'before', least(before, 1000), 'more_before', before > 1000,
-      'paused', coalesce(rules.paused, false), 'workers', report - 'text', 'text', told);
-  elsif claim.status = 'blocked' then
-    return answer || jsonb_build_object('text', format('%s waits for other work to be done.', claim.work_type));
-  end if;
-  told := concat(
-    claim.work_type, case when claim.status = 'cancelled' then ' was cancelled ' else ' ' || claim.status || ' ' end,
-    work.span_in_words(moment - claim.finished_at), ' ago',
-    ' by ' || case when claim.status = 'succeeded' then claim.worker_id end,
-    case when claim.status = 'failed' then coalesce(', after ' || tries, '') || coalesce(': ' || error, '') end,
-    '.',
-    case when claim.status <> 'succeeded' then ' retry_items() reopens it.' end);
-  return answer || jsonb_build_object(
-    'worker_id', claim.worker_id, 'finished_at', claim.finished_at,
-    'error', case when claim.status = 'failed' then left(claim.error, 2000) end, 'text', told);
-end
-$$;
-
--- Why an item is not running, or what became of it: an answer for each of its claims, or for that of one work type.
-create or replace function public.explain_item(item_id uuid, work_type text default null)
-returns jsonb
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-declare
-  item public.work_items;
-  class public.work_classes;
-  rules public.work_types;
-  of_pool text[];
-  claims jsonb;
-  told text;
-begin
-  if explain_item.item_id is null then
-    perform work.refuse('item_id', null, 'the id of an item was expected');
-  end if;
-  if explain_item.work_type is not null then
-    perform work.check_name('work_type', explain_item.work_type);
-  end if;
-  select * into item from public.work_items i where i.id = explain_item.item_id;
-  if not found then
-    perform work.refuse('item_id', explain_item.item_id::text, 'there is no such item', 'PT404');
-  end if;
-  select * into class from public.work_classes k where k.id = item.class_id;
-  select jsonb_agg(e.answer order by e.work_type), string_agg(e.answer ->> 'text', ' ' order by e.work_type)
-    into claims, told
-    from (select c.work_type, work.explained_claim(c) as answer
-            from public.work_claims c
-           where c.item_id = item.id
-             and (explain_item.work_type is null or c.work_type = explain_item.work_type)
-          offset 0) as e;
-  if claims is null then
-    select * into rules from public.work_types t where t.name = explain_item.work_type;
-    of_pool := array(select t.name from public.work_types t where t.pool = item.pool order by t.name limit 20);
-    told := concat_ws(' ', 'Nobody has enrolled it' || coalesce(' for ' || explain_item.work_type, '') || ':', case
-      when explain_item.work_type is null and of_pool = '{}' then
-        format('no work type is declared for its pool, %s, and no worker has claimed it with claim_items().', item.pool)
-      when explain_item.work_type is null then
-        format('the work types of its pool, %s, are there (%s), and enroll_pool() has not come to it.',
-          item.pool, array_to_string(of_pool, ', '))
-      when rules.name is null then
-        format('there is no such work type%s.', coalesce('; its pool has ' || nullif(array_to_string(of_pool, ', '), ''), ''))
-      when rules.pool = item.pool then format('enroll_pool() has not come to it in its pool, %s.', item.pool)
-      when rules.pool is not null then format('it is work for the pool %s, and the item is of %s.', rules.pool, item.pool)
-      else 'it has no pool, and no worker has claimed this item with claim_items().'
-    end);
-  end if;
-  return jsonb_build_object(
-    'item_id', item.id, 'pool', item.pool, 'source_key', item.source_key, 'class_id', item.class_id, 'tag', class.tag,
-    'requires', class.requires, 'labels', class.labels, 'claims', coalesce(claims, '[]'), 'text', told);
-end
-$$;
-comment on function public.explain_item is
-  'Says in sentences what each claim of an item is doing, or why it does nothing: who holds it, when it is due, its place in line, which clause fails on how many live workers.';
+  'work-claims: what does not move, and why: ended leases nobody took back, ready work no live worker can run or takes, paused types, what keeps failing, pools whose table does not fit any more.';
 
 -- 99_rights_and_settings.sql
 
@@ -4231,7 +4135,7 @@ declare
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
-    'work.move_open_claims', 'work.ready_lines'];
+    'work.move_open_claims'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
     'public.enroll_pool', 'work.mirror_deleted',
