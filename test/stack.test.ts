@@ -33,11 +33,11 @@ describe("a stack with the old default privileges", () => {
   const ask = (headers: Record<string, string>, path = "/rest/v1/notes?select=id"): Promise<Response> =>
     fetch(stack.url + path, { headers });
 
-  test("its migrations went in through the real CLI and PostgREST knows them at once", () => {
+  test("a start applies the project's migrations through the real CLI, and PostgREST knows them at once", () => {
     expect(stack.applied).toEqual(["20260101000000_notes.sql"]);
   });
 
-  test("every kind of key opens as on Supabase", async () => {
+  test("every kind of key is accepted as on Supabase", async () => {
     const { serviceKey, secretKey, anonKey, publishableKey } = stack;
     const accepted: Record<string, string>[] = [
       { apikey: serviceKey },
@@ -59,7 +59,7 @@ describe("a stack with the old default privileges", () => {
     expect([response.status, await response.json()]).toEqual([200, [{ id: 7 }]]);
   });
 
-  test("what does not open is refused with a sentence", async () => {
+  test("a wrong key is refused with a sentence", async () => {
     const { secretKey, publishableKey } = stack;
     const refused: [Record<string, string>, string][] = [
       [{}, "No API key found in request"],
@@ -80,7 +80,7 @@ describe("a stack with the old default privileges", () => {
     expect((await ask({ apikey: stack.anonKey, authorization: `Bearer ${forged}` })).status).toBe(401);
   });
 
-  test("a browser may ask before it asks", async () => {
+  test("a preflight request of a browser is answered", async () => {
     const response = await fetch(`${stack.url}/rest/v1/notes`, {
       method: "OPTIONS",
       headers: {
@@ -113,7 +113,7 @@ describe("a stack with the old default privileges", () => {
       .toBe(true);
   });
 
-  test("a new table is known to PostgREST without a word from us", async () => {
+  test("PostgREST learns of a new table by itself", async () => {
     const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
     await sql`create table public.later (id int)`;
     await sql.end();
@@ -149,7 +149,7 @@ describe("a stack with the old default privileges", () => {
     await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, { timeout: 20_000 }).toBe(200);
   });
 
-  test("a migration that fails is told with the database's own sentence", async () => {
+  test("a failed push throws the database's own sentence", async () => {
     await writeFile(
       join(project, "supabase", "migrations", "20260102000000_broken.sql"),
       "create table o (id nosuch);",
@@ -158,7 +158,7 @@ describe("a stack with the old default privileges", () => {
   });
 });
 
-test("with the new default privileges, and on Postgres 15, nobody but the owner may touch a new table", async () => {
+test("with the new default privileges, on Postgres 15, only the owner may touch a new table", async () => {
   const project = await tinyProject(notes);
   const stack = await startStack({ ephemeral: true, migrations: project, grants: "new", postgres: 15 });
   try {
@@ -181,7 +181,7 @@ test("an ephemeral stack leaves no folder", async () => {
   expect(existsSync(stack.dataDir)).toBe(false);
 });
 
-test("keys and the superuser's password are for the owner's eyes", async () => {
+test("files with keys or passwords are readable by their owner alone", async () => {
   const dataDir = await mkdtemp(join(tmpdir(), "work-claims-test-"));
   await chmod(dataDir, 0o755);
   const stack = await startStack({ dataDir });

@@ -1,8 +1,6 @@
 #!/usr/bin/env node
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { RequestError } from "../../workers/runtime/errors.ts";
-import { packageRoot } from "../stack/package-root.ts";
+import { packageManifest } from "../stack/package-root.ts";
 import { attach } from "./attach.ts";
 import { cancel } from "./cancel.ts";
 import { claims } from "./claims.ts";
@@ -95,7 +93,7 @@ async function main(args: readonly string[]): Promise<number> {
     return name === undefined ? exitCode.wrongUsage : exitCode.fine;
   }
   if (name === "--version") {
-    console.log(JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8")).version);
+    console.log(packageManifest().version);
     return exitCode.fine;
   }
   const command = commands.find((candidate) => candidate.name === name);

@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import postgres from "postgres";
-import { findPackage, packageRoot } from "./package-root.ts";
+import { findStackPackage } from "./package-root.ts";
 
 /** Bring a database to a project's migrations, by the real Supabase CLI. Answers with the names of those it applied. */
 export async function pushMigrations(dbUrl: string, projectDir: string, signal?: AbortSignal): Promise<string[]> {
@@ -29,10 +29,9 @@ export async function appliedVersions(dbUrl: string): Promise<string[]> {
   }
 }
 
-/** Run the Supabase CLI that npm installed. It tells nobody, asks nothing and looks for no update. */
+/** Run the Supabase CLI that npm installed, without telemetry, questions and update checks. */
 export function supabase(args: string[], signal?: AbortSignal): Promise<string> {
-  const folder = findPackage("supabase", packageRoot());
-  if (!folder) throw new Error("The Supabase CLI is not installed; run npm install");
+  const folder = findStackPackage("supabase");
   return new Promise((resolve, reject) => {
     execFile(
       process.execPath,
@@ -59,7 +58,7 @@ function environment(): NodeJS.ProcessEnv {
   };
 }
 
-/** What went wrong, out of everything the CLI says: the database's own line, where there is one. */
+/** The part of the CLI's output that says why: the database's own line, where there is one. */
 function reason(output: string): string {
   const lines = output
     .split("\n")
