@@ -6,9 +6,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { removeUnused } from "../stack/data-dir.ts";
 import { AlreadyRunning } from "../stack/lock.ts";
-import { addMigrations, holdsMigrations, removeUnapplied } from "../stack/migrations.ts";
+import { addMigration, holdsMigration } from "../stack/migrations.ts";
 import { isAlive } from "../stack/process-identity.ts";
-import { appliedVersions } from "../stack/push.ts";
 import type { Grants } from "../stack/roles.ts";
 import { startStack } from "../stack/stack.ts";
 import { keysFile, lockFile, runningFile } from "../stack/state-files.ts";
@@ -82,10 +81,12 @@ async function runUntilStopped(wanted: Wanted): Promise<number> {
     console.log("starting Postgres and PostgREST …");
     const stack = await startStack({
       ...wanted,
-      migrations: (folder, dbUrl) =>
-        projectFor(folder, dbUrl, () => {
-          isUpdating = true;
-        }),
+      migrations: async (folder) => {
+        if (await holdsMigration(process.cwd())) return process.cwd();
+        const { added, previous } = await addMigration(join(folder, "project"));
+        isUpdating = added !== undefined && previous !== undefined;
+        return join(folder, "project");
+      },
       signal: stopping.signal,
       log: console.error,
     });
@@ -118,16 +119,6 @@ async function runUntilStopped(wanted: Wanted): Promise<number> {
   } finally {
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.off(signal, onSignal);
   }
-}
-
-/** Migrations come from the project here where work-claims was put into it, else from a copy beside the data. */
-async function projectFor(dataDir: string, dbUrl: string, onUpdate: () => void): Promise<string> {
-  if (await holdsMigrations(process.cwd())) return process.cwd();
-  const project = join(dataDir, "project");
-  await removeUnapplied(project, await appliedVersions(dbUrl));
-  const { updated } = await addMigrations(project, { force: false });
-  if (updated.length > 0) onUpdate();
-  return project;
 }
 
 /** Run the same command again without a terminal, and wait until it is ready. */

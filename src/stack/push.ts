@@ -1,7 +1,6 @@
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import postgres from "postgres";
 import { findStackPackage } from "./package-root.ts";
 
 /** Bring a database to a project's migrations, by the real Supabase CLI. Answers with the names of those it applied. */
@@ -11,22 +10,6 @@ export async function pushMigrations(dbUrl: string, projectDir: string, signal?:
   }
   const output = await supabase(["db", "push", `--remote=${dbUrl}`, "--yes", "--workdir", projectDir], signal);
   return [...output.matchAll(/Applying migration (\S+?)\.{3}/g)].map((match) => match[1] ?? "");
-}
-
-/** The versions that a database's migration history holds. */
-export async function appliedVersions(dbUrl: string): Promise<string[]> {
-  const sql = postgres(dbUrl, { max: 1, onnotice: () => {} });
-  try {
-    const rows = await sql<{ version: string }[]>`
-      select version from supabase_migrations.schema_migrations order by version`.catch((error: { code?: string }) => {
-      // A database that nothing was pushed to has no history.
-      if (error.code === "42P01" || error.code === "3F000") return [];
-      throw error;
-    });
-    return rows.map((row) => row.version);
-  } finally {
-    await sql.end({ timeout: 5 });
-  }
 }
 
 /** Run the Supabase CLI that npm installed, without telemetry, questions and update checks. */

@@ -24,7 +24,7 @@ export type StackOptions = {
   grants?: Grants | undefined;
   postgres?: PostgresMajor | undefined;
   /** A project whose migrations are pushed before PostgREST reads the schema, or a function that makes it for a data folder. */
-  migrations?: string | ((dataDir: string, dbUrl: string) => Promise<string>) | undefined;
+  migrations?: string | ((dataDir: string) => Promise<string>) | undefined;
   log?: ((line: string) => void) | undefined;
   /** Ends a start that is under way. */
   signal?: AbortSignal | undefined;
@@ -108,8 +108,9 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     const ports: Ports = { port: gateway.port, dbPort: database.port };
     for (const line of portChanges(kept, ports, options)) log(line);
     if (!dataDir.ephemeral) await portsFile.write(dataDir.path, ports);
+    // Without sslmode the Supabase CLI tries TLS first, and warns on stdout, between the types that gen types writes.
     const address = (role: string, password: string): string =>
-      `postgresql://${role}:${password}@127.0.0.1:${database.port}/postgres`;
+      `postgresql://${role}:${password}@127.0.0.1:${database.port}/postgres?sslmode=disable`;
     const dbUrl = address("postgres", "postgres");
     const adminUrl = address(superuser, keys.adminPassword);
     closing.push(() => runningFile.remove(dataDir.path));
@@ -118,7 +119,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     signal.throwIfAborted();
     await prepareDatabase(adminUrl, options.grants ?? "old");
     const { migrations } = options;
-    const project = typeof migrations === "function" ? await migrations(dataDir.path, dbUrl) : migrations;
+    const project = typeof migrations === "function" ? await migrations(dataDir.path) : migrations;
     const applied = project === undefined ? [] : await pushMigrations(dbUrl, project, signal);
 
     signal.throwIfAborted();
