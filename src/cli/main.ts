@@ -6,6 +6,7 @@ import { cancel } from "./cancel.ts";
 import { claims } from "./claims.ts";
 import { type Command, exitCode, NoProject, WrongUsage } from "./command.ts";
 import { demo } from "./demo.ts";
+import { doctor } from "./doctor.ts";
 import { down } from "./down.ts";
 import { explain } from "./explain.ts";
 import { init } from "./init.ts";
@@ -23,6 +24,7 @@ const commands: readonly Command[] = [
   up,
   down,
   init,
+  doctor,
   attach,
   types,
   status,
