@@ -98,7 +98,8 @@ test("line ends that a checkout changed are no new version", async () => {
   expect((await init()).added).toBeUndefined();
 });
 
-describe("with a database", () => {
+// Each push by the CLI takes some seconds.
+describe("with a database", { timeout: 180_000 }, () => {
   let stack: Stack;
 
   beforeAll(async () => {

@@ -9,6 +9,7 @@ import postgres from "postgres";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { serverUser } from "../src/stack/os-user.ts";
 import { packageRoot } from "../src/stack/package-root.ts";
+import { freePort } from "../src/stack/ports.ts";
 import { findPostgrest } from "../src/stack/postgrest-binary.ts";
 import { startStack } from "../src/stack/stack.ts";
 
@@ -82,7 +83,7 @@ test("data and keys are kept between runs", async () => {
   await second.stop();
   expect([...rows]).toEqual([{ five: 5 }]);
   expect(second.secretKey).toBe(first.secretKey);
-  expect(leftOver()).toEqual([]);
+  await expect.poll(() => leftOver(), { timeout: 20_000 }).toEqual([]);
 });
 
 test("two stacks run side by side; a third on the same data is refused with the pid of its holder", async () => {
@@ -105,7 +106,7 @@ test("a named port that is busy stops the start with a sentence", async () => {
   await expect(startStack({ dataDir: folder, port })).rejects.toThrow(`Port ${port} is in use`);
   await expect(startStack({ dataDir: folder, dbPort: port })).rejects.toThrow("Address already in use");
   busy.close();
-  expect(leftOver()).toEqual([]);
+  await expect.poll(() => leftOver(), { timeout: 20_000 }).toEqual([]);
 });
 
 test("a start that meets a busy port leaves no folder, and keeps one that existed", async () => {
@@ -125,10 +126,9 @@ test("a start that meets a busy port leaves no folder, and keeps one that existe
 });
 
 test("a stack starts at its last address; if that is taken, it logs the new one", async () => {
-  const first = await startStack({ dataDir: folder });
   const other = await openFolder();
-  const beside = await startStack({ dataDir: other });
-  await Promise.all([first.stop(), beside.stop()]);
+  const beside = await startStack({ dataDir: other, port: await freePort(), dbPort: await freePort() });
+  await beside.stop();
   const said: string[] = [];
   const again = await startStack({ dataDir: other, log: (line) => said.push(line) });
   expect([again.url, again.dbUrl, said]).toEqual([beside.url, beside.dbUrl, []]);
@@ -176,7 +176,7 @@ test("a killed up takes its servers and its ephemeral folder with it", async () 
   await expect.poll(ours, { timeout: 20_000 }).toEqual([]);
 });
 
-test("the next start ends servers whose guards were killed too", async () => {
+test("the next start ends servers whose guards were killed too", { timeout: 120_000 }, async () => {
   const child = launch(["up"]);
   await ready(child);
   const servers = note().children.map((server) => server.pid);
@@ -195,10 +195,10 @@ test("the next start ends servers whose guards were killed too", async () => {
   expect(next.said()).toMatch(/of a killed stack still ran; it is ended/);
   next.kill("SIGINT");
   expect(await ended(next)).toBe(0);
-  expect(leftOver(servers)).toEqual([]);
+  await expect.poll(() => leftOver(servers), { timeout: 20_000 }).toEqual([]);
 });
 
-test("Ctrl-C at any moment of a start leaves no process and no half-made folder", async () => {
+test("Ctrl-C at any moment of a start leaves no process and no half-made folder", { timeout: 180_000 }, async () => {
   for (const moment of [150, 300, 500, 800, 1_100, 1_500, 2_000]) {
     const child = launch(["up"]);
     await pause(moment);
@@ -221,7 +221,7 @@ test("a second up shows the running stack, down stops it, a second down says the
 
   const down = launch(["down"]);
   expect([await ended(down), down.said()]).toEqual([0, expect.stringContaining("stopped; the data stays")]);
-  expect(leftOver()).toEqual([]);
+  await expect.poll(() => leftOver(), { timeout: 20_000 }).toEqual([]);
   const none = launch(["down"]);
   expect([await ended(none), none.said()]).toEqual([0, expect.stringContaining("no stack runs on")]);
 });
@@ -234,7 +234,7 @@ test.skipIf(!other || !canRead(other.uid))("up and Ctrl-C work for an ordinary u
   await ready(child);
   child.kill("SIGINT");
   expect(await ended(child)).toBe(0);
-  expect(leftOver()).toEqual([]);
+  await expect.poll(() => leftOver(), { timeout: 20_000 }).toEqual([]);
 });
 
 test.skipIf(!other)("root may keep data where Postgres' user cannot go", async () => {

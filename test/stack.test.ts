@@ -15,6 +15,9 @@ async function tinyProject(sql: string): Promise<string> {
   return project;
 }
 
+/** For what a loaded machine does late. */
+const waiting = { timeout: 30_000 };
+
 const notes = "create table public.notes (id int primary key); insert into public.notes values (7);";
 
 describe("a stack with the old default privileges", () => {
@@ -109,7 +112,7 @@ describe("a stack with the old default privileges", () => {
           body: JSON.stringify({ body: big }),
         });
         return response.ok ? (await response.json()) === big : false;
-      })
+      }, waiting)
       .toBe(true);
   });
 
@@ -117,7 +120,7 @@ describe("a stack with the old default privileges", () => {
     const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
     await sql`create table public.later (id int)`;
     await sql.end();
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey }, "/rest/v1/later")).status).toBe(200);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey }, "/rest/v1/later")).status, waiting).toBe(200);
   });
 
   test("postgres owns the database, as on a hosted project, and is no superuser", async () => {
@@ -132,21 +135,21 @@ describe("a stack with the old default privileges", () => {
 
   test("a killed PostgREST comes back", async () => {
     process.kill(stack.postgrest.pid(), "SIGKILL");
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, { timeout: 20_000 }).toBe(200);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(200);
   });
 
   test("a killed Postgres comes back with what was committed", async () => {
     const killed = stack.postgres.pid();
     process.kill(killed, "SIGKILL");
-    await expect.poll(() => stack.postgres.pid(), { timeout: 20_000 }).not.toBe(killed);
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, { timeout: 20_000 }).toBe(200);
+    await expect.poll(() => stack.postgres.pid(), waiting).not.toBe(killed);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(200);
   });
 
   test("a Postgres that is taken down stays down until it is started", async () => {
     await stack.postgres.stop("immediate");
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status).toBe(503);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(503);
     await stack.postgres.start();
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, { timeout: 20_000 }).toBe(200);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(200);
   });
 
   test("a failed push throws the database's own sentence", async () => {

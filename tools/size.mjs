@@ -1,6 +1,6 @@
 // Prints how large the repository is: lines by folder, the longest files and functions. What is generated does not count.
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 const root = join(import.meta.dirname, "..");
@@ -27,6 +27,8 @@ const files = execFileSync("git", listed, { cwd: root, encoding: "utf8" })
   .trim()
   .split("\n")
   .filter((name) => !name.endsWith("package-lock.json") && !name.startsWith("supabase/migrations/"))
+  // A file that is deleted and not yet committed is still listed.
+  .filter((name) => existsSync(join(root, name)))
   .map((name) => ({ name, lines: readFileSync(join(root, name), "utf8").trimEnd().split("\n") }));
 
 printFolders();

@@ -1,10 +1,12 @@
-import { spawn } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
 import { chown, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { type ServerCommand, startServer } from "./child.ts";
 import type { DataDir } from "./data-dir.ts";
 import type { OsUser } from "./os-user.ts";
 import type { PostgresBinaries, PostgresMajor } from "./postgres-binaries.ts";
 import { end, hasLeft, identify, type ProcessIdentity } from "./process-identity.ts";
+import { lastLines } from "./supervise.ts";
 
 /** The superuser of a Supabase database; `postgres` is none there. */
 export const superuser = "supabase_admin";
@@ -42,18 +44,23 @@ export async function ensureCluster(
       await chown(draft, user.uid, user.gid);
     }
     const locale = process.platform === "linux" ? "C.UTF-8" : "C";
-    await runProgram(
-      binaries.initdb,
-      [
-        `--pgdata=${draft}`,
-        `--username=${superuser}`,
-        `--pwfile=${passwordFile}`,
-        "--auth=scram-sha-256",
-        "--encoding=UTF8",
-        `--locale=${locale}`,
-        ...(dataDir.ephemeral ? ["--no-sync"] : []),
-      ],
-      user,
+    await runInitdb(
+      dataDir,
+      {
+        file: binaries.initdb,
+        args: [
+          `--pgdata=${draft}`,
+          `--username=${superuser}`,
+          `--pwfile=${passwordFile}`,
+          "--auth=scram-sha-256",
+          "--encoding=UTF8",
+          `--locale=${locale}`,
+          ...(dataDir.ephemeral ? ["--no-sync"] : []),
+        ],
+        env: postgresEnvironment(),
+        user,
+        stopSignal: "TERM",
+      },
       signal,
     );
     await rename(draft, cluster);
@@ -100,32 +107,16 @@ async function serverOn(cluster: string, pid: number): Promise<ProcessIdentity |
   return isPostgres ? found : undefined;
 }
 
-function runProgram(file: string, args: string[], user: OsUser, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(file, args, {
-      ...user,
-      cwd: "/",
-      env: postgresEnvironment(),
-      detached: true,
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    let output = "";
-    const keep = (chunk: Buffer): void => {
-      output += chunk.toString();
-    };
-    child.stdout.on("data", keep);
-    child.stderr.on("data", keep);
-    // It leads its own process group, so its children (a Postgres in bootstrap mode) are killed with it.
-    const stop = (): void => {
-      if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, "SIGKILL");
-    };
-    signal.addEventListener("abort", stop, { once: true });
-    child.once("error", reject);
-    child.once("close", (code) => {
-      signal.removeEventListener("abort", stop);
-      if (signal.aborted) reject(signal.reason);
-      else if (code === 0) resolve();
-      else reject(new Error(`${file} ended with ${code}:\n${output.trimEnd().split("\n").slice(-8).join("\n")}`));
-    });
-  });
+async function runInitdb(dataDir: DataDir, command: Omit<ServerCommand, "output">, signal: AbortSignal): Promise<void> {
+  const logFile = join(dataDir.path, "logs", "initdb.log");
+  const output = openSync(logFile, "w", 0o600);
+  const initdb = startServer({ ...command, output });
+  closeSync(output);
+  // It leads its own process group, so its children (a Postgres in bootstrap mode) are killed with it.
+  const kill = (): boolean => initdb.hasExited() || process.kill(-initdb.pid, "SIGKILL");
+  signal.addEventListener("abort", kill);
+  const { code } = await initdb.exited;
+  signal.removeEventListener("abort", kill);
+  signal.throwIfAborted();
+  if (code !== 0) throw new Error(`initdb ended with ${code}:\n${await lastLines(logFile)}`);
 }

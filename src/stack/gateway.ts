@@ -2,6 +2,7 @@ import { Agent, createServer, type IncomingMessage, type Server, type ServerResp
 import type { AddressInfo } from "node:net";
 import { createProxyServer } from "httpxy";
 import type { Credentials, Verdict } from "./authenticate.ts";
+import { freePort } from "./ports.ts";
 
 /** The address of the stack: it answers as a Supabase project's does, in front of PostgREST. */
 export type Gateway = { url: string; port: number; stop: () => Promise<void> };
@@ -73,7 +74,7 @@ export async function runGateway(plan: GatewayPlan): Promise<Gateway> {
 }
 
 async function listen(server: Server, { port: named, preferredPort }: GatewayPlan): Promise<number> {
-  for (const port of named === undefined ? [preferredPort, 0] : [named]) {
+  for (const port of named === undefined ? [preferredPort, await freePort()] : [named]) {
     const error = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
       server.once("error", resolve);
       server.listen(port, "127.0.0.1", () => {

@@ -83,10 +83,13 @@ async function launch(server: Server, unwanted: AbortSignal): Promise<ServerProc
   const started = startServer({ ...command, output });
   closeSync(output);
   const limit = performance.now() + server.startLimitMs;
-  while (!(await server.isReady(started.pid))) {
+  for (;;) {
+    const isReady = await server.isReady(started.pid);
+    // Checked after the answer, which may be another server's on the same port.
     if (started.hasExited()) {
       throw new Error(`${server.name} did not start; its log ends with\n${await lastLines(server.logFile)}`);
     }
+    if (isReady) return started;
     if (unwanted.aborted || performance.now() > limit) {
       await stopServer(started, `SIG${command.stopSignal}`, 5_000);
       unwanted.throwIfAborted();
@@ -97,10 +100,10 @@ async function launch(server: Server, unwanted: AbortSignal): Promise<ServerProc
     }
     await sleep(10);
   }
-  return started;
 }
 
-async function lastLines(file: string): Promise<string> {
+/** The end of a log, for a message. */
+export async function lastLines(file: string): Promise<string> {
   const text = (await readFile(file, "utf8")).trimEnd();
   return text === "" ? "(it is empty)" : text.split("\n").slice(-6).join("\n");
 }
