@@ -29,7 +29,7 @@ export const init: Command = {
   },
 };
 
-/** A command that also works in a project that is not linked. The shell reads the address where `up` wrote it. */
+/** A command that works in a project that is not linked. The shell reads the address from the file that `up` wrote. */
 function pushCommand(folder: string): string {
   const where = folder === "." ? "" : ` --workdir "${folder}"`;
   const push = `npx supabase db push --remote="$SUPABASE_DB_URL" --yes${where}`;

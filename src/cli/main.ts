@@ -74,7 +74,7 @@ const noProjectCodes: Record<"http" | "database", readonly string[]> = {
   database: ["ECONNREFUSED", "ECONNRESET", "ENOTFOUND", "EAI_AGAIN", "CONNECT_TIMEOUT", "28P01", "28000", "3D000"],
 };
 
-/** What an error means for whoever called the command. */
+/** The exit code for an error. */
 function exitCodeOf(error: unknown): number {
   if (error instanceof WrongUsage) return exitCode.wrongUsage;
   if (error instanceof NoProject) return exitCode.noProject;
@@ -124,5 +124,5 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) =>
 );
 
 const code: number = await main(process.argv.slice(2));
-// An interrupted command may leave a call under way that nobody waits for.
+// An interrupted command may leave a call under way; exit without waiting for it.
 process.stdout.write("", () => process.exit(code));

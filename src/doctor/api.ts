@@ -3,7 +3,7 @@ import { type Finding, installAdvice, right, wrong } from "./finding.ts";
 
 export type Api = { url: string; key: string; anonKey: string | undefined };
 
-/** What a worker sees: whether the address answers, takes the key and knows the functions, and whether anon is refused. */
+/** Look with a worker's key: does the address answer, is the key accepted, are the functions there, is anon refused. */
 export async function checkApi({ url, key, anonKey }: Api): Promise<Finding[]> {
   let response: Response;
   try {

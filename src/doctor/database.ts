@@ -12,7 +12,7 @@ export type Limits = {
 
 export const limits: Limits = { clockSeconds: 5, snapshotSeconds: 600 };
 
-/** What the database itself says. `now` is the clock of this machine, in milliseconds. */
+/** Look into the database. `now` is the clock of this machine, in milliseconds. */
 export async function checkDatabase(
   sql: Sql,
   now: () => number,

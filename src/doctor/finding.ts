@@ -2,10 +2,10 @@
 export type Finding = {
   /** The thing that was looked at. */
   check: string;
-  /** Undefined where it could not be looked at. */
+  /** Undefined if it could not be looked at. */
   isRight: boolean | undefined;
   text: string;
-  /** The next step for the user, where something is wrong. */
+  /** The next step for the user, if something is wrong. */
   advice?: string;
 };
 

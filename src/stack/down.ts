@@ -11,7 +11,7 @@ export type Stopped = "running" | "left over" | "nothing";
 /** Time for a stack to finish its last requests and its last checkpoint. */
 const patienceMs = 30_000;
 
-/** Stop the stack on a data folder from another process, and end what a killed one left behind. */
+/** Stop the stack on a data folder from another process, and end the servers that a killed one left running. */
 export async function stopStack(path: string, log: (line: string) => void): Promise<Stopped> {
   const holder = await lockFile.read(path);
   const wasRunning = holder !== undefined && isAlive(holder);

@@ -4,11 +4,11 @@ import { packageRoot } from "./package-root.ts";
 
 /** The one migration of work-claims, as init put it into a project or found it there. */
 export type Addition = {
-  /** The file that was written; undefined where the newest file of ours is the package's already. */
+  /** The file that was written; undefined if the project's newest one is equal to the package's. */
   added: string | undefined;
-  /** The newest file of ours before that. */
+  /** The newest file of work-claims before that. */
   previous: string | undefined;
-  /** What the added file changes against the previous one; empty without one. */
+  /** Lines about the difference between the two; empty without a previous one. */
   changes: string[];
   /** Whether a config.toml was written. */
   config: boolean;

@@ -18,7 +18,7 @@ export function packageManifest(): Manifest {
   return JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8"));
 }
 
-/** Folder of an npm package, seen from another folder, hoisted or not; undefined where it is not installed. */
+/** Folder of an npm package, seen from another folder, hoisted or not; undefined if it is not installed. */
 export function findPackage(name: string, from: string): string | undefined {
   for (const folder of upwards(from)) {
     const candidate = join(folder, "node_modules", name);

@@ -7,7 +7,7 @@ import { reachableHomes, refuseForeign } from "./reachable-home.ts";
 export type PostgresMajor = 15 | 17;
 export type PostgresBinaries = { initdb: string; postgres: string; version: string };
 
-/** Postgres' programs from npm, runnable by that user: as installed where possible, else from a copy within reach. */
+/** Postgres' programs from npm, as installed. If the user cannot run them there, a copy in a folder that the user can enter. */
 export async function findPostgres(major: PostgresMajor, user: OsUser): Promise<PostgresBinaries> {
   const installed = installedPackage(major);
   const version = String(JSON.parse(await readFile(join(installed, "package.json"), "utf8")).version);
@@ -74,7 +74,7 @@ async function copyWithinReach(installed: string, version: string): Promise<stri
   );
 }
 
-/** Others see either no copy or a whole one: it is built beside its place and moved there. */
+/** Other processes see no copy or a whole one: it is built beside its place and moved there. */
 async function copyOnce(installed: string, copy: string): Promise<void> {
   await mkdir(dirname(copy), { recursive: true, mode: 0o755 });
   await refuseForeign(dirname(copy));

@@ -41,7 +41,7 @@ function environment(): NodeJS.ProcessEnv {
   };
 }
 
-/** The part of the CLI's output that says why: the database's own line, where there is one. */
+/** The part of the CLI's output that says why: from the first line with an error on. */
 function reason(output: string): string {
   const lines = output
     .split("\n")

@@ -15,7 +15,7 @@ export type Supervised = {
 export type Server = {
   /** The name for messages. */
   name: string;
-  /** What to run; asked at every start, so that a start may use another port. */
+  /** The command, made at every start: another start may use another port. */
   command: () => Promise<Omit<ServerCommand, "output">>;
   isReady: (pid: number) => Promise<boolean>;
   /** A start that takes longer than this has failed. */
