@@ -128,21 +128,21 @@ test("a worker that says what it has got meanwhile gets what asks for it", async
   expect(await doneBy("draw")).toEqual({ "loader did draw": 5, "loader did load": 1 });
 });
 
-test("what a worker is warm for comes first, and only keeps it to a workflow", async () => {
+test("a worker that accepts one label claims its items, those that it is warm for first", async () => {
   await sql`delete from work_items`;
   await client.defineWorkType("render", { pool: "default" });
-  await client.defineWorkflow("nightly", { priority: 5 });
   const affinities = ["flux", "sdxl", "flux", "sdxl"];
   await client.enqueueItems([
-    ...affinities.map((affinity): NewItem => ({ payload: affinity, affinity, workflow: "nightly" })),
-    { payload: "of no workflow" },
+    ...affinities.map((affinity): NewItem => ({ payload: affinity, affinity, labels: { film: "dune" } })),
+    { payload: "of another film", affinity: "sdxl", labels: { film: "alien" } },
   ]);
   const done: unknown[] = [];
   await work("render", (claim) => void done.push(claim.payload), {
     ...inProcess,
     workerId: "renderer",
     warm: () => ["sdxl"],
-    only: { workflow: "nightly" },
+    accepts: { film: "dune" },
+    batch: 1,
   });
   expect(done).toEqual(["sdxl", "sdxl", "flux", "flux"]);
 });
@@ -163,7 +163,6 @@ test("the typed client says what a worker has and takes, and claims by it", asyn
   const [claim, ...more] = await client.claimNext(["type"], "typed", {
     maxItems: 5,
     warm: ["any"],
-    only: { labels: {} },
   });
   expect([claim?.item_id, more]).toEqual([near, []]);
   expect((await client.workTypes()).find(({ name }) => name === "type")?.passed_over_seconds).toBe(30);

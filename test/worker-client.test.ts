@@ -217,7 +217,6 @@ test("the walk through candidates goes on, wraps around, and takes back before i
     workerId: "w1",
     leaseSeconds: null,
     warm: () => [],
-    only: undefined,
     log: () => {},
   });
   const first = await clock.drive(source.exchange([], 4, {}, false));
@@ -278,7 +277,6 @@ function pool(classes: number[], matched: number[], yielded: number[] = []) {
       workerId: "w1",
       leaseSeconds: null,
       warm: () => [],
-      only: undefined,
       log: () => {},
     },
   );

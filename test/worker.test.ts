@@ -527,14 +527,13 @@ test("no payload and no key reaches the log", async () => {
   expect(lines.every((line) => !line.includes("\n"))).toBe(true);
 });
 
-test("what a worker has and takes is registered, and its claims say what it is warm for and keeps to", async () => {
+test("what a worker has and takes is registered, and its claims say what it is warm for", async () => {
   const more: WorkOptions = {
     capabilities: { gpu: "a100", models: ["sdxl"] },
     accepts: { customer: "acme" },
     exclusive: ["gpu"],
     yieldSeconds: 30,
     warm: ["sdxl"],
-    only: { pool: "pictures" },
   };
   const { clock, server, options } = world(2, more);
   await clock.drive(work("embed", () => null, options));
@@ -545,7 +544,7 @@ test("what a worker has and takes is registered, and its claims say what it is w
     yield_seconds: 30,
   });
   for (const name of ["claim_next", "finish_and_claim"]) {
-    expect(server.of(name)[0]?.args).toMatchObject({ warm: ["sdxl"], only: { pool: "pictures" } });
+    expect(server.of(name)[0]?.args).toMatchObject({ warm: ["sdxl"] });
   }
 });
 
@@ -553,7 +552,7 @@ test("a worker that says nothing of it leaves all of it to the database", async 
   const { clock, server, options } = world(2, { warm: [] });
   await clock.drive(work("embed", () => null, options));
   const sent = server.calls.flatMap((call) => Object.keys(call.args ?? {}));
-  const matching = ["capabilities", "accepts", "exclusive", "yield_seconds", "warm", "only"];
+  const matching = ["capabilities", "accepts", "exclusive", "yield_seconds", "warm"];
   expect(matching.filter((name) => sent.includes(name))).toEqual([]);
 });
 
@@ -592,12 +591,6 @@ test("an update to no exclusive capabilities leaves out how long they yield", as
   expect(before?.args).toMatchObject({ exclusive: ["gpu"], yield_seconds: 30 });
   expect(after?.args).toMatchObject({ exclusive: [] });
   expect(after?.args).not.toHaveProperty("yield_seconds");
-});
-
-test("while it waits for work it names what it keeps to", async () => {
-  const { clock, lines, options } = world(0, { only: { workflow: "nigthly" } });
-  await clock.drive(work("embed", () => null, options));
-  expect(lines).toContain('waiting for work: only {"workflow":"nigthly"}');
 });
 
 test("a handler's update registers the same process again, one after the other, and keeps what it does not name", async () => {
@@ -661,7 +654,6 @@ test("what a worker has and takes can be said by variables", async () => {
   vi.stubEnv("WORK_EXCLUSIVE", "gpu, hardware.disk");
   vi.stubEnv("WORK_YIELD_SECONDS", "30");
   vi.stubEnv("WORK_WARM", "sdxl,flux");
-  vi.stubEnv("WORK_ONLY", '{"labels": {"tier": "paid"}}');
   const { clock, server, options } = world(0);
   await clock.drive(work("embed", () => null, options));
   vi.unstubAllEnvs();
@@ -671,10 +663,7 @@ test("what a worker has and takes can be said by variables", async () => {
     exclusive: ["gpu", "hardware.disk"],
     yield_seconds: 30,
   });
-  expect(server.of("claim_next")[0]?.args).toMatchObject({
-    warm: ["sdxl", "flux"],
-    only: { labels: { tier: "paid" } },
-  });
+  expect(server.of("claim_next")[0]?.args).toMatchObject({ warm: ["sdxl", "flux"] });
 });
 
 test.each([
@@ -684,7 +673,6 @@ test.each([
     'WORK_CAPABILITIES is gpu=a100; a JSON object was expected, such as {"gpu": "a100"}',
   ],
   ["WORK_ACCEPTS", '["acme"]', 'WORK_ACCEPTS is ["acme"]; a JSON object was expected, such as {"customer": "acme"}'],
-  ["WORK_ONLY", "null", 'WORK_ONLY is null; a JSON object was expected, such as {"workflow": "nightly"}'],
   ["WORK_YIELD_SECONDS", "0", "WORK_YIELD_SECONDS is 0; a whole number from 1 to 604800 was expected"],
 ])("a wrong %s is one line that says what was expected", async (variable, text, message) => {
   const { options } = world(0);
@@ -698,9 +686,6 @@ test.each([
 test.each<[WorkOptions, string]>([
   [{ warm: ["sdxl"] }, "warm is honoured where the database picks what is next: leave out the pool (WORK_POOL)"],
   [{ warm: () => [] }, "warm is honoured where"],
-  [{ only: { workflow: "nightly" } }, "only.workflow is honoured where"],
-  [{ only: { labels: {} } }, "only.labels is honoured where"],
-  [{ only: { pool: "others" } }, "only.pool is others and the pool is texts; give the one that is meant"],
 ])("where the worker picks the candidates, %j is refused", async (more, message) => {
   const { options } = world(0, { pool: "texts", ...more });
   await expect(work("embed", () => null, options)).rejects.toThrow(message);

@@ -17,7 +17,6 @@
 //                               with commas between; such items are left to others
 //   WORK_YIELD_SECONDS          for how long they are                                     (for good)
 //   WORK_WARM                   affinities whose items come first, with commas between
-//   WORK_ONLY                   take nothing else, as JSON: {"pool": …, "workflow": …, "labels": {…}}
 //   WORK_CONCURRENCY            how many items at once                                    (1)
 //   WORK_BATCH                  how many items to ask for at once; more wait their turn     (WORK_CONCURRENCY)
 //   WORK_LEASE_SECONDS          after how long without a sign of life others take over    (the work type's)

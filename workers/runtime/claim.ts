@@ -1,6 +1,5 @@
 import type { CallOptions, Json } from "./client.ts";
 import type { Outcome } from "./outcome.ts";
-import type { Only } from "./settings.ts";
 
 /** A claimed item, as the database answers it. */
 export interface Claim<Payload = Json> {
@@ -55,7 +54,6 @@ export interface SourceOptions {
   /** Null leaves it to the work type. */
   leaseSeconds: number | null;
   warm(): readonly string[];
-  only: Only | undefined;
   log(line: string): void;
 }
 

@@ -178,9 +178,7 @@ export async function runLoop(loop: Loop): Promise<void> {
     isEmpty = isLast && !isRepeated;
     if (emptyLooks++ === 0 && tally.claimed === 0) {
       const why = await source.whyNothing({ retryForMs: 0, signal: broken }).catch(() => null);
-      // What it keeps to cannot be looked up: a misspelt workflow is seen where it is named.
-      const only = settings.only ? [`only ${JSON.stringify(settings.only)}`] : [];
-      const reasons = [...(why?.missing ?? []), ...(why?.waiting ?? []), ...only];
+      const reasons = [...(why?.missing ?? []), ...(why?.waiting ?? [])];
       if (reasons.length > 0) {
         log(`waiting for work: ${reasons.join(", ")}`);
       }

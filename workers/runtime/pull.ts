@@ -31,7 +31,6 @@ export function createPull(client: Client, clock: Clock, options: SourceOptions)
         max_items: room,
         ttl_seconds: options.leaseSeconds,
         ...(warm.length > 0 && { warm }),
-        ...(options.only && { only: options.only }),
         request_id: randomUuid(),
       };
       const sentAt = clock.now();

@@ -1,16 +1,7 @@
-import type { Json } from "./client.ts";
 import type { Clock } from "./clock.ts";
 import { env, hostname, inOneLine, processId, randomUuid, requiredEnv } from "./host.ts";
 import type { Profile } from "./profile.ts";
 import { flag, named, names, object, whole } from "./variable.ts";
-
-/** To what a worker narrows itself, of all that it could do. */
-export interface Only {
-  pool?: string;
-  workflow?: string;
-  /** A condition on the labels of items. */
-  labels?: { readonly [name: string]: Json };
-}
 
 /** Each option, where it is not given, is read from the environment variable named beside it. */
 export interface WorkOptions extends Profile {
@@ -25,8 +16,6 @@ export interface WorkOptions extends Profile {
    * before each claim. WORK_WARM, with commas between.
    */
   warm?: readonly string[] | (() => readonly string[]);
-  /** Takes nothing else: WORK_ONLY, as JSON. */
-  only?: Only;
   /** How many handlers run at once: WORK_CONCURRENCY, else 1. */
   concurrency?: number;
   /** How many claims are asked for in one call: WORK_BATCH, else the concurrency. More than the concurrency lets the next wait ready. */
@@ -64,7 +53,6 @@ export interface Settings {
   pool: string | null;
   profile: Profile;
   warm: () => readonly string[];
-  only: Only | undefined;
   concurrency: number;
   batch: number;
   leaseSeconds: number | null;
@@ -91,9 +79,11 @@ export function settle(workType: string | readonly string[], options: WorkOption
   const pool = options.pool ?? env("WORK_POOL") ?? null;
   const given = options.warm ?? names("WORK_WARM") ?? [];
   const warm = typeof given === "function" ? given : (): readonly string[] => given;
-  const only = object("only", options.only, "WORK_ONLY", '{"workflow": "nightly"}');
-  if (pool !== null) {
-    refuseInCandidates(pool, given, only);
+  if (pool !== null && (typeof given === "function" || given.length > 0)) {
+    // Where the worker picks the candidates itself, it goes through a pool in its order.
+    throw inOneLine(
+      new Error("warm is honoured where the database picks what is next: leave out the pool (WORK_POOL)"),
+    );
   }
   return {
     url,
@@ -106,7 +96,6 @@ export function settle(workType: string | readonly string[], options: WorkOption
     pool,
     profile: profileFrom(options),
     warm,
-    only,
     concurrency,
     batch: whole("batch", options.batch, "WORK_BATCH", 1, 1000) ?? concurrency,
     leaseSeconds: whole("leaseSeconds", options.leaseSeconds, "WORK_LEASE_SECONDS", 1, 86_400) ?? null,
@@ -141,20 +130,4 @@ function profileFrom(options: WorkOptions): Profile {
     ...(exclusive && { exclusive }),
     ...(yieldSeconds !== undefined && { yieldSeconds }),
   };
-}
-
-/** Where the worker picks the candidates itself, it goes through a pool in its order. */
-function refuseInCandidates(pool: string, warm: NonNullable<WorkOptions["warm"]>, only: Only | undefined): void {
-  const why = "is honoured where the database picks what is next: leave out the pool (WORK_POOL)";
-  if (typeof warm === "function" || warm.length > 0) {
-    throw inOneLine(new Error(`warm ${why}`));
-  }
-  for (const name of ["workflow", "labels"] as const) {
-    if (only?.[name] !== undefined) {
-      throw inOneLine(new Error(`only.${name} ${why}`));
-    }
-  }
-  if (only?.pool !== undefined && only.pool !== pool) {
-    throw inOneLine(new Error(`only.pool is ${only.pool} and the pool is ${pool}; give the one that is meant`));
-  }
 }

@@ -20,7 +20,7 @@ export { RequestError } from "./errors.ts";
 export { FinalError, RetryAfter } from "./outcome.ts";
 export type { Profile } from "./profile.ts";
 export type { Context, Handler } from "./run.ts";
-export { type Only, type WorkOptions, workTypesFromEnv } from "./settings.ts";
+export { type WorkOptions, workTypesFromEnv } from "./settings.ts";
 
 export interface Summary extends Counts {
   workerId: string;
@@ -112,7 +112,6 @@ export async function work<Payload = Json>(
     workerId,
     leaseSeconds: settings.leaseSeconds,
     warm: settings.warm,
-    only: settings.only,
     log,
   };
   const source =
