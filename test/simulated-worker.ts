@@ -18,7 +18,8 @@ export interface Run {
 
 export interface Plan {
   readonly concurrency: number;
-  readonly batch: number;
+  /** Null: it follows the handlers. */
+  readonly batch: number | null;
   readonly pool: string | null;
   readonly leaseSeconds: number | null;
   readonly graceSeconds: number;
@@ -165,7 +166,7 @@ export function startWorker(
     key: "sb_secret_canary0123456789",
     workerId: name,
     concurrency: plan.concurrency,
-    batch: plan.batch,
+    ...(plan.batch === null ? {} : { batch: plan.batch }),
     graceSeconds: plan.graceSeconds,
     untilEmpty: plan.untilEmpty,
     maxClaims: plan.maxClaims,

@@ -28,6 +28,11 @@ export interface Checks {
 /** After the grace time: handing back (5 s), then signing off (8 s with its last try). */
 const farewellMs = 13_000;
 
+/** The most claims that a worker without a batch queues and runs. */
+const mostClaimsAhead = 100;
+/** The longest time for which such a worker keeps a claim in its queue: four times 2.5 s. */
+const longestQueueMs = 10_000;
+
 export function createChecks(clock: FakeClock, model: Model, workers: Map<string, Worker>): Checks {
   const violations: string[] = [];
   const accepted = new Map<string, number>();
@@ -36,6 +41,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
   /** The end of each lease, on the clock of the worker that has it. */
   const leaseEnds = new Map<number, number>();
   const grantedAt = new Map<number, number>();
+  const claimedAt = new Map<number, number>();
   /** The claims that a worker has heard of. */
   const known = new Map<string, Set<number>>();
   const changedAt = new Map<string, number>();
@@ -58,6 +64,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       violations.push(`at ${clock.now().toFixed(1)} ms: ${otherwise}`);
     }
   };
+  const isOver = (run: Run | undefined): boolean => run !== undefined && (run.end !== null || run.signal.aborted);
   const isRunning = (run: Run): boolean => run.end === null && !run.isCut && !run.worker.machine.isCrashed;
   const describe = (run: Run): string => `${run.worker.name} with fence ${run.fence} on ${run.item.slice(-2)}`;
 
@@ -67,6 +74,14 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
     const over = machine.now() - (leaseEnds.get(run.fence) ?? 0);
     run.isLate ||= over > 0;
     must(over <= 0 || machine.resumesAt === clock.now(), `${describe(run)} ${what} ${over} ms after its lease`);
+  }
+
+  /** A claim that waits for long goes to another worker. */
+  function mustNotBeHoarded(run: Run): void {
+    const since = claimedAt.get(run.fence) ?? 0;
+    const isExcused = run.worker.plan.batch !== null || (troubleAt.get(run.worker.name) ?? 0) >= since;
+    const waited = clock.now() - since;
+    must(isExcused || waited <= longestQueueMs + 1000, `${describe(run)} begins ${waited} ms after it was claimed`);
   }
 
   /** Where nothing is in the way, a heartbeat tells it: one is due in a third of the lease, a tenth more or less. */
@@ -87,6 +102,9 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       const worker = workers.get(name) as Worker;
       leaseEnds.set(fence, worker.machine.now() + row.expiresAt - clock.now());
       grantedAt.set(fence, clock.now());
+      if (change === "claimed") {
+        claimedAt.set(fence, clock.now());
+      }
     } else if (change !== "expired" && change !== "cancelled") {
       history.push({ ...step, kind: change === "failed" ? "released" : change });
     }
@@ -109,7 +127,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       const isRefused = refusedOnce.has(name) && row.error?.startsWith("the outcome was refused") === true;
       must(run?.worker.name === name && !run.isCut && (run.end === "failed" || isRefused), `${what} was no failure`);
     } else if (change === "released") {
-      must(workers.get(name)?.askedAt !== null, `${what} came without a stop`);
+      must(!run || workers.get(name)?.askedAt !== null, `${what} came without a stop`);
     }
   }
 
@@ -189,7 +207,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
           heard.add(fence);
         }
         const held = model.rows.filter(
-          (row) => row.status === "claimed" && heard.has(row.fence) && !runs.get(row.fence)?.signal.aborted,
+          (row) => row.status === "claimed" && heard.has(row.fence) && !isOver(runs.get(row.fence)),
         );
         // One whose requests are refused for good, or that has to leave, cannot ask again for what it did not hear.
         const unheard = model.rows.filter(
@@ -200,9 +218,10 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
           `${call.worker} holds what it has not heard of`,
         );
         const { batch, concurrency, maxClaims } = worker.plan;
+        const most = Math.max(batch ?? mostClaimsAhead, concurrency);
         must(
           // What the database refuses to close is given up, and stays until its lease ends.
-          held.length <= Math.max(batch, concurrency) || worker.askedAt !== null || refusedOnce.has(call.worker),
+          held.length <= most || worker.askedAt !== null || refusedOnce.has(call.worker),
           `${call.worker} holds ${held.length} claims`,
         );
         must(heard.size <= maxClaims, `${call.worker} has claimed ${heard.size} times`);
@@ -215,6 +234,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       must(!runs.has(fence), `${describe(run)} begins a second time`);
       must(Number(item.slice(-6)) === payload.n, `${describe(run)} has the payload of ${payload.n}`);
       mustBeInLease(run, "begins");
+      mustNotBeHoarded(run);
       for (const other of runs.values()) {
         // One on a machine that stands still, or whose clock did, cannot know; the fence keeps its result out.
         const isExcused = [worker, other.worker].some(
