@@ -127,7 +127,7 @@ test(`a third of all requests go wrong, in every way: all ends once, nothing is 
   expect(new Set(begun).size).toBe(begun.length);
   const [succeeded] = await sql`select count(*)::integer as count from work_claims where status = 'succeeded'`;
   expect(summaries.reduce((sum, each) => sum + each.succeeded, 0)).toBe(succeeded?.count);
-  expect(logged.filter((line) => /^the database does not take|^refused|could not be handed in/.test(line))).toEqual([]);
+  expect(logged.filter((line) => /^the database does not take|^refused|could not be released/.test(line))).toEqual([]);
   await expectNoKey();
   await expectInvariants(sql);
 });
