@@ -13,13 +13,13 @@ import { lose } from "./worker.ts";
 
 export type Call = "claim" | "release" | "finish and claim";
 
-/** How long an outcome is offered beyond its lease: it still counts where nobody took the claim meanwhile. */
+/** An outcome is offered this long beyond its lease: it counts unless another worker has the claim. */
 const offerMs = 600_000;
 
 /** For one attempt: a megabyte of results over a slow connection. */
 const exchangeTimeoutMs = 20_000;
 
-/** Makes one call, and does with its answer what follows. One call of each kind is under way at a time. */
+/** Makes one call and records its answer. The loop has at most one claim call and one release call under way. */
 export async function exchange(loop: Loop, made: Call): Promise<void> {
   const { state, clock, holding } = loop;
   const isClaim = made !== "release";
@@ -47,7 +47,7 @@ async function release(loop: Loop, outcomes: Outcome[]): Promise<void> {
   const states = await releaseItems(loop.client, loop.settings.workerId, outcomes, call).catch((error: unknown) =>
     releaseRefused(loop, outcomes, call, error),
   );
-  taken(loop, outcomes, states);
+  recordReleased(loop, outcomes, states);
 }
 
 /** Claims, and releases in the same call where there are outcomes. */
@@ -74,7 +74,7 @@ async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
       won: [],
       isMore: true,
     }));
-    taken(loop, outcomes, states);
+    recordReleased(loop, outcomes, states);
     answer = claimed;
   } else {
     answer = await source.claim(room, call, isLast);
@@ -84,7 +84,7 @@ async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
     state.pace = { ...state.pace, roundTripMs: meanWith(state.pace.roundTripMs, clock.now() - sentAt) };
   }
   // A repeated call answers with what it still holds. What an earlier attempt claimed may be lost already.
-  await won(loop, answer, room, isLast && !isRepeated);
+  await recordClaims(loop, answer, room, isLast && !isRepeated);
 }
 
 function callOptions(loop: Loop, outcomes: Outcome[], onRetry?: () => void): CallOptions {
@@ -137,8 +137,8 @@ async function releaseRefused(
   return releaseEach(client, settings.workerId, outcomes, call, log);
 }
 
-/** The database has these outcomes. */
-function taken({ holding, tally, log, state, outage }: Loop, outcomes: Outcome[], states: string[]): void {
+/** The database has taken these outcomes. */
+function recordReleased({ holding, tally, log, state, outage }: Loop, outcomes: Outcome[], states: string[]): void {
   state.releaseFailures = 0;
   outage.end();
   outcomes.forEach((outcome, n) => {
@@ -152,7 +152,7 @@ function taken({ holding, tally, log, state, outage }: Loop, outcomes: Outcome[]
 }
 
 /** Queues the claims that were won, and sets the time of the next look. */
-async function won(loop: Loop, { won, isMore }: Claimed, room: number, isLast: boolean): Promise<void> {
+async function recordClaims(loop: Loop, { won, isMore }: Claimed, room: number, isLast: boolean): Promise<void> {
   const { state, clock, tally, wakeUps } = loop;
   queue(loop, won);
   const now = clock.now();

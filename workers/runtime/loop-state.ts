@@ -4,7 +4,7 @@ import type { Outcome } from "./outcome.ts";
 import { claimLimit, type Pace, unknownPace } from "./pace.ts";
 import type { Worker } from "./worker.ts";
 
-/** What the loop, its handlers and its calls share. */
+/** The loop, its handlers and its calls share this. */
 export interface Loop extends Worker {
   readonly source: Source;
   run(held: Held): Promise<Outcome>;
@@ -71,7 +71,7 @@ export function roomOf(loop: Loop): number {
     0,
     Math.min(
       limit - inHand,
-      // Where outcomes do not get through, results must not pile up without end.
+      // If outcomes do not get through, results must not pile up without end.
       2 * limit - holding.size,
       settings.batch ?? limit,
       settings.maxClaims - tally.claimed,

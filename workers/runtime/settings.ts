@@ -31,11 +31,11 @@ export interface WorkOptions extends Profile {
   graceSeconds?: number;
   /** Return when nothing is left to claim, to retry soon or to take over: WORK_UNTIL_EMPTY. */
   untilEmpty?: boolean;
-  /** Return after so many claims. */
+  /** Return after so many claims, those included that go back without a try. */
   maxClaims?: number;
   /**
    * An idle worker waits a tenth of the time since it last saw work before it looks again: at least this minimum
-   * (0.2 s), at most this maximum (15 s).
+   * (0.2 s), at most this maximum (WORK_IDLE_SECONDS, else 15 s).
    */
   idleMinSeconds?: number;
   idleMaxSeconds?: number;
@@ -83,6 +83,7 @@ export function settle(workType: string | readonly string[], options: WorkOption
   }
   const concurrency = whole("concurrency", options.concurrency, "WORK_CONCURRENCY", 1, 1000) ?? 1;
   const idleMinMs = (options.idleMinSeconds ?? 0.2) * 1000;
+  const idleMaxSeconds = options.idleMaxSeconds ?? whole("", undefined, "WORK_IDLE_SECONDS", 1, 3600) ?? 15;
   const pool = options.pool ?? env("WORK_POOL") ?? null;
   const given = options.warm ?? names("WORK_WARM") ?? [];
   const warm = typeof given === "function" ? given : (): readonly string[] => given;
@@ -111,7 +112,7 @@ export function settle(workType: string | readonly string[], options: WorkOption
     untilEmpty: options.untilEmpty ?? flag("WORK_UNTIL_EMPTY"),
     maxClaims: options.maxClaims ?? Number.POSITIVE_INFINITY,
     idleMinMs,
-    idleMaxMs: Math.max(idleMinMs, (options.idleMaxSeconds ?? 15) * 1000),
+    idleMaxMs: Math.max(idleMinMs, idleMaxSeconds * 1000),
   };
 }
 
