@@ -54,6 +54,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
   /** The last call that was answered with a wait, and how long that is. */
   const waits = new Map<string, { body: string; until: number }>();
   const successes = new Map<string, number>();
+  const handedBack = new Map<string, number>();
 
   const add = (counts: Map<string, number>, what: string): number => {
     counts.set(what, (counts.get(what) ?? 0) + 1);
@@ -127,6 +128,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       const isRefused = refusedOnce.has(name) && row.error?.startsWith("the outcome was refused") === true;
       must(run?.worker.name === name && !run.isCut && (run.end === "failed" || isRefused), `${what} was no failure`);
     } else if (change === "released") {
+      add(handedBack, name);
       must(!run || workers.get(name)?.askedAt !== null, `${what} came without a stop`);
     }
   }
@@ -224,7 +226,8 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
           held.length <= most || worker.askedAt !== null || refusedOnce.has(call.worker),
           `${call.worker} holds ${held.length} claims`,
         );
-        must(heard.size <= maxClaims, `${call.worker} has claimed ${heard.size} times`);
+        const kept = heard.size - (handedBack.get(call.worker) ?? 0);
+        must(kept <= maxClaims, `${call.worker} has claimed ${kept} times`);
       }
     },
     onStart(run, payload) {
@@ -279,7 +282,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
           add(accepted, isSignedOff ? "a claim request came after its worker had left" : "could not sign off");
         }
       }
-      if (plan.untilEmpty && askedAt === null && heard < plan.maxClaims) {
+      if (plan.untilEmpty && askedAt === null && heard - (handedBack.get(name) ?? 0) < plan.maxClaims) {
         mustBeEmpty(name);
       }
     },

@@ -149,6 +149,14 @@ test("a worker whose handlers turn slow hands back its queue, and an idle worker
   expect(two).toMatchObject({ succeeded: 34, failed: 0, lost: 0 });
 });
 
+test("claims that a worker hands back do not count as its claims", async () => {
+  const { clock, options } = world(40, { maxClaims: 8 });
+  const handler = async (claim: { payload: { n: number } }): Promise<void> =>
+    clock.sleep(claim.payload.n === 3 ? 60_000 : 5);
+  const summary = await clock.drive(work("embed", handler, options));
+  expect(done(summary)).toEqual({ succeeded: 8, failed: 0, released: 5, lost: 0 });
+});
+
 test("a worker that only fails claims nothing ahead", async () => {
   const { clock, server, options } = world(20);
   await clock.drive(work("embed", async () => Promise.reject(new Error("no model")), options));

@@ -31,7 +31,7 @@ export interface WorkOptions extends Profile {
   graceSeconds?: number;
   /** Return when nothing is left to claim, to retry soon or to take over: WORK_UNTIL_EMPTY. */
   untilEmpty?: boolean;
-  /** Return after so many claims, those included that go back without a try. */
+  /** Return after so many claims. Those that go back without a try do not count. */
   maxClaims?: number;
   /**
    * An idle worker waits a tenth of the time since it last saw work before it looks again: at least this minimum

@@ -12,6 +12,7 @@ export interface Counts {
 
 export interface Tally {
   readonly counts: Counts;
+  /** Claims that were not handed back. */
   readonly claimed: number;
   addClaims(workTypes: string[]): void;
   addOutcome(outcome: "succeeded" | "failed" | "released", state: string): void;
@@ -31,7 +32,7 @@ export function createTally(clock: Clock, print: (line: string) => void): Tally 
   return {
     counts,
     get claimed() {
-      return claimed;
+      return claimed - counts.released;
     },
     addClaims(workTypes) {
       claimed += workTypes.length;
