@@ -535,6 +535,19 @@ test("an update hands back claims that were won with the profile before", async 
   expect(secondClaim?.at).toBeGreaterThan(server.of("register_worker")[1]?.at ?? 0);
 });
 
+test("an update hands back claims of a call that was under way", async () => {
+  const { clock, server, options } = world(4, { concurrency: 2, batch: 2 });
+  server.script = (call, nth) => (call.name === "finish_and_claim" && nth === 1 ? { delayMs: 500 } : undefined);
+  const handler = async (claim: { payload: { n: number } }, { update }: Context): Promise<void> => {
+    if (claim.payload.n === 1) {
+      await clock.sleep(100);
+      await update({ capabilities: {} });
+    }
+  };
+  const summary = await clock.drive(work("embed", handler, options));
+  expect(done(summary)).toEqual({ succeeded: 4, failed: 0, released: 1, lost: 0 });
+});
+
 test("a refused update is thrown, and the next one starts from the accepted profile", async () => {
   const { clock, server, options } = world(1, { capabilities: { gpu: "a100" } });
   server.script = (call, nth) =>
