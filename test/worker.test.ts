@@ -149,6 +149,15 @@ test("a worker whose handlers turn slow hands back its queue, and an idle worker
   expect(two).toMatchObject({ succeeded: 34, failed: 0, lost: 0 });
 });
 
+test("a worker whose outcomes do not get through claims no more than twice its batch", async () => {
+  const stop = new AbortController();
+  const { clock, server, options } = world(20, { pool: "default", batch: 2, signal: stop.signal, graceSeconds: 0 });
+  server.script = (call) => (call.name === "release_items" ? problem(503, "") : undefined);
+  clock.at(40_000, () => stop.abort());
+  await clock.drive(work("embed", async () => clock.sleep(100), options));
+  expect(server.rows.filter((row) => row.fence > 0)).toHaveLength(4);
+});
+
 test("claims that a worker hands back do not count as its claims", async () => {
   const { clock, options } = world(40, { maxClaims: 8 });
   const handler = async (claim: { payload: { n: number } }): Promise<void> =>

@@ -1,14 +1,14 @@
 import { fullJitter, idleDelay } from "./backoff.ts";
-import { type Claimed, quoted, type Won } from "./claim.ts";
+import type { Claimed, Won } from "./claim.ts";
 import type { CallOptions } from "./client.ts";
 import { isFatal, isRetryable } from "./errors.ts";
 import { handBack } from "./handle.ts";
 import { hold, unreleased } from "./held.ts";
-import { SettingsError } from "./host.ts";
 import { type Loop, roomOf } from "./loop-state.ts";
 import { messageOf, type Outcome, oneRequestOf } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
 import { isRefusal, releaseEach, releaseItems } from "./release.ts";
+import { isNothingToCome, refuseMissing } from "./until-empty.ts";
 import { lose } from "./worker.ts";
 
 export type Call = "claim" | "release" | "finish and claim";
@@ -100,28 +100,6 @@ function callOptions(loop: Loop, outcomes: Outcome[], onRetry?: () => void): Cal
     until: stop.asked,
     signal: over.signal,
   };
-}
-
-/** With untilEmpty a missing work type or pool is an error: no work would look like work that is done. */
-async function refuseMissing({ settings, state, source }: Loop, call: CallOptions): Promise<void> {
-  if (!settings.untilEmpty || state.isDiagnosed) {
-    return;
-  }
-  const { missing } = await source.diagnose(call);
-  if (missing.length > 0) {
-    throw new SettingsError(missing.join(", "));
-  }
-  state.isDiagnosed = true;
-}
-
-/** True where no lease of another worker can end, and no failed claim is to be tried again. */
-async function isNothingToCome({ settings, client }: Loop, call: CallOptions): Promise<boolean> {
-  const open: unknown[] = await client.get(
-    `work_claims?select=status&work_type=in.(${settings.workTypes.map(quoted).join(",")})` +
-      "&or=(status.eq.claimed,and(status.eq.waiting,failures.gt.0))&limit=1",
-    call,
-  );
-  return open.length === 0;
 }
 
 /** Releases one by one what the database refused together; throws every other error. */
