@@ -33,7 +33,7 @@ const page = (status: number, type: string, body: string, headers: Record<string
 const html = (title: string): string => `<html><head><title>${title}</title></head><body>${title}</body></html>`;
 const half = (body: Buffer): number => Math.floor(body.length / 2);
 
-/** What can become of a request on its way to the database and back. */
+/** The faults of a request on its way to the database and back. */
 const faults = {
   "request lost": async ({ close }) => close(),
   "request cut": async ({ carryOut, headers, close }) => {
@@ -49,7 +49,7 @@ const faults = {
     reset();
     await done;
   },
-  // Shows what came, as gateways under debugging do: nobody may log that.
+  // It shows the request with its key, as a gateway in debug mode does. The worker must not log it.
   "502": async ({ answer, headers }) =>
     answer(page(502, "application/json", JSON.stringify({ message: `bad gateway: ${JSON.stringify(headers)}` }))),
   "503 with Retry-After": async ({ answer }) =>

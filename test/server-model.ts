@@ -35,7 +35,7 @@ export interface Model {
   onChange: (change: Change, row: Row, worker: string, fence: number) => void;
   // biome-ignore lint/suspicious/noExplicitAny: the arguments of any function.
   call(name: string, args: any): unknown;
-  /** What PostgREST answers for a table. */
+  /** The answer of PostgREST for a table. */
   read(pathAndQuery: string): unknown[];
   /** A person cancels it. */
   cancel(row: Row): void;
@@ -223,7 +223,7 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
       const released =
         noted?.released ?? (functions.release_items?.({ worker_id: args.worker_id, outcomes }) as string[]);
       const claimed = functions.claim_next?.(args);
-      // What failed may have been claimed again by this very call: a repeated one could not tell its state.
+      // This call may claim a failed item again, so a repeated call could not see its state.
       requests.set(args.request_id, { released });
       return { released, claimed };
     },

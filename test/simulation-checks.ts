@@ -1,4 +1,4 @@
-// What must hold of every run of the simulation, whatever happened in it.
+// These checks hold for every run of the simulation.
 import type { Summary } from "../workers/runtime/work.ts";
 import type { FakeClock } from "./fake-clock.ts";
 import { contradictions, type Step } from "./history.ts";
@@ -11,7 +11,7 @@ export interface Checks {
   /** How often something was accepted that looks like one. */
   readonly accepted: Map<string, number>;
   onChange(change: Change, row: Row, worker: string, fence: number): void;
-  /** Something befell this worker that may cost it leases. */
+  /** A fault that may cost this worker leases. */
   onTrouble(worker: string, what: string): void;
   onSent(call: Call): void;
   onWait(call: Call, retryAfter: string): void;
@@ -42,13 +42,13 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
   const leaseEnds = new Map<number, number>();
   const grantedAt = new Map<number, number>();
   const claimedAt = new Map<number, number>();
-  /** The claims that a worker has heard of. */
+  /** The claims in the answers that a worker has received. */
   const known = new Map<string, Set<number>>();
   const changedAt = new Map<string, number>();
   const troubleAt = new Map<string, number>();
   const refusedOnce = new Set<string>();
   const retiredAt = new Map<string, number>();
-  /** When the database last told a worker whether something was still to come. */
+  /** When the database last answered whether work was still to come. */
   const lookedAt = new Map<string, number>();
   const bodies = new Map<string, string>();
   /** The last call that was answered with a wait, and how long that is. */
@@ -85,7 +85,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
     must(isExcused || waited <= longestQueueMs + 1000, `${describe(run)} begins ${waited} ms after it was claimed`);
   }
 
-  /** Where nothing is in the way, a heartbeat tells it: one is due in a third of the lease, a tenth more or less. */
+  /** Without faults a heartbeat finds it: one is due in a third of the lease, a tenth more or less. */
   function mustStopSoon(fence: number, leaseMs: number): void {
     const run = runs.get(fence);
     if (run && isRunning(run)) {
@@ -194,39 +194,39 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       if (call.name === "work_claims") {
         lookedAt.set(call.worker, call.takenAt);
       } else if (call.name === "extend_claims") {
-        const told = (answer as { state: string; fence: number }[]).filter(({ state }) => state !== "held");
-        const affected = told.map(({ fence }) => runs.get(fence)).filter((run) => run !== undefined && isRunning(run));
+        const gone = (answer as { state: string; fence: number }[]).filter(({ state }) => state !== "held");
+        const affected = gone.map(({ fence }) => runs.get(fence)).filter((run) => run !== undefined && isRunning(run));
         clock.at(clock.now(), () => {
           for (const run of affected as Run[]) {
-            must(!isRunning(run), `${describe(run)} was told that its claim is gone, and goes on`);
+            must(!isRunning(run), `${describe(run)} goes on though an answer said that its claim is gone`);
           }
         });
       } else if (/claim_next|finish_and_claim|claim_items/.test(call.name)) {
         const claims = ((answer as { claimed?: unknown }).claimed ?? answer) as { fence: number }[];
-        const heard = known.get(call.worker) ?? new Set();
-        known.set(call.worker, heard);
+        const received = known.get(call.worker) ?? new Set();
+        known.set(call.worker, received);
         for (const { fence } of claims) {
-          heard.add(fence);
+          received.add(fence);
         }
         const held = model.rows.filter(
-          (row) => row.status === "claimed" && heard.has(row.fence) && !isOver(runs.get(row.fence)),
+          (row) => row.status === "claimed" && received.has(row.fence) && !isOver(runs.get(row.fence)),
         );
         // One whose requests are refused for good, or that has to leave, cannot ask again for what it did not hear.
-        const unheard = model.rows.filter(
+        const unanswered = model.rows.filter(
           (row) => row.status === "claimed" && row.worker_id === call.worker && row.claimedAt <= call.takenAt,
         );
         must(
-          worker.askedAt !== null || refusedOnce.has(call.worker) || unheard.every((row) => heard.has(row.fence)),
-          `${call.worker} holds what it has not heard of`,
+          worker.askedAt !== null || refusedOnce.has(call.worker) || unanswered.every((row) => received.has(row.fence)),
+          `${call.worker} holds a claim whose answer it has not received`,
         );
         const { batch, concurrency, maxClaims } = worker.plan;
         const most = Math.max(batch ?? mostClaimsAhead, concurrency);
         must(
-          // What the database refuses to close is given up, and stays until its lease ends.
+          // A claim whose outcome the database refuses stays until its lease ends.
           held.length <= most || worker.askedAt !== null || refusedOnce.has(call.worker),
           `${call.worker} holds ${held.length} claims`,
         );
-        const kept = heard.size - (handedBack.get(call.worker) ?? 0);
+        const kept = received.size - (handedBack.get(call.worker) ?? 0);
         must(kept <= maxClaims, `${call.worker} has claimed ${kept} times`);
       }
     },
@@ -271,8 +271,11 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       );
       const { workerId: _, ...counts } = summary;
       const counted = Object.values(counts).reduce((sum, times) => sum + times, 0);
-      const heard = known.get(name)?.size ?? 0;
-      must(counted === heard || (askedAt !== null && counted < heard), `${name} counts ${counted} of ${heard} claims`);
+      const received = known.get(name)?.size ?? 0;
+      must(
+        counted === received || (askedAt !== null && counted < received),
+        `${name} counts ${counted} of ${received} claims`,
+      );
       must(summary.succeeded <= (successes.get(name) ?? 0), `${name} counts ${summary.succeeded} successes`);
       const isSignedOff = !lines.some((line) => line.startsWith("could not sign off"));
       for (const row of model.rows.filter((row) => row.status === "claimed" && row.worker_id === name)) {
@@ -282,7 +285,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
           add(accepted, isSignedOff ? "a claim request came after its worker had left" : "could not sign off");
         }
       }
-      if (plan.untilEmpty && askedAt === null && heard - (handedBack.get(name) ?? 0) < plan.maxClaims) {
+      if (plan.untilEmpty && askedAt === null && received - (handedBack.get(name) ?? 0) < plan.maxClaims) {
         mustBeEmpty(name);
       }
     },
@@ -298,7 +301,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
     },
   };
 
-  /** What was open and has been since the worker's last question is what it should not have left. */
+  /** An item that has been open since the worker's last question must not be left behind. */
   function mustBeEmpty(name: string): void {
     const asked = lookedAt.get(name) ?? Number.POSITIVE_INFINITY;
     for (const row of model.rows) {

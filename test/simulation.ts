@@ -135,7 +135,7 @@ export async function simulate(seed: number): Promise<Simulated> {
       };
     }
 
-    /** What befalls one worker, but for its network. */
+    /** Faults of one worker, apart from its network. */
     function trouble(worker: Worker): void {
       const { name, machine, plan } = worker;
       const signal = (kind: "signal" | "second signal"): void => {
