@@ -96,7 +96,7 @@ function payload(): Payload {
 }
 
 test(`workers lose no item and do none twice while a third of all requests fail (SEED=${seed})`, {
-  timeout: 120_000,
+  timeout: 240_000,
 }, async () => {
   await recordSteps();
   const rules = { max_failures: maxFailures, max_crashes: 1000, backoff_seconds: 0 };
