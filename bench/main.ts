@@ -8,6 +8,7 @@ import { matching } from "./matching.ts";
 import { help, isWanted, type Options, readOptions } from "./options.ts";
 import { pgBoss } from "./pg_boss.ts";
 import { rawUpdates } from "./raw.ts";
+import { runtime } from "./runtime.ts";
 import { rateTable } from "./table.ts";
 import { workClaimsGathered, workClaimsSql } from "./work_claims.ts";
 
@@ -33,6 +34,9 @@ async function bench(instance: Instance, options: Options): Promise<void> {
     if (contestants.length > 0) tables.push(rateTable(await contest(contestants, settled, options, tell)));
     if (isWanted(options, "latency")) {
       tables.push(latencyTable(await claimLatency(instance.dbUrl, options.finished, settled, tell)));
+    }
+    if (isWanted(options, "runtime") && instance.api) {
+      tables.push(await runtime(instance.dbUrl, instance.api, settled, tell));
     }
     if (isWanted(options, "matching")) {
       tables.push(await matching(instance.dbUrl, settled, options.matching, tell));

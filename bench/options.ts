@@ -23,8 +23,8 @@ export const help = `npm run bench -- [options]
 
   --rounds N       measure each contestant N times (5)
   --batches A,B    batch sizes (1,10,100)
-  --only A,B       only contestants whose name contains one of these words, "latency"
-                   or "matching"
+  --only A,B       only contestants whose name contains one of these words, "latency",
+                   "runtime" or "matching"
   --quick          two rounds, half of the jobs, latency up to 100,000 finished claims
   --db-url URL     a Postgres with the migrations and no work in it, in place of a stack of its own: tables are emptied
   --admin-url URL  its superuser, or another role that may vacuum and checkpoint

@@ -2,8 +2,6 @@
 
 import type { Requirement } from "./requirement/requirement.ts";
 
-export type { Only } from "../workers/runtime/settings.ts";
-
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json };
 
 export type ClaimedItem = {

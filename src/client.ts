@@ -13,7 +13,6 @@ import type {
   HeldRow,
   Json,
   NewItem,
-  Only,
   Outcome,
   Properties,
   ReleasedState,
@@ -45,7 +44,6 @@ type ClaimOptions = {
   ttlSeconds?: Maybe<number>;
   /** Affinities at hand: within one priority their items come first. */
   warm?: Maybe<readonly string[]>;
-  only?: Maybe<Only>;
   requestId?: Maybe<string>;
 };
 
@@ -205,14 +203,13 @@ export function createWorkClient({ url, key, fetch, retryForMs = 30_000 }: WorkC
         ttl_seconds: ttlSeconds,
         request_id: requestId,
       }),
-    claimNext: (workTypes, workerId, { maxItems, ttlSeconds, warm, only, requestId = randomUUID() } = {}) =>
+    claimNext: (workTypes, workerId, { maxItems, ttlSeconds, warm, requestId = randomUUID() } = {}) =>
       call("claim_next", {
         work_types: workTypes,
         worker_id: workerId,
         max_items: maxItems,
         ttl_seconds: ttlSeconds,
         warm,
-        only,
         request_id: requestId,
       }),
     extendClaims: (workerId, held, { ttlSeconds } = {}) =>
@@ -220,12 +217,7 @@ export function createWorkClient({ url, key, fetch, retryForMs = 30_000 }: WorkC
     releaseItem: ({ item_id, work_type, fence }, workerId, outcome, { result, error } = {}) =>
       call("release_item", { item_id, work_type, worker_id: workerId, outcome, fence, result, error }),
     releaseItems: (workerId, outcomes) => call("release_items", { worker_id: workerId, outcomes }),
-    finishAndClaim: (
-      workerId,
-      outcomes,
-      workTypes,
-      { maxItems, ttlSeconds, warm, only, requestId = randomUUID() } = {},
-    ) =>
+    finishAndClaim: (workerId, outcomes, workTypes, { maxItems, ttlSeconds, warm, requestId = randomUUID() } = {}) =>
       call("finish_and_claim", {
         worker_id: workerId,
         outcomes,
@@ -233,7 +225,6 @@ export function createWorkClient({ url, key, fetch, retryForMs = 30_000 }: WorkC
         max_items: maxItems,
         ttl_seconds: ttlSeconds,
         warm,
-        only,
         request_id: requestId,
       }),
     releaseClaimsForWorker: (workerId) => call("release_claims_for_worker", { worker_id: workerId }),

@@ -1,7 +1,7 @@
 import type { Clock } from "../workers/runtime/clock.ts";
 
 interface Sleeper {
-  /** When it is to wake, as its machine's clock tells it, or as everybody's does. */
+  /** When it is to wake: by the clock of its machine, and by the common clock. */
   due: number;
   at: number;
   order: number;
@@ -11,7 +11,7 @@ interface Sleeper {
 }
 
 interface Standing {
-  /** How far this machine's clock is behind everybody's. */
+  /** How far this machine's clock is behind the common one. */
   behind: number;
   resumesAt: number;
   isSuspended: boolean;
@@ -20,7 +20,7 @@ interface Standing {
 }
 
 export interface FakeClock extends Clock {
-  /** Lets time pass, from one sleeper to the next, until the promise is settled; fails where nobody would ever wake. */
+  /** Moves time from one sleeper to the next until the promise is settled. Fails where no sleeper is left. */
   drive<T>(promise: Promise<T>): Promise<T>;
   /** Calls back at that time. */
   at(ms: number, act: () => void): void;
@@ -40,7 +40,7 @@ export interface Machine extends Clock {
   /** Calls back as soon as the machine runs; never after a crash. */
   deliver(act: () => void): void;
   readonly isPaused: boolean;
-  /** When the last pause ended or will end, as everybody's clock tells it. */
+  /** When the last pause ended or will end, by the common clock. */
   readonly resumesAt: number;
   /** Its clock has stood still at some time. */
   readonly wasSuspended: boolean;
@@ -169,7 +169,7 @@ export function createFakeClock(): FakeClock {
         }
         const sleeper = next();
         if (!sleeper || steps > 200_000) {
-          throw new Error(`at ${time} ms nobody will ever wake`);
+          throw new Error(`at ${time} ms no sleeper is left`);
         }
         time = Math.max(time, sleeper.at);
         sleeper.wake();

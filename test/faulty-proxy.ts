@@ -33,7 +33,7 @@ const page = (status: number, type: string, body: string, headers: Record<string
 const html = (title: string): string => `<html><head><title>${title}</title></head><body>${title}</body></html>`;
 const half = (body: Buffer): number => Math.floor(body.length / 2);
 
-/** What can become of a request on its way to the database and back. */
+/** The faults of a request on its way to the database and back. */
 const faults = {
   "request lost": async ({ close }) => close(),
   "request cut": async ({ carryOut, headers, close }) => {
@@ -49,7 +49,7 @@ const faults = {
     reset();
     await done;
   },
-  // Shows what came, as gateways under debugging do: nobody may log that.
+  // It shows the request with its key, as a gateway in debug mode does. The worker must not log it.
   "502": async ({ answer, headers }) =>
     answer(page(502, "application/json", JSON.stringify({ message: `bad gateway: ${JSON.stringify(headers)}` }))),
   "503 with Retry-After": async ({ answer }) =>
@@ -100,7 +100,7 @@ type Fault = keyof typeof faults;
 const kinds = Object.keys(faults) as Fault[];
 
 /** A request that was answered whole and in time. */
-export interface Heard {
+export interface Answered {
   path: string;
   body: string;
   answer: string;
@@ -113,7 +113,7 @@ export interface FaultyProxy {
   requests(): number;
   /** How often each fault was made. */
   counts(): Record<Fault, number>;
-  heard: Heard[];
+  answered: Answered[];
   /** Waits for what is still on its way. */
   settled(): Promise<void>;
   stop(): Promise<void>;
@@ -127,7 +127,7 @@ export async function startFaultyProxy(target: string, seed: number, share: numb
   const agent = new Agent({ keepAlive: true });
   const counts = Object.fromEntries(kinds.map((kind) => [kind, 0])) as Record<Fault, number>;
   const lines = new Map<string, () => Fault | undefined>();
-  const heard: Heard[] = [];
+  const answered: Answered[] = [];
   const underWay = new Set<Promise<void>>();
   let requests = 0;
 
@@ -153,9 +153,9 @@ export async function startFaultyProxy(target: string, seed: number, share: numb
     return new Promise((resolve, reject) => {
       const { method, headers } = incoming;
       const upstream = request(new URL(incoming.url ?? "/", target), { agent, method, headers }, (response) => {
-        read(response).then((answered) => {
+        read(response).then((body) => {
           const type = response.headers["content-type"] ?? "application/json";
-          resolve({ status: response.statusCode ?? 0, headers: { "content-type": type }, body: answered });
+          resolve({ status: response.statusCode ?? 0, headers: { "content-type": type }, body });
         }, reject);
       });
       upstream.once("error", reject);
@@ -179,7 +179,7 @@ export async function startFaultyProxy(target: string, seed: number, share: numb
     }
     function pass(whole: Answer): void {
       if (!outgoing.destroyed && whole.status < 300) {
-        heard.push({ path, body: body.toString(), answer: whole.body.toString(), at: Date.now() });
+        answered.push({ path, body: body.toString(), answer: whole.body.toString(), at: Date.now() });
       }
       answer(whole);
     }
@@ -220,7 +220,7 @@ export async function startFaultyProxy(target: string, seed: number, share: numb
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     requests: () => requests,
     counts: () => ({ ...counts }),
-    heard,
+    answered,
     async settled() {
       await Promise.all(underWay);
     },

@@ -1,4 +1,4 @@
-// Workers with different capabilities, over HTTP: each gets what it can run, and nothing else.
+// Workers with different capabilities, over HTTP: each gets the items that it matches.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
@@ -48,7 +48,7 @@ const inProcess: WorkOptions = {
 
 const times = (count: number, item: NewItem): NewItem[] => Array.from({ length: count }, () => item);
 
-/** Who did how many of which kind: the kind is the item's payload. */
+/** How many items of each kind each worker did. The kind is the item's payload. */
 async function doneBy(workType: string): Promise<Record<string, number>> {
   const rows = await sql`
     select c.worker_id || ' did ' || coalesce(i.payload #>> '{}', '') as what, count(*)::integer as times
@@ -72,7 +72,7 @@ const workers = {
 test.each([
   ["pull", {}],
   ["page candidates", { WORK_POOL: "default" }],
-])("two workers that %s get what they match, and leave the rest", async (way, more) => {
+])("two workers that %s get the items that they match", async (way, more) => {
   await sql`delete from work_items`;
   if (way === "pull") {
     await client.defineWorkType(way, { pool: "default" });
@@ -81,11 +81,11 @@ test.each([
   await Promise.all(
     Object.entries(workers).map(([name, has]) => runWorker(`${name} ${way}`, { WORK_TYPE: way, ...has, ...more })),
   );
-  // "big" is exclusive about its gpu alone: what asks for memory only would run without it, and is left to others.
+  // "big" is exclusive about its gpu: items that require only memory yield to other workers.
   expect(await doneBy(way)).toEqual({ [`big ${way} did large`]: 30, [`little ${way} did small`]: 30 });
 });
 
-test("candidates that somebody is changing are not taken for what the worker cannot do", async () => {
+test("a worker does not count locked candidates as refused", async () => {
   await sql`delete from work_items`;
   await client.enqueueItems([
     ...times(5, { requires: { gpu: "a" } }),
@@ -112,7 +112,7 @@ test("candidates that somebody is changing are not taken for what the worker can
   expect(done.succeeded).toBe(30);
 });
 
-test("a worker that says what it has got meanwhile gets what asks for it", async () => {
+test("a worker that updates its capabilities gets the items that require them", async () => {
   await sql`delete from work_items`;
   await client.defineWorkType("draw", { pool: "default" });
   await client.enqueueItems([{ payload: "load" }, ...times(5, { payload: "draw", requires: { models: ["sdxl"] } })]);
@@ -128,26 +128,26 @@ test("a worker that says what it has got meanwhile gets what asks for it", async
   expect(await doneBy("draw")).toEqual({ "loader did draw": 5, "loader did load": 1 });
 });
 
-test("what a worker is warm for comes first, and only keeps it to a workflow", async () => {
+test("a worker that accepts one label claims its items, warm ones first", async () => {
   await sql`delete from work_items`;
   await client.defineWorkType("render", { pool: "default" });
-  await client.defineWorkflow("nightly", { priority: 5 });
   const affinities = ["flux", "sdxl", "flux", "sdxl"];
   await client.enqueueItems([
-    ...affinities.map((affinity): NewItem => ({ payload: affinity, affinity, workflow: "nightly" })),
-    { payload: "of no workflow" },
+    ...affinities.map((affinity): NewItem => ({ payload: affinity, affinity, labels: { film: "dune" } })),
+    { payload: "of another film", affinity: "sdxl", labels: { film: "alien" } },
   ]);
   const done: unknown[] = [];
   await work("render", (claim) => void done.push(claim.payload), {
     ...inProcess,
     workerId: "renderer",
     warm: () => ["sdxl"],
-    only: { workflow: "nightly" },
+    accepts: { film: "dune" },
+    batch: 1,
   });
   expect(done).toEqual(["sdxl", "sdxl", "flux", "flux"]);
 });
 
-test("the typed client says what a worker has and takes, and claims by it", async () => {
+test("the typed client registers a profile and claims by it", async () => {
   await sql`delete from work_items`;
   await client.defineWorkType("type", { pool: "default", passedOverSeconds: 30 });
   const [, near] = await client.enqueueItems([
@@ -163,7 +163,6 @@ test("the typed client says what a worker has and takes, and claims by it", asyn
   const [claim, ...more] = await client.claimNext(["type"], "typed", {
     maxItems: 5,
     warm: ["any"],
-    only: { labels: {} },
   });
   expect([claim?.item_id, more]).toEqual([near, []]);
   expect((await client.workTypes()).find(({ name }) => name === "type")?.passed_over_seconds).toBe(30);
@@ -171,7 +170,7 @@ test("the typed client says what a worker has and takes, and claims by it", asyn
   expect(worker).toMatchObject({ accepts: { tier: "paid" }, exclusive: ["region"], yield_seconds: 60 });
 });
 
-test("the typed client attaches a table with the columns that say who can do its rows", async () => {
+test("the typed client attaches a table with its matching columns", async () => {
   await sql`
     create table scenes (id integer primary key, needs jsonb, shows jsonb, model text, film text, at timestamptz, rank int)`;
   await sql`grant trigger, select on scenes to service_role`;

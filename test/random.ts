@@ -1,4 +1,4 @@
-/** Where all chance of a test begins: the same in each run, or SEED, which "random" makes another each time. */
+/** The seed of all random choices of a test: 1, or SEED, or another one each time with SEED=random. */
 export const seed = process.env.SEED === "random" ? Date.now() % 1_000_000 : Number(process.env.SEED ?? 1);
 
 /** Numbers that follow from a seed, so that a failure can be seen again. */

@@ -1,9 +1,9 @@
 import type { Clock } from "../workers/runtime/clock.ts";
-import { createModel, type Row } from "./server-model.ts";
+import { createModel, type Model, type Row } from "./server-model.ts";
 
 export { uuid } from "./server-model.ts";
 
-/** What one request is answered with. `commits` false: the server never saw it. */
+/** The answer to one request. With `commits` false the server never saw the request. */
 export interface Reply {
   status?: number;
   body?: string;
@@ -26,6 +26,7 @@ export interface Call {
 
 export interface Server {
   fetch: typeof globalThis.fetch;
+  model: Model;
   rows: Row[];
   calls: Call[];
   /** Decides how a request is answered; undefined lets the model answer. */
@@ -39,10 +40,10 @@ export const problem = (status: number, code: string, message = "it did not work
   commits: false,
 });
 
-/** Each request is answered by the model, or as the script has it. A handler's first failure is its last. */
+/** The model answers each request, or else the script does. A handler's first failure is final. */
 export function createServer(clock: Clock, count: number, leaseSeconds = 60): Server {
   const model = createModel(clock.now, count, { leaseSeconds, maxFailures: 1, maxCrashes: 5, backoffSeconds: 10 });
-  const server: Server = { fetch: answer, rows: model.rows, calls: [], script: () => undefined, of };
+  const server: Server = { fetch: answer, model, rows: model.rows, calls: [], script: () => undefined, of };
 
   function of(name: string): Call[] {
     return server.calls.filter((call) => call.name === name);

@@ -1,5 +1,5 @@
-// The database's side of a claim, in memory: claims, leases, fences, request ids, tries and their waits, as the design
-// tells them. It is there for what workers decide, never for what SQL does.
+// A database in memory: claims, leases, fences, request ids, tries, waits and classes. Tests of the worker's decisions use
+// it. It stands in for no SQL: that is tested in Postgres.
 
 export interface Row {
   item_id: string;
@@ -10,6 +10,7 @@ export interface Row {
   claimedAt: number;
   expiresAt: number;
   dueAt: number;
+  class_id: number;
   request_id: string | null;
   failures: number;
   crashes: number;
@@ -30,14 +31,17 @@ export type Change = "claimed" | "held" | "succeeded" | "failed" | "released" | 
 
 export interface Model {
   rows: Row[];
-  /** Told of all that happens to a claim, after it did, with the worker and fence that it happened to. */
+  /** Called after every change of a claim, with the worker and fence that it had. */
   onChange: (change: Change, row: Row, worker: string, fence: number) => void;
   // biome-ignore lint/suspicious/noExplicitAny: the arguments of any function.
   call(name: string, args: any): unknown;
-  /** What PostgREST answers for a table. */
+  /** The answer of PostgREST for a table. */
   read(pathAndQuery: string): unknown[];
-  /** A person stops it. */
+  /** A person cancels it. */
   cancel(row: Row): void;
+  /** Classes that workers do not match, and classes that they leave to others for a while. */
+  readonly refused: Set<number>;
+  readonly yielded: Set<number>;
 }
 
 interface Key {
@@ -67,6 +71,7 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
     claimedAt: 0,
     expiresAt: 0,
     dueAt: 0,
+    class_id: 1,
     request_id: null,
     failures: 0,
     crashes: 0,
@@ -75,6 +80,8 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
   const byId = new Map(rows.map((row) => [row.item_id, row]));
   const model: Model = {
     rows,
+    refused: new Set(),
+    yielded: new Set(),
     onChange() {},
     call(name, args) {
       const called = functions[name];
@@ -104,6 +111,7 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
     payload: row.payload,
   });
   const isTakable = (row: Row): boolean => row.status === "ready" || (row.status === "waiting" && row.dueAt <= now());
+  const isMatched = (row: Row): boolean => !model.refused.has(row.class_id) && !model.yielded.has(row.class_id);
   const ofRequest = (worker: string, id: string): object[] =>
     rows
       .filter((row) => row.status === "claimed" && row.worker_id === worker && row.request_id === id)
@@ -183,7 +191,7 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
   // biome-ignore lint/suspicious/noExplicitAny: the arguments of any function.
   const functions: Record<string, (args: any) => unknown> = {
     register_worker: ({ worker_id }) => ({ worker_id }),
-    refused_classes: () => [],
+    refused_classes: ({ class_ids }) => class_ids.filter((id: number) => model.refused.has(id)),
     retire_worker({ worker_id }) {
       handBackAll(worker_id);
       return true;
@@ -193,7 +201,12 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
         return ofRequest(worker_id, request_id);
       }
       reap();
-      return take(rows.filter(isTakable).slice(0, max_items), worker_id, ttl_seconds, request_id);
+      return take(
+        rows.filter((row) => isTakable(row) && isMatched(row)).slice(0, max_items),
+        worker_id,
+        ttl_seconds,
+        request_id,
+      );
     },
     claim_items({ item_ids, worker_id, ttl_seconds, request_id }) {
       if (isRepeated(request_id)) {
@@ -201,7 +214,7 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
       }
       reap();
       const wanted = new Set<string>(item_ids);
-      const won = rows.filter((row) => wanted.has(row.item_id) && isTakable(row));
+      const won = rows.filter((row) => wanted.has(row.item_id) && isTakable(row) && isMatched(row));
       return take(won, worker_id, ttl_seconds, request_id);
     },
     release_items: ({ worker_id, outcomes }) => outcomes.map((outcome: Given) => close(worker_id, outcome)),
@@ -210,7 +223,7 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
       const released =
         noted?.released ?? (functions.release_items?.({ worker_id: args.worker_id, outcomes }) as string[]);
       const claimed = functions.claim_next?.(args);
-      // What failed may have been claimed again by this very call: a repeated one could not tell its state.
+      // This call may claim a failed item again, so a repeated call could not see its state.
       requests.set(args.request_id, { released });
       return { released, claimed };
     },
@@ -226,22 +239,30 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
           .filter((row) => row.status === "claimed" || (row.status === "waiting" && row.failures > 0))
           .map(({ status }) => ({ status }));
       case "work_items":
-        return query.startsWith("select=seq&") ? [] : candidates(query);
+        return query.startsWith("select=seq&") ? windowEnd(query) : candidates(query);
       default:
         return [{ name: "embed", pool: "default", paused: false }];
     }
   }
 
-  /** Pools here are smaller than a window. */
+  /** A row's seq is its place in the list, from 1. */
+  function windowEnd(query: string): unknown[] {
+    const seq = Number(/seq=gt\.(\d+)/.exec(query)?.[1]) + Number(/offset=(\d+)/.exec(query)?.[1]) + 1;
+    return seq <= rows.length ? [{ seq }] : [];
+  }
+
   function candidates(query: string): unknown[] {
     const after = Number(/seq=gt\.(\d+)/.exec(query)?.[1]);
+    const until = Number(/seq=lte\.(\d+)/.exec(query)?.[1] ?? rows.length);
     const limit = Number(/limit=(\d+)/.exec(query)?.[1]);
+    const passedOver = /class_id=not\.in\.\(([\d,]+)\)/.exec(query)?.[1]?.split(",").map(Number) ?? [];
+    const isFree = (row: Row): boolean => isTakable(row) || (row.status === "claimed" && row.expiresAt <= now());
     return rows
       .map((row, n) => ({ row, seq: n + 1 }))
-      .filter(({ row, seq }) => seq > after && (isTakable(row) || (row.status === "claimed" && row.expiresAt <= now())))
+      .filter(({ row, seq }) => seq > after && seq <= until && isFree(row) && !passedOver.includes(row.class_id))
       .slice(0, limit)
-      .map(({ row: { item_id, payload }, seq }) => {
-        return { id: item_id, seq, pool: "default", class_id: 1, source_key: null, payload };
+      .map(({ row: { item_id, class_id, payload }, seq }) => {
+        return { id: item_id, seq, pool: "default", class_id, source_key: null, payload };
       });
   }
   return model;

@@ -35,7 +35,7 @@ export interface Call {
 }
 
 export interface Network {
-  /** What a worker on this machine has for fetch. */
+  /** The fetch of a worker on this machine. */
   fetchFrom(worker: string, machine: Machine): typeof globalThis.fetch;
   /** Until then the server cannot be reached. */
   awayUntil: number;
@@ -103,7 +103,7 @@ export function createNetwork(
     return { status: 200, body: JSON.stringify(answer) };
   }
 
-  /** What the fault makes of a call that has come to the server. */
+  /** The reply to a call that has come to the server, with this fault. */
   function replyTo(call: Call, fault: NetworkFault | null): Reply {
     switch (fault) {
       case "5xx":
@@ -171,7 +171,7 @@ export function createNetwork(
           }
           isOver = true;
           signal.removeEventListener("abort", giveUp);
-          watcher.log(`${worker} #${call.id} hears ${reply.breaks ? "nothing" : `${reply.status} ${reply.body}`}`);
+          watcher.log(`${worker} #${call.id} receives ${reply.breaks ? "nothing" : `${reply.status} ${reply.body}`}`);
           if (reply.breaks) {
             reject(new TypeError("fetch failed", { cause: new Error("other side closed") }));
             return;

@@ -18,7 +18,8 @@ export interface Run {
 
 export interface Plan {
   readonly concurrency: number;
-  readonly batch: number;
+  /** Null: it follows the handlers. */
+  readonly batch: number | null;
   readonly pool: string | null;
   readonly leaseSeconds: number | null;
   readonly graceSeconds: number;
@@ -55,7 +56,7 @@ export interface Witness {
 /** When something is due in the life of a lease: a handler that ends just then meets it. */
 const turns = [0.333, 0.5, 0.9, 1, 3];
 
-/** What takes the place of process.exit, which does not return either. */
+/** Thrown in place of process.exit, which does not return either. */
 export class Exit extends Error {}
 
 export function startWorker(
@@ -98,7 +99,7 @@ export function startWorker(
     const isSecond = worker.askedAt !== null;
     worker.askedAt ??= machine.awake();
     try {
-      heard();
+      onSignal();
       if (isSecond) {
         witness.onThrown(worker, "nothing at a second signal");
       }
@@ -165,7 +166,7 @@ export function startWorker(
     key: "sb_secret_canary0123456789",
     workerId: name,
     concurrency: plan.concurrency,
-    batch: plan.batch,
+    ...(plan.batch === null ? {} : { batch: plan.batch }),
     graceSeconds: plan.graceSeconds,
     untilEmpty: plan.untilEmpty,
     maxClaims: plan.maxClaims,
@@ -181,7 +182,7 @@ export function startWorker(
   };
   const before = process.listeners("SIGTERM");
   const working = work<{ n: number }>("embed", handler, options);
-  const [heard] = process.listeners("SIGTERM").filter((listener) => !before.includes(listener)) as [() => void];
+  const [onSignal] = process.listeners("SIGTERM").filter((listener) => !before.includes(listener)) as [() => void];
   // Signals come from the simulation alone.
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.off(signal, process.listeners(signal).at(-1) as () => void);

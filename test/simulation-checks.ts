@@ -1,4 +1,4 @@
-// What must hold of every run of the simulation, whatever happened in it.
+// These checks hold for every run of the simulation.
 import type { Summary } from "../workers/runtime/work.ts";
 import type { FakeClock } from "./fake-clock.ts";
 import { contradictions, type Step } from "./history.ts";
@@ -11,7 +11,7 @@ export interface Checks {
   /** How often something was accepted that looks like one. */
   readonly accepted: Map<string, number>;
   onChange(change: Change, row: Row, worker: string, fence: number): void;
-  /** Something befell this worker that may cost it leases. */
+  /** A fault that may cost this worker leases. */
   onTrouble(worker: string, what: string): void;
   onSent(call: Call): void;
   onWait(call: Call, retryAfter: string): void;
@@ -28,6 +28,11 @@ export interface Checks {
 /** After the grace time: handing back (5 s), then signing off (8 s with its last try). */
 const farewellMs = 13_000;
 
+/** The most claims that a worker without a batch queues and runs. */
+const mostClaimsAhead = 100;
+/** The longest time for which such a worker keeps a claim in its queue: four times 2.5 s. */
+const longestQueueMs = 10_000;
+
 export function createChecks(clock: FakeClock, model: Model, workers: Map<string, Worker>): Checks {
   const violations: string[] = [];
   const accepted = new Map<string, number>();
@@ -36,18 +41,20 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
   /** The end of each lease, on the clock of the worker that has it. */
   const leaseEnds = new Map<number, number>();
   const grantedAt = new Map<number, number>();
-  /** The claims that a worker has heard of. */
+  const claimedAt = new Map<number, number>();
+  /** The claims in the answers that a worker has received. */
   const known = new Map<string, Set<number>>();
   const changedAt = new Map<string, number>();
   const troubleAt = new Map<string, number>();
   const refusedOnce = new Set<string>();
   const retiredAt = new Map<string, number>();
-  /** When the database last told a worker whether something was still to come. */
+  /** When the database last answered whether work was still to come. */
   const lookedAt = new Map<string, number>();
   const bodies = new Map<string, string>();
   /** The last call that was answered with a wait, and how long that is. */
   const waits = new Map<string, { body: string; until: number }>();
   const successes = new Map<string, number>();
+  const handedBack = new Map<string, number>();
 
   const add = (counts: Map<string, number>, what: string): number => {
     counts.set(what, (counts.get(what) ?? 0) + 1);
@@ -58,6 +65,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       violations.push(`at ${clock.now().toFixed(1)} ms: ${otherwise}`);
     }
   };
+  const isOver = (run: Run | undefined): boolean => run !== undefined && (run.end !== null || run.signal.aborted);
   const isRunning = (run: Run): boolean => run.end === null && !run.isCut && !run.worker.machine.isCrashed;
   const describe = (run: Run): string => `${run.worker.name} with fence ${run.fence} on ${run.item.slice(-2)}`;
 
@@ -69,7 +77,15 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
     must(over <= 0 || machine.resumesAt === clock.now(), `${describe(run)} ${what} ${over} ms after its lease`);
   }
 
-  /** Where nothing is in the way, a heartbeat tells it: one is due in a third of the lease, a tenth more or less. */
+  /** A claim that waits for long goes to another worker. */
+  function mustNotBeHoarded(run: Run): void {
+    const since = claimedAt.get(run.fence) ?? 0;
+    const isExcused = run.worker.plan.batch !== null || (troubleAt.get(run.worker.name) ?? 0) >= since;
+    const waited = clock.now() - since;
+    must(isExcused || waited <= longestQueueMs + 1000, `${describe(run)} begins ${waited} ms after it was claimed`);
+  }
+
+  /** Without faults a heartbeat finds it: one is due in a third of the lease, a tenth more or less. */
   function mustStopSoon(fence: number, leaseMs: number): void {
     const run = runs.get(fence);
     if (run && isRunning(run)) {
@@ -87,6 +103,9 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       const worker = workers.get(name) as Worker;
       leaseEnds.set(fence, worker.machine.now() + row.expiresAt - clock.now());
       grantedAt.set(fence, clock.now());
+      if (change === "claimed") {
+        claimedAt.set(fence, clock.now());
+      }
     } else if (change !== "expired" && change !== "cancelled") {
       history.push({ ...step, kind: change === "failed" ? "released" : change });
     }
@@ -109,7 +128,8 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       const isRefused = refusedOnce.has(name) && row.error?.startsWith("the outcome was refused") === true;
       must(run?.worker.name === name && !run.isCut && (run.end === "failed" || isRefused), `${what} was no failure`);
     } else if (change === "released") {
-      must(workers.get(name)?.askedAt !== null, `${what} came without a stop`);
+      add(handedBack, name);
+      must(!run || workers.get(name)?.askedAt !== null, `${what} came without a stop`);
     }
   }
 
@@ -174,38 +194,40 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       if (call.name === "work_claims") {
         lookedAt.set(call.worker, call.takenAt);
       } else if (call.name === "extend_claims") {
-        const told = (answer as { state: string; fence: number }[]).filter(({ state }) => state !== "held");
-        const affected = told.map(({ fence }) => runs.get(fence)).filter((run) => run !== undefined && isRunning(run));
+        const gone = (answer as { state: string; fence: number }[]).filter(({ state }) => state !== "held");
+        const affected = gone.map(({ fence }) => runs.get(fence)).filter((run) => run !== undefined && isRunning(run));
         clock.at(clock.now(), () => {
           for (const run of affected as Run[]) {
-            must(!isRunning(run), `${describe(run)} was told that its claim is gone, and goes on`);
+            must(!isRunning(run), `${describe(run)} goes on though an answer said that its claim is gone`);
           }
         });
       } else if (/claim_next|finish_and_claim|claim_items/.test(call.name)) {
         const claims = ((answer as { claimed?: unknown }).claimed ?? answer) as { fence: number }[];
-        const heard = known.get(call.worker) ?? new Set();
-        known.set(call.worker, heard);
+        const received = known.get(call.worker) ?? new Set();
+        known.set(call.worker, received);
         for (const { fence } of claims) {
-          heard.add(fence);
+          received.add(fence);
         }
         const held = model.rows.filter(
-          (row) => row.status === "claimed" && heard.has(row.fence) && !runs.get(row.fence)?.signal.aborted,
+          (row) => row.status === "claimed" && received.has(row.fence) && !isOver(runs.get(row.fence)),
         );
         // One whose requests are refused for good, or that has to leave, cannot ask again for what it did not hear.
-        const unheard = model.rows.filter(
+        const unanswered = model.rows.filter(
           (row) => row.status === "claimed" && row.worker_id === call.worker && row.claimedAt <= call.takenAt,
         );
         must(
-          worker.askedAt !== null || refusedOnce.has(call.worker) || unheard.every((row) => heard.has(row.fence)),
-          `${call.worker} holds what it has not heard of`,
+          worker.askedAt !== null || refusedOnce.has(call.worker) || unanswered.every((row) => received.has(row.fence)),
+          `${call.worker} holds a claim whose answer it has not received`,
         );
         const { batch, concurrency, maxClaims } = worker.plan;
+        const most = Math.max(batch ?? mostClaimsAhead, concurrency);
         must(
-          // What the database refuses to close is given up, and stays until its lease ends.
-          held.length <= Math.max(batch, concurrency) || worker.askedAt !== null || refusedOnce.has(call.worker),
+          // A claim whose outcome the database refuses stays until its lease ends.
+          held.length <= most || worker.askedAt !== null || refusedOnce.has(call.worker),
           `${call.worker} holds ${held.length} claims`,
         );
-        must(heard.size <= maxClaims, `${call.worker} has claimed ${heard.size} times`);
+        const kept = received.size - (handedBack.get(call.worker) ?? 0);
+        must(kept <= maxClaims, `${call.worker} has claimed ${kept} times`);
       }
     },
     onStart(run, payload) {
@@ -215,6 +237,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       must(!runs.has(fence), `${describe(run)} begins a second time`);
       must(Number(item.slice(-6)) === payload.n, `${describe(run)} has the payload of ${payload.n}`);
       mustBeInLease(run, "begins");
+      mustNotBeHoarded(run);
       for (const other of runs.values()) {
         // One on a machine that stands still, or whose clock did, cannot know; the fence keeps its result out.
         const isExcused = [worker, other.worker].some(
@@ -248,8 +271,11 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       );
       const { workerId: _, ...counts } = summary;
       const counted = Object.values(counts).reduce((sum, times) => sum + times, 0);
-      const heard = known.get(name)?.size ?? 0;
-      must(counted === heard || (askedAt !== null && counted < heard), `${name} counts ${counted} of ${heard} claims`);
+      const received = known.get(name)?.size ?? 0;
+      must(
+        counted === received || (askedAt !== null && counted < received),
+        `${name} counts ${counted} of ${received} claims`,
+      );
       must(summary.succeeded <= (successes.get(name) ?? 0), `${name} counts ${summary.succeeded} successes`);
       const isSignedOff = !lines.some((line) => line.startsWith("could not sign off"));
       for (const row of model.rows.filter((row) => row.status === "claimed" && row.worker_id === name)) {
@@ -259,7 +285,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
           add(accepted, isSignedOff ? "a claim request came after its worker had left" : "could not sign off");
         }
       }
-      if (plan.untilEmpty && askedAt === null && heard < plan.maxClaims) {
+      if (plan.untilEmpty && askedAt === null && received - (handedBack.get(name) ?? 0) < plan.maxClaims) {
         mustBeEmpty(name);
       }
     },
@@ -275,7 +301,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
     },
   };
 
-  /** What was open and has been since the worker's last question is what it should not have left. */
+  /** An item that has been open since the worker's last question must not be left behind. */
   function mustBeEmpty(name: string): void {
     const asked = lookedAt.get(name) ?? Number.POSITIVE_INFINITY;
     for (const row of model.rows) {

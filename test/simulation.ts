@@ -34,7 +34,7 @@ export interface Simulated {
 const settledMs = 1_000_000;
 const lastWorker: Plan = {
   concurrency: 4,
-  batch: 8,
+  batch: null,
   pool: null,
   leaseSeconds: null,
   graceSeconds: 20,
@@ -124,7 +124,7 @@ export async function simulate(seed: number): Promise<Simulated> {
       const concurrency = 1 + below(4);
       return {
         concurrency,
-        batch: Math.max(1, concurrency + pick([-1, 0, 0, 2, 5])),
+        batch: chance(0.5) ? null : Math.max(1, concurrency + pick([-1, 0, 0, 2, 5])),
         pool: chance(0.4) ? "default" : null,
         leaseSeconds: chance(0.3) ? pick([3, 20]) : null,
         graceSeconds: pick([0, 1, 20]),
@@ -135,7 +135,7 @@ export async function simulate(seed: number): Promise<Simulated> {
       };
     }
 
-    /** What befalls one worker, but for its network. */
+    /** Faults of one worker, apart from its network. */
     function trouble(worker: Worker): void {
       const { name, machine, plan } = worker;
       const signal = (kind: "signal" | "second signal"): void => {

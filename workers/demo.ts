@@ -1,4 +1,4 @@
-// The demo's worker: counts a text's words and takes its SHA-256, with the waiting that a GPU would cause.
+// The demo's worker counts the words of a text and computes its SHA-256. It waits as long as a GPU would take.
 // Runs as it is on Deno and Node 22.18 or later; `npm start` runs the built one on Node 20 too.
 import { work } from "./runtime/work.ts";
 

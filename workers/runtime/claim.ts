@@ -1,12 +1,11 @@
 import type { CallOptions, Json } from "./client.ts";
 import type { Outcome } from "./outcome.ts";
-import type { Only } from "./settings.ts";
 
 /** A claimed item, as the database answers it. */
 export interface Claim<Payload = Json> {
   readonly item_id: string;
   readonly work_type: string;
-  /** New with every claim: what is written elsewhere can carry it, so that an older claim's write is told apart. */
+  /** New with every claim. A write elsewhere can carry it, so that a write of an older claim is recognised. */
   readonly fence: number;
   readonly ttl_seconds: number;
   readonly expires_at: string;
@@ -25,27 +24,28 @@ export interface Won {
   readonly sentAt: number;
 }
 
-/** Hands outcomes in and brings at most so many new claims; each outcome is answered with its new state, or "lost". */
+/** A way to claim: the database picks what is next (pull), or the worker picks from a pool (candidates). */
 export interface Source {
-  /** The last look, after which the worker leaves where it finds nothing, goes through all that there is. */
-  exchange(outcomes: Outcome[], room: number, call: CallOptions, isLast: boolean): Promise<Exchanged>;
-  /** What the worker has or takes is another: what was not for it may be. */
+  /** Claims at most so many items. The last look before an until-empty worker leaves goes through all that there is. */
+  claim(room: number, call: CallOptions, isLast: boolean): Promise<Claimed>;
+  /** Releases and claims in one call, where there is such a call. A state for each outcome, or "lost". */
+  finishAndClaim?(outcomes: Outcome[], room: number, call: CallOptions): Promise<Claimed & { states: string[] }>;
+  /** The worker's profile has changed: a refused class may match. */
   onProfile(): void;
-  whyNothing(call: CallOptions): Promise<WhyNothing>;
+  diagnose(call: CallOptions): Promise<Diagnosis>;
 }
 
-export interface Exchanged {
-  readonly states: string[];
+export interface Claimed {
   readonly won: Won[];
-  /** The look ended before all was looked at; the next one goes on from there. */
-  readonly isMore?: boolean;
+  /** The look ended before it came to the end; the next one continues. */
+  readonly isMore: boolean;
 }
 
-/** Why nothing may be coming; both are empty where it is just that there is no work now. */
-export interface WhyNothing {
-  /** What was asked for is not there: most likely a typing error. */
+/** Why no work may come; both are empty where there is just no work. */
+export interface Diagnosis {
+  /** Work types or pools that do not exist: most likely a typing error. */
   readonly missing: string[];
-  /** There is work that is not given out. */
+  /** Work types that are not handed out. */
   readonly waiting: string[];
 }
 
@@ -55,7 +55,6 @@ export interface SourceOptions {
   /** Null leaves it to the work type. */
   leaseSeconds: number | null;
   warm(): readonly string[];
-  only: Only | undefined;
   log(line: string): void;
 }
 

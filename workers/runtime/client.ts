@@ -1,9 +1,9 @@
 import { fullJitter } from "./backoff.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { errorOf, RequestError } from "./errors.ts";
-import { inOneLine, isBrowser, isForbidden } from "./host.ts";
+import { isBrowser, isForbidden, SettingsError } from "./host.ts";
 
-/** What JSON.parse answers: JSON of no known shape. */
+/** JSON of no known shape, as JSON.parse returns it. */
 export type Json = ReturnType<typeof JSON.parse>;
 
 export interface ClientOptions {
@@ -11,19 +11,19 @@ export interface ClientOptions {
   url: string;
   /** A service_role or secret key. */
   key: string;
-  /** What messages call these two. */
+  /** The names of these two in messages. */
   called?: { url: string; key: string };
   fetch?: typeof globalThis.fetch;
   random?: () => number;
   clock?: Clock;
-  /** Told of every failed attempt that is tried again. */
+  /** Called after every failed attempt that is tried again. */
   onRetry?: (error: RequestError, attempt: number) => void;
 }
 
 export interface CallOptions {
   /** Gives up at once. */
   signal?: AbortSignal;
-  /** Makes no further attempt; the one under way may end. */
+  /** Makes no further attempt; the current one may end. */
   until?: AbortSignal;
   /** For one attempt. */
   timeoutMs?: number;
@@ -33,7 +33,7 @@ export interface CallOptions {
   onRetry?: () => void;
 }
 
-/** Every call may be made more than once: one that must not count twice carries a request_id in its arguments. */
+/** Every call may be sent more than once. A call that must not count twice carries a request_id in its arguments. */
 export interface Client {
   rpc(name: string, args: Record<string, unknown>, options?: CallOptions): Promise<Json>;
   get(pathAndQuery: string, options?: CallOptions): Promise<Json>;
@@ -49,7 +49,7 @@ export function createClient(options: ClientOptions): Client {
   const base = baseOf(options.url, called.url);
   const key = options.key.trim();
   if (!/^[\x21-\x7e]+$/.test(key)) {
-    throw inOneLine(new Error(`${called.key} is empty or has characters that no key has`));
+    throw new SettingsError(`${called.key} is empty or has characters that no key has`);
   }
   const fetch = options.fetch ?? globalThis.fetch;
   const random = options.random ?? Math.random;
@@ -82,7 +82,7 @@ export function createClient(options: ClientOptions): Client {
       const response = await fetch(`${base}/rest/v1/${path}`, {
         method: body === undefined ? "GET" : "POST",
         headers: body === undefined ? headers : { ...headers, "content-type": "application/json" },
-        // To another host the key would go along.
+        // A redirect would send the key to another host.
         redirect: "manual",
         signal: stop.signal,
         ...(body === undefined ? {} : { body }),
@@ -92,7 +92,7 @@ export function createClient(options: ClientOptions): Client {
       text = await response.text();
     } catch (error) {
       if (isForbidden(error)) {
-        throw inOneLine(new Error(`${what}: Deno was not allowed to reach the project; start it with --allow-net`));
+        throw new SettingsError(`${what}: Deno was not allowed to reach the project; start it with --allow-net`);
       }
       throw new RequestError(
         isLate ? `${what}: no answer within ${timeoutMs / 1000} s` : redact(`${what}: ${reasonOf(error)}`),
@@ -146,21 +146,21 @@ export function createClient(options: ClientOptions): Client {
   };
 }
 
-/** The address up to /rest/v1. No message shows what was given: it may be the key, in the wrong place. */
+/** The address up to /rest/v1. No message shows the given text: it may be the key, in the wrong place. */
 function baseOf(given: string, name: string): string {
   let url: URL;
   try {
     url = new URL(given.trim());
   } catch {
-    throw inOneLine(new Error(`${name} is no URL; expected was one like https://abcdefgh.supabase.co`));
+    throw new SettingsError(`${name} is no URL; expected was one like https://abcdefgh.supabase.co`);
   }
   if ((url.protocol !== "https:" && url.protocol !== "http:") || url.username || url.password) {
-    throw inOneLine(new Error(`${name} must begin with https:// or http:// and name no user`));
+    throw new SettingsError(`${name} must begin with https:// or http:// and name no user`);
   }
   return url.origin + url.pathname.replace(/\/+$/, "").replace(/\/rest\/v1$/, "");
 }
 
-/** What went wrong on the network: fetch says "fetch failed" and hides the reason in its cause. */
+/** fetch says "fetch failed" and hides the reason in its cause. */
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) {
     return String(error);

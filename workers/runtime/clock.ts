@@ -1,4 +1,4 @@
-/** Time as the worker knows it. It is monotonic: no change of the wall clock moves a deadline. */
+/** Time for the worker. It is monotonic: no change of the wall clock moves a deadline. */
 export interface Clock {
   /** Milliseconds since some moment. */
   now(): number;
@@ -26,28 +26,3 @@ export const systemClock: Clock = {
       signal?.addEventListener("abort", end);
     }),
 };
-
-/** What a loop sleeps on: it wakes after a time, or when something rings. A ring while it is awake is not missed. */
-export interface Bell {
-  ring(): void;
-  wait(ms: number): Promise<void>;
-}
-
-export function createBell(clock: Clock): Bell {
-  let isRung = false;
-  let asleep: AbortController | null = null;
-  return {
-    ring() {
-      isRung = true;
-      asleep?.abort();
-    },
-    async wait(ms) {
-      if (!isRung) {
-        asleep = new AbortController();
-        await clock.sleep(ms, asleep.signal);
-        asleep = null;
-      }
-      isRung = false;
-    },
-  };
-}

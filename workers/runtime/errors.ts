@@ -1,4 +1,4 @@
-/** A request that failed: what the server said, and whether the same request may succeed later. */
+/** A request that failed: the answer of the server, and whether the same request may succeed later. */
 export class RequestError extends Error {
   override readonly name = "RequestError";
   /** The HTTP status; 0 where there was no answer. */
@@ -28,7 +28,7 @@ export function isHopeless(error: unknown): boolean {
   return error instanceof RequestError && (error.status === 401 || error.status === 403 || error.status === 404);
 }
 
-/** The same request will be refused again: something must be set right first. A conflict or a server's fault passes. */
+/** The same request will be refused again: a person must set something right. A conflict or a fault of the server passes. */
 export function isFatal(error: unknown): boolean {
   if (!(error instanceof RequestError)) {
     return true;
@@ -42,7 +42,7 @@ export function isRetryable(error: unknown): boolean {
 
 // A deadlock, a lock or statement that took too long, a server that stops, starts, is full or is read-only for a while.
 const passingStates = /^(40P01|40001|55P03|57014|57P0.|53...|08...|25006)$/;
-// Cloudflare and the gateway, when what is behind them does not answer.
+// Cloudflare and the gateway answer these when the server behind them does not answer.
 const passingStatuses = [408, 429, 502, 503, 504, 520, 521, 522, 523, 524];
 
 export function isPassing(status: number, code: string): boolean {
@@ -57,28 +57,28 @@ export function retryAfter(header: string | null): number {
 
 /** The error of an answer that is not a success. */
 export function errorOf(status: number, body: string, retryAfterHeader: string | null, what: string): RequestError {
-  const told = bodyOf(body);
-  const code = told.code ?? "";
+  const said = bodyOf(body);
+  const code = said.code ?? "";
   // PostgREST answers 400 with an empty code where the database dropped the connection in the middle of a request.
-  const isDropped = told.code === "" && told.message === "";
+  const isDropped = said.code === "" && said.message === "";
   const isRetryable = isDropped || isPassing(status, code);
   const is = { status, code, isRetryable, retryAfterMs: retryAfter(retryAfterHeader) };
   if (status === 404 && ["PGRST202", "PGRST205", "42883", "42P01"].includes(code)) {
     return new RequestError(
       `${what} is not there: work-claims is not installed in this project; run work-claims init and supabase db push`,
-      { ...is, hint: told.hint ?? null },
+      { ...is, hint: said.hint ?? null },
     );
   }
   if (status === 401 || status === 403) {
     return new RequestError(
-      `${what}: the key was refused (${status}${told.message ? `, ${told.message}` : ""}); a service_role or secret key is needed`,
-      { ...is, hint: told.hint ?? null },
+      `${what}: the key was refused (${status}${said.message ? `, ${said.message}` : ""}); a service_role or secret key is needed`,
+      { ...is, hint: said.hint ?? null },
     );
   }
   if (status >= 300 && status < 400 && !code) {
     return new RequestError(`${what}: answered with a redirect (${status}); is the address right?`, is);
   }
-  return new RequestError(`${what}: ${told.message ?? `status ${status}`}`, { ...is, hint: told.hint ?? null });
+  return new RequestError(`${what}: ${said.message ?? `status ${status}`}`, { ...is, hint: said.hint ?? null });
 }
 
 function bodyOf(body: string): { code?: string; message?: string; hint?: string | null } {

@@ -7,26 +7,28 @@ export interface Held {
   readonly claim: Claim;
   /** Its signal is the handler's. */
   readonly abort: AbortController;
+  readonly queuedAt: number;
   lease: Lease;
   state: "queued" | "running" | "finished";
   progress: number | null;
   outcome: Outcome | null;
   /** When the request that carries its outcome was first sent. */
-  deliveredAt: number | null;
+  releasedAt: number | null;
 }
 
-/** All that a worker holds, in the order it was won. The fence is the key: no two claims ever share one. */
+/** All claims of a worker, in the order it won them. The fence is the key: no two claims ever share one. */
 export type Holding = Map<number, Held>;
 
-export function hold(holding: Holding, { claim, sentAt }: Won, random: () => number): Held {
+export function hold(holding: Holding, { claim, sentAt }: Won, now: number, random: () => number): Held {
   const held: Held = {
     claim,
     abort: new AbortController(),
+    queuedAt: now,
     lease: leaseFrom(sentAt, claim.ttl_seconds, random),
     state: "queued",
     progress: null,
     outcome: null,
-    deliveredAt: null,
+    releasedAt: null,
   };
   holding.set(claim.fence, held);
   return held;
@@ -36,24 +38,24 @@ export function inState(holding: Holding, state: Held["state"]): Held[] {
   return [...holding.values()].filter((held) => held.state === state);
 }
 
-/** The claims that may begin; one whose lease is worn waits for its heartbeat. */
+/** The claims that may start. One whose lease is half over waits for its heartbeat. */
 export function startable(holding: Holding, now: number): Held[] {
   return inState(holding, "queued").filter((held) => isFresh(held.lease, now));
 }
 
-/** The outcomes that wait to be handed in. */
-export function undelivered(holding: Holding): Outcome[] {
+/** The outcomes that the database has not taken. */
+export function unreleased(holding: Holding): Outcome[] {
   return inState(holding, "finished").map((held) => held.outcome as Outcome);
 }
 
 /**
- * When this claim wants its next heartbeat. One whose outcome is on its way is left alone at first: a heartbeat that
- * comes after the outcome is a stale one. If the outcome does not get through, its lease is worth keeping.
+ * When this claim wants its next heartbeat. While its outcome is under way a heartbeat would come too late, so it waits
+ * a third of the lease more. If the outcome does not get through by then, the lease is worth keeping.
  */
 export function beatDue(held: Held): number {
-  return held.deliveredAt === null
+  return held.releasedAt === null
     ? held.lease.beatAt
-    : Math.max(held.lease.beatAt, held.deliveredAt + held.lease.ttlMs / 3);
+    : Math.max(held.lease.beatAt, held.releasedAt + held.lease.ttlMs / 3);
 }
 
 export function nextBeat(holding: Holding): number {

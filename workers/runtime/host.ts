@@ -1,4 +1,4 @@
-// What differs between Node, Deno and an Edge Function; nothing else in the runtime asks where it runs.
+// Node, Deno and Edge Functions differ here. Nothing else in the runtime asks where it runs.
 
 interface DenoHost {
   env: { get(name: string): string | undefined };
@@ -15,9 +15,7 @@ interface NodeHost {
   pid: number;
   versions?: { node?: string };
   getBuiltinModule?(name: "node:os"): { hostname(): string } | undefined;
-  getBuiltinModule?(name: "node:worker_threads"): { isMainThread: boolean } | undefined;
-  on(event: string, listener: (error?: unknown) => void): void;
-  listenerCount(event: string): number;
+  on(signal: string, listener: () => void): void;
   off(signal: string, listener: () => void): void;
   exit(code: number): never;
 }
@@ -31,7 +29,7 @@ const host = globalThis as unknown as {
   DOMException: new (message: string, name: string) => Error;
 };
 
-/** Deno asks the person at the terminal for a permission it was not given; a worker must not hang on that question. */
+/** Without a permission Deno asks the person at the terminal. A worker must not hang on that question. */
 function isAllowed(permission: { name: string; variable?: string; kind?: string }): boolean {
   try {
     return host.Deno?.permissions.querySync(permission).state === "granted";
@@ -51,8 +49,8 @@ export function env(name: string): string | undefined {
 export function requiredEnv(name: string): string {
   const value = env(name);
   if (value === undefined) {
-    throw inOneLine(
-      new Error(`${name} is not set${host.Deno ? " (or Deno was not allowed to read it: --allow-env)" : ""}`),
+    throw new SettingsError(
+      `${name} is not set${host.Deno ? " (or Deno was not allowed to read it: --allow-env)" : ""}`,
     );
   }
   return value;
@@ -76,10 +74,10 @@ export function processId(): number {
 
 export type StopSignal = "SIGINT" | "SIGTERM";
 
-/** Calls back on SIGINT and SIGTERM where there are such things; the answer stops listening. */
-export function onStopSignal(heard: (signal: StopSignal) => void): () => void {
+/** Calls back on SIGINT and SIGTERM where the host has them. Returns a function that stops listening. */
+export function onStopSignal(onSignal: (signal: StopSignal) => void): () => void {
   const removers = (["SIGINT", "SIGTERM"] as const).map((signal) => {
-    const listener = (): void => heard(signal);
+    const listener = (): void => onSignal(signal);
     try {
       if (host.Deno) {
         host.Deno.addSignalListener(signal, listener);
@@ -102,29 +100,9 @@ export function exit(code: number): void {
   (host.Deno ?? host.process)?.exit(code);
 }
 
-const toldInOneLine = new WeakSet<object>();
-let isWatchingUncaught = false;
-
-/**
- * For an error whose message says what to set right: where nobody catches it, the message is all that is shown. Deno goes
- * by the stack; Node would add lines of its own source, so it is told here. A program that listens for uncaught errors,
- * and one that runs this in a worker thread, gets the error as any other.
- */
-export function inOneLine<Kind extends Error>(error: Kind): Kind {
-  error.stack = error.message;
-  toldInOneLine.add(error);
-  const { process } = host;
-  const isMain = !host.Deno && process?.getBuiltinModule?.("node:worker_threads")?.isMainThread === true;
-  if (isMain && !isWatchingUncaught) {
-    isWatchingUncaught = true;
-    process.on("uncaughtExceptionMonitor", (thrown) => {
-      if (thrown instanceof Error && toldInOneLine.has(thrown) && process.listenerCount("uncaughtException") === 0) {
-        console.error(thrown.message);
-        process.exit(1);
-      }
-    });
-  }
-  return error;
+/** Something that a person must set right. The message says what was given and what was expected. */
+export class SettingsError extends Error {
+  override readonly name = "SettingsError";
 }
 
 /** Deno names the permission that is missing; no later attempt will have it. */

@@ -1,6 +1,6 @@
 /**
- * What a worker knows of one lease. It counts from the moment before the request was sent that got or renewed it: the
- * database began it later than that, so the worker's end is never after the database's.
+ * A lease by the worker's clock. It counts from the moment before the request that got or renewed it was sent. The
+ * database began it later, so the worker's end is never after the database's.
  */
 export interface Lease {
   readonly sentAt: number;
@@ -19,7 +19,7 @@ export function heartbeatDelay(ttlMs: number, random: () => number): number {
   return (ttlMs / 3) * (0.9 + 0.2 * random());
 }
 
-/** What a handler gets to notice that it was aborted: a tenth of the lease, at most five seconds. */
+/** The time for a handler to notice that it was aborted: a tenth of the lease, at most five seconds. */
 export function margin(ttlMs: number): number {
   return Math.min(ttlMs / 10, 5000);
 }
@@ -30,8 +30,8 @@ export function deadline(lease: Lease): number {
 }
 
 /**
- * A claim whose answer took long (its first attempt may be the one that counted) is not begun on what is left of its
- * lease: a heartbeat renews it first.
+ * A claim may start before half of its lease is over. After that a heartbeat renews it first: its answer took long, and
+ * the first attempt may be the one that counted.
  */
 export function isFresh(lease: Lease, now: number): boolean {
   return now < lease.sentAt + lease.ttlMs / 2;

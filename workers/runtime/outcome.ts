@@ -1,7 +1,7 @@
 import type { Claim } from "./claim.ts";
 import type { Json } from "./client.ts";
 
-/** What a worker says at the end of a claim, as release_items() takes it. */
+/** The end of a claim, as release_items() takes it. */
 export interface Outcome {
   readonly item_id: string;
   readonly work_type: string;
@@ -13,7 +13,7 @@ export interface Outcome {
   readonly retry_after_seconds?: number;
 }
 
-/** Thrown by a handler: this item fails for good, whatever tries it has left. */
+/** Thrown by a handler: this item fails for good, with no more tries. */
 export class FinalError extends Error {
   readonly isFinal = true;
 }
@@ -28,19 +28,19 @@ export class RetryAfter extends Error {
   }
 }
 
-/** What a claim keeps of a result (1 MB) and of an error (8,000 characters). */
+/** A claim keeps a result of 1 MB and an error of 8,000 characters. */
 const resultLimit = 1_048_576;
 const errorLimit = 8000;
 /** NUL and half a surrogate pair, as JSON.stringify writes them; behind a backslash of its own it is just text. */
 const unstorable = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f][0-9a-f]{2})/;
-/** What release_items() takes as retry_after_seconds: 30 days. */
+/** The most that release_items() takes as retry_after_seconds: 30 days. */
 const retryAfterLimit = 2_592_000;
 
 export function released(claim: Claim): Outcome {
   return { ...keyOf(claim), outcome: "released" };
 }
 
-/** A handler's result; one that cannot be kept is a failure that says so. */
+/** A handler's result. One that cannot be stored becomes a failure that says why. */
 export function succeeded(claim: Claim, result: unknown): Outcome {
   let json: string | undefined;
   try {
@@ -64,7 +64,7 @@ export function succeeded(claim: Claim, result: unknown): Outcome {
   return { ...keyOf(claim), outcome: "succeeded", result: json === undefined ? null : JSON.parse(json) };
 }
 
-/** What a handler threw. The fields decide, not the class, so that two copies of this file understand each other. */
+/** A handler's error. Its fields decide, not its class, so that two copies of this file understand each other. */
 export function failed(claim: Claim | Outcome, thrown: unknown): Outcome {
   const marks = (thrown !== null && typeof thrown === "object" ? thrown : {}) as {
     isFinal?: unknown;

@@ -1,25 +1,27 @@
 import type { CallOptions, Client, Json } from "./client.ts";
 import { randomUuid } from "./host.ts";
 
-/** What a worker has and takes; without all of it, a worker gets what asks for nothing. */
+/** What a worker has and accepts. Without a profile it gets the items that require nothing. */
 export interface Profile {
-  /** What it has: items that require more are not for it. WORK_CAPABILITIES, as JSON. */
+  /** Items that require more go to other workers. WORK_CAPABILITIES, as JSON. */
   capabilities?: { readonly [name: string]: Json };
-  /** A condition on the labels of items, in the language of their requires: others are not for it. WORK_ACCEPTS, as JSON. */
+  /** A condition on the labels of items, in the language of their requires. WORK_ACCEPTS, as JSON. */
   accepts?: { readonly [name: string]: Json };
-  /** Capabilities too dear for items that do without: those are left to others. WORK_EXCLUSIVE, with commas between. */
+  /** Capabilities too dear for items that do without them: such items yield to other workers. WORK_EXCLUSIVE, with commas between. */
   exclusive?: readonly string[];
-  /** How long they are left to others: WORK_YIELD_SECONDS, else for good. */
+  /** How long such items yield: WORK_YIELD_SECONDS, else for good. */
   yieldSeconds?: number;
 }
 
-/** What the database knows of this worker. */
+/** This worker's row in the database. */
 export interface Registration {
   register(call: CallOptions): Promise<void>;
-  /** Tells of changes, one after the other: the last one said is the one that counts. */
+  /** Sends changes one after the other, so that the latest counts. */
   update(changes: Profile, call: CallOptions): Promise<void>;
-  /** No change is on its way. */
+  /** Waits until no change is under way. */
   settled(): Promise<void>;
+  /** Releases all that the worker still holds. If that fails, the leases end by themselves. */
+  retire(): Promise<void>;
 }
 
 export function createRegistration(
@@ -32,7 +34,7 @@ export function createRegistration(
   let profile = first;
   let last: Promise<void> = Promise.resolve();
 
-  async function tell(wanted: Profile, call: CallOptions): Promise<void> {
+  async function send(wanted: Profile, call: CallOptions): Promise<void> {
     await client.rpc(
       "register_worker",
       {
@@ -42,7 +44,7 @@ export function createRegistration(
         capabilities: wanted.capabilities,
         accepts: wanted.accepts,
         exclusive: wanted.exclusive,
-        // It goes with exclusive only, which an update may have emptied.
+        // The database takes it with exclusive only, and an update may have emptied that.
         yield_seconds: wanted.exclusive?.length === 0 ? undefined : wanted.yieldSeconds,
       },
       call,
@@ -51,12 +53,13 @@ export function createRegistration(
   }
 
   return {
-    register: (call) => tell(first, call),
+    register: (call) => send(first, call),
     update(changes, call) {
-      const told = last.then(() => tell({ ...profile, ...changes }, call));
-      last = told.catch(() => {});
-      return told;
+      const sent = last.then(() => send({ ...profile, ...changes }, call));
+      last = sent.catch(() => {});
+      return sent;
     },
     settled: () => last,
+    retire: () => client.rpc("retire_worker", { worker_id: workerId }, { timeoutMs: 5000, retryForMs: 3000 }),
   };
 }

@@ -1,15 +1,14 @@
-import { type Claim, quoted, type Source, type SourceOptions, type WhyNothing, type Won } from "./claim.ts";
-import type { CallOptions, Client } from "./client.ts";
+import { type Claim, type Claimed, type Diagnosis, quoted, type Source, type SourceOptions } from "./claim.ts";
+import type { CallOptions, Client, Json } from "./client.ts";
 import type { Clock } from "./clock.ts";
 import { randomUuid } from "./host.ts";
 import { messageOf } from "./outcome.ts";
-import { releaseItems } from "./release.ts";
 
-/** The database picks what is next in line, and takes the outcomes of what is done in the same round trip. */
+/** The database picks what is next in order. */
 export function createPull(client: Client, clock: Clock, options: SourceOptions): Source {
   const { workTypes, workerId } = options;
 
-  /** Being warm only orders what comes: what fails there must not cost the outcomes that go in the same call. */
+  /** Warm affinities only order what comes: an error there must not cost the outcomes that go in the same call. */
   async function warmNow(): Promise<readonly string[]> {
     try {
       return await options.warm();
@@ -19,35 +18,40 @@ export function createPull(client: Client, clock: Clock, options: SourceOptions)
     }
   }
 
+  async function request(room: number): Promise<{ [name: string]: Json }> {
+    const warm = await warmNow();
+    return {
+      work_types: workTypes,
+      worker_id: workerId,
+      max_items: room,
+      ttl_seconds: options.leaseSeconds,
+      ...(warm.length > 0 && { warm }),
+      request_id: randomUuid(),
+    };
+  }
+
+  function answered(claims: Claim[], sentAt: number): Claimed {
+    return { won: claims.map((claim) => ({ claim, sentAt })), isMore: false };
+  }
+
   return {
-    async exchange(outcomes, room, call) {
-      if (room === 0) {
-        return { states: await releaseItems(client, workerId, outcomes, call), won: [] };
-      }
-      const warm = await warmNow();
-      const wanted = {
-        work_types: workTypes,
-        worker_id: workerId,
-        max_items: room,
-        ttl_seconds: options.leaseSeconds,
-        ...(warm.length > 0 && { warm }),
-        ...(options.only && { only: options.only }),
-        request_id: randomUuid(),
-      };
+    async claim(room, call) {
+      const wanted = await request(room);
       const sentAt = clock.now();
-      const won = (claims: Claim[]): Won[] => claims.map((claim) => ({ claim, sentAt }));
-      if (outcomes.length === 0) {
-        return { states: [], won: won(await client.rpc("claim_next", wanted, call)) };
-      }
+      return answered(await client.rpc("claim_next", wanted, call), sentAt);
+    },
+    async finishAndClaim(outcomes, room, call) {
+      const wanted = await request(room);
+      const sentAt = clock.now();
       const { released, claimed } = await client.rpc("finish_and_claim", { ...wanted, outcomes }, call);
-      return { states: released, won: won(claimed) };
+      return { states: released, ...answered(claimed, sentAt) };
     },
     onProfile() {},
-    whyNothing: (call) => whyNothing(client, workTypes, call),
+    diagnose: (call) => diagnose(client, workTypes, call),
   };
 }
 
-async function whyNothing(client: Client, workTypes: string[], call: CallOptions): Promise<WhyNothing> {
+async function diagnose(client: Client, workTypes: string[], call: CallOptions): Promise<Diagnosis> {
   const declared: { name: string; pool: string | null; paused: boolean }[] = await client.get(
     `work_types?select=name,pool,paused&name=in.(${workTypes.map(quoted).join(",")})`,
     call,

@@ -12,8 +12,8 @@ export async function releaseItems(
 }
 
 /**
- * Hands outcomes in one by one, after the database refused them together: one that it refuses must not hold up the
- * others. Such a one becomes a failure that says why.
+ * Releases one by one, after the database refused the outcomes together: one that it refuses must not hold up the
+ * others. That one becomes a failure that says why.
  */
 export async function releaseEach(
   client: Client,
@@ -33,7 +33,7 @@ export async function releaseEach(
         }
         log(`refused ${outcome.work_type} ${outcome.item_id}: ${messageOf(why)}`);
         if (outcome.outcome === "released") {
-          return "refused"; // It is no failure of the item. Signing off hands it back, or else the end of its lease does.
+          return "refused"; // The item did not fail. Retiring the worker hands it back, or else the end of its lease does.
         }
         return releaseOne(asFailure(why)).catch((again: unknown) => {
           if (!isRefusal(again)) {
@@ -52,7 +52,7 @@ export async function releaseEach(
   }
 }
 
-/** The database looked at these outcomes and will not take them, however often they come. */
+/** The database will not take these outcomes, however often they come. */
 export function isRefusal(error: unknown): boolean {
   return error instanceof RequestError && error.status > 0 && !error.isRetryable && !isHopeless(error);
 }

@@ -5,20 +5,20 @@ import { failed, type Outcome, succeeded } from "./outcome.ts";
 import type { Profile } from "./profile.ts";
 
 export interface Context {
-  /** Aborts when the claim is lost or cancelled, when its lease cannot be renewed, or when the worker has to go. */
+  /** Aborts when the claim is lost or cancelled, its lease cannot be renewed, or the grace time of a stop is over. */
   readonly signal: AbortSignal;
-  /** How far it is, from 0 to 1: sent with the next heartbeat. */
+  /** The done part, from 0 to 1: sent with the next heartbeat. */
   progress(fraction: number): void;
   /**
-   * Says that this worker has or takes something else than before; what is not named stays. The next claim goes by it.
-   * Throws what the database refuses.
+   * Changes the worker's profile; properties that are not given stay. Claims that no handler has started go back, and the
+   * next claim goes by the new profile. Throws where the database refuses it.
    */
   update(changes: Profile): Promise<void>;
 }
 
 /**
- * Does the work. What it returns is the claim's result, what it throws its failure. It shares its thread with the
- * heartbeat: a computation of seconds belongs in a worker thread or another process.
+ * Does the work. It returns the claim's result, or throws its error. It shares its thread with the heartbeat: a
+ * computation of seconds belongs in a worker thread or another process.
  */
 export type Handler<Payload = Json> = (claim: Claim<Payload>, context: Context) => unknown;
 

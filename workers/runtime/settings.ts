@@ -1,16 +1,7 @@
-import type { Json } from "./client.ts";
 import type { Clock } from "./clock.ts";
-import { env, hostname, inOneLine, processId, randomUuid, requiredEnv } from "./host.ts";
+import { env, hostname, processId, randomUuid, requiredEnv, SettingsError } from "./host.ts";
 import type { Profile } from "./profile.ts";
 import { flag, named, names, object, whole } from "./variable.ts";
-
-/** To what a worker narrows itself, of all that it could do. */
-export interface Only {
-  pool?: string;
-  workflow?: string;
-  /** A condition on the labels of items. */
-  labels?: { readonly [name: string]: Json };
-}
 
 /** Each option, where it is not given, is read from the environment variable named beside it. */
 export interface WorkOptions extends Profile {
@@ -18,30 +9,34 @@ export interface WorkOptions extends Profile {
   url?: string;
   /** A service_role or secret key: SUPABASE_SERVICE_ROLE_KEY. */
   key?: string;
-  /** Claim by candidates from this pool: WORK_POOL. Without it the database picks among the declared work types. */
+  /** The worker picks candidates from this pool: WORK_POOL. Without it the database picks among declared work types. */
   pool?: string;
   /**
-   * Affinities at hand, such as the model in memory: within one priority their items come first. A function is asked
-   * before each claim. WORK_WARM, with commas between.
+   * Affinities that cost nothing to load, such as the model in memory: within one priority their items come first. A
+   * function is called before each claim. WORK_WARM, with commas between.
    */
   warm?: readonly string[] | (() => readonly string[]);
-  /** Takes nothing else: WORK_ONLY, as JSON. */
-  only?: Only;
   /** How many handlers run at once: WORK_CONCURRENCY, else 1. */
   concurrency?: number;
-  /** How many claims are asked for in one call: WORK_BATCH, else the concurrency. More than the concurrency lets the next wait ready. */
+  /**
+   * How many items are claimed in one call: WORK_BATCH. Those that no handler is free for are queued, and held. Without
+   * it the number follows the handlers: as many as they do in a round trip and half a second, at most 100.
+   */
   batch?: number;
-  /** How long the database waits for a sign of life: WORK_LEASE_SECONDS, else what the work type says. */
+  /** The silence after which other workers may claim an item: WORK_LEASE_SECONDS, else the lease of the work type. */
   leaseSeconds?: number;
-  /** Unlike any other worker's: WORK_ID, else made of host, process and chance. */
+  /** Different from every other worker's: WORK_ID, else host, process and a random part. */
   workerId?: string;
-  /** How long what is running may go on after a stop: WORK_GRACE_SECONDS, else 20. */
+  /** How long handlers may go on after a stop: WORK_GRACE_SECONDS, else 20. */
   graceSeconds?: number;
   /** Return when nothing is left to claim, to retry soon or to take over: WORK_UNTIL_EMPTY. */
   untilEmpty?: boolean;
-  /** Return after so many claims. */
+  /** Return after so many claims. Those that go back without a try do not count. */
   maxClaims?: number;
-  /** How long to wait before looking again when there was no work; it doubles from one to the other. */
+  /**
+   * An idle worker waits a tenth of the time since it last saw work before it looks again: at least this minimum
+   * (0.2 s), at most this maximum (WORK_IDLE_SECONDS, else 15 s).
+   */
   idleMinSeconds?: number;
   idleMaxSeconds?: number;
   /** Stops the worker as SIGTERM does. */
@@ -58,15 +53,15 @@ export interface WorkOptions extends Profile {
 export interface Settings {
   url: string;
   key: string;
-  /** What address and key are called where they were set. */
+  /** The names of address and key where they were set. */
   called: { url: string; key: string };
   workTypes: string[];
   pool: string | null;
   profile: Profile;
   warm: () => readonly string[];
-  only: Only | undefined;
   concurrency: number;
-  batch: number;
+  /** Null: it follows the handlers. */
+  batch: number | null;
   leaseSeconds: number | null;
   workerId: string;
   graceMs: number;
@@ -79,7 +74,7 @@ export interface Settings {
 export function settle(workType: string | readonly string[], options: WorkOptions): Settings {
   const workTypes = [...new Set(typeof workType === "string" ? [workType] : workType)];
   if (workTypes.length === 0) {
-    throw inOneLine(new Error("no work type was given; expected is one, or a list of them"));
+    throw new SettingsError("no work type was given; expected is one, or a list of them");
   }
   const url = options.url ?? requiredEnv("SUPABASE_URL");
   const key = options.key ?? requiredEnv("SUPABASE_SERVICE_ROLE_KEY");
@@ -88,12 +83,15 @@ export function settle(workType: string | readonly string[], options: WorkOption
   }
   const concurrency = whole("concurrency", options.concurrency, "WORK_CONCURRENCY", 1, 1000) ?? 1;
   const idleMinMs = (options.idleMinSeconds ?? 0.2) * 1000;
+  const idleMaxSeconds = options.idleMaxSeconds ?? whole("", undefined, "WORK_IDLE_SECONDS", 1, 3600) ?? 15;
   const pool = options.pool ?? env("WORK_POOL") ?? null;
   const given = options.warm ?? names("WORK_WARM") ?? [];
   const warm = typeof given === "function" ? given : (): readonly string[] => given;
-  const only = object("only", options.only, "WORK_ONLY", '{"workflow": "nightly"}');
-  if (pool !== null) {
-    refuseInCandidates(pool, given, only);
+  if (pool !== null && (typeof given === "function" || given.length > 0)) {
+    // A worker that picks candidates goes through the pool in the pool's order.
+    throw new SettingsError(
+      "warm is given and a pool too; it works where the database picks what is next: leave out the pool (WORK_POOL)",
+    );
   }
   return {
     url,
@@ -106,16 +104,15 @@ export function settle(workType: string | readonly string[], options: WorkOption
     pool,
     profile: profileFrom(options),
     warm,
-    only,
     concurrency,
-    batch: whole("batch", options.batch, "WORK_BATCH", 1, 1000) ?? concurrency,
+    batch: whole("batch", options.batch, "WORK_BATCH", 1, 1000) ?? null,
     leaseSeconds: whole("leaseSeconds", options.leaseSeconds, "WORK_LEASE_SECONDS", 1, 86_400) ?? null,
     workerId: named("the worker id", options.workerId ?? env("WORK_ID") ?? uniqueWorkerId()),
     graceMs: (whole("graceSeconds", options.graceSeconds, "WORK_GRACE_SECONDS", 0, 86_400) ?? 20) * 1000,
     untilEmpty: options.untilEmpty ?? flag("WORK_UNTIL_EMPTY"),
     maxClaims: options.maxClaims ?? Number.POSITIVE_INFINITY,
     idleMinMs,
-    idleMaxMs: Math.max(idleMinMs, (options.idleMaxSeconds ?? 5) * 1000),
+    idleMaxMs: Math.max(idleMinMs, idleMaxSeconds * 1000),
   };
 }
 
@@ -141,20 +138,4 @@ function profileFrom(options: WorkOptions): Profile {
     ...(exclusive && { exclusive }),
     ...(yieldSeconds !== undefined && { yieldSeconds }),
   };
-}
-
-/** Where the worker picks the candidates itself, it goes through a pool in its order. */
-function refuseInCandidates(pool: string, warm: NonNullable<WorkOptions["warm"]>, only: Only | undefined): void {
-  const why = "is honoured where the database picks what is next: leave out the pool (WORK_POOL)";
-  if (typeof warm === "function" || warm.length > 0) {
-    throw inOneLine(new Error(`warm ${why}`));
-  }
-  for (const name of ["workflow", "labels"] as const) {
-    if (only?.[name] !== undefined) {
-      throw inOneLine(new Error(`only.${name} ${why}`));
-    }
-  }
-  if (only?.pool !== undefined && only.pool !== pool) {
-    throw inOneLine(new Error(`only.pool is ${only.pool} and the pool is ${pool}; give the one that is meant`));
-  }
 }

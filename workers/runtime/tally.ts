@@ -1,37 +1,38 @@
 import type { Clock } from "./clock.ts";
 
-/** What a worker did, for its summary and its log. */
+/** The outcomes of a worker, for its summary and its log. */
 export interface Counts {
   succeeded: number;
   failed: number;
   /** Handed back, with no try counted. */
   released: number;
-  /** Taken away: another worker does them, or a person cancelled them. */
+  /** Another worker does them, or a person cancelled them. */
   lost: number;
 }
 
 export interface Tally {
   readonly counts: Counts;
+  /** Claims that were not handed back. */
   readonly claimed: number;
   addClaims(workTypes: string[]): void;
   addOutcome(outcome: "succeeded" | "failed" | "released", state: string): void;
   addLost(): void;
   /** Logs what was added since the last line; at most once a second, unless it must. */
-  tell(must?: boolean): void;
+  log(must?: boolean): void;
 }
 
-export function createTally(clock: Clock, log: (line: string) => void): Tally {
+export function createTally(clock: Clock, print: (line: string) => void): Tally {
   const counts: Counts = { succeeded: 0, failed: 0, released: 0, lost: 0 };
   const fresh = new Map<string, number>();
   const add = (what: string): void => {
     fresh.set(what, (fresh.get(what) ?? 0) + 1);
   };
   let claimed = 0;
-  let toldAt = Number.NEGATIVE_INFINITY;
+  let loggedAt = Number.NEGATIVE_INFINITY;
   return {
     counts,
     get claimed() {
-      return claimed;
+      return claimed - counts.released;
     },
     addClaims(workTypes) {
       claimed += workTypes.length;
@@ -50,10 +51,10 @@ export function createTally(clock: Clock, log: (line: string) => void): Tally {
       counts.lost++;
       add("lost");
     },
-    tell(must = false) {
-      if (fresh.size > 0 && (must || clock.now() - toldAt >= 1000)) {
-        toldAt = clock.now();
-        log([...fresh].map(([what, times]) => what.replace(/^\w+/, (verb) => `${verb} ${times}`)).join(", "));
+    log(must = false) {
+      if (fresh.size > 0 && (must || clock.now() - loggedAt >= 1000)) {
+        loggedAt = clock.now();
+        print([...fresh].map(([what, times]) => what.replace(/^\w+/, (verb) => `${verb} ${times}`)).join(", "));
         fresh.clear();
       }
     },

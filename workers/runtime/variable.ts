@@ -1,7 +1,7 @@
 import type { Json } from "./client.ts";
-import { env, inOneLine } from "./host.ts";
+import { env, SettingsError } from "./host.ts";
 
-// Settings: as an option gives them, or else as text from the environment variable that stands for it.
+// A setting is an option of work(), or else the text of its environment variable.
 
 export function whole(
   option: string,
@@ -40,7 +40,7 @@ export function names(variable: string): string[] | undefined {
     .filter((name) => name !== "");
 }
 
-/** An object, in a variable as JSON. What may be in it, the database knows. */
+/** An object, in a variable as JSON. The database checks its members. */
 export function object<Kind extends object>(
   option: string,
   given: Kind | undefined,
@@ -60,7 +60,7 @@ export function object<Kind extends object>(
 
 export function named(what: string, name: string): string {
   if (name.length < 1 || name.length > 200) {
-    throw inOneLine(new Error(`${what} has ${name.length} characters; 1 to 200 were expected`));
+    throw new SettingsError(`${what} has ${name.length} characters; 1 to 200 were expected`);
   }
   return name;
 }
@@ -74,5 +74,5 @@ function parse(text: string): Json {
 }
 
 function wrong(name: string, text: string, expected: string): Error {
-  return inOneLine(new Error(`${name} is ${text.slice(0, 60)}; ${expected}`));
+  return new SettingsError(`${name} is ${text.slice(0, 60)}; ${expected}`);
 }

@@ -1,0 +1,202 @@
+import { fullJitter, idleDelay } from "./backoff.ts";
+import type { Claimed, Won } from "./claim.ts";
+import type { CallOptions } from "./client.ts";
+import { isFatal, isRetryable } from "./errors.ts";
+import { handBack } from "./handle.ts";
+import { hold, unreleased } from "./held.ts";
+import { type Loop, roomOf } from "./loop-state.ts";
+import { messageOf, type Outcome, oneRequestOf } from "./outcome.ts";
+import { meanWith } from "./pace.ts";
+import { isRefusal, releaseEach, releaseItems } from "./release.ts";
+import { isNothingToCome, refuseMissing } from "./until-empty.ts";
+import { lose } from "./worker.ts";
+
+export type Call = "claim" | "release" | "finish and claim";
+
+/** An outcome is offered this long beyond its lease: it counts unless another worker has the claim. */
+const offerMs = 600_000;
+
+/** For one attempt: a megabyte of results over a slow connection. */
+const exchangeTimeoutMs = 20_000;
+
+/** Makes one call and records its answer. The loop has at most one claim call and one release call under way. */
+export async function exchange(loop: Loop, made: Call): Promise<void> {
+  const { state, clock, holding } = loop;
+  const isClaim = made !== "release";
+  const isRelease = made !== "claim";
+  state.isClaiming ||= isClaim;
+  state.isReleasing ||= isRelease;
+  let outcomes: Outcome[] = [];
+  try {
+    if (isRelease) {
+      // Outcomes of the same moment go in the same call.
+      await (state.running > 0 ? clock.sleep(0) : undefined);
+      outcomes = oneRequestOf(unreleased(holding));
+    }
+    await (isClaim ? claim(loop, outcomes) : release(loop, outcomes));
+  } catch (error) {
+    await recover(loop, error, outcomes);
+  } finally {
+    state.isClaiming &&= !isClaim;
+    state.isReleasing &&= !isRelease;
+  }
+}
+
+async function release(loop: Loop, outcomes: Outcome[]): Promise<void> {
+  const call = callOptions(loop, outcomes);
+  const states = await releaseItems(loop.client, loop.settings.workerId, outcomes, call).catch((error: unknown) =>
+    releaseRefused(loop, outcomes, call, error),
+  );
+  recordReleased(loop, outcomes, states);
+}
+
+/** Claims, and releases in the same call where there are outcomes. */
+async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
+  const { settings, state, source, clock, holding } = loop;
+  let isRepeated = false;
+  const call = callOptions(loop, outcomes, () => {
+    isRepeated = true;
+  });
+  await refuseMissing(loop, call);
+  // Asked before the last look, so that the look finds what others hand back in between.
+  const isLast =
+    settings.untilEmpty && state.hasFoundNothing && holding.size === 0 && (await isNothingToCome(loop, call));
+  const room = roomOf(loop);
+  if (room === 0) {
+    await (outcomes.length > 0 ? release(loop, outcomes) : undefined);
+    return;
+  }
+  const sentAt = clock.now();
+  let answer: Claimed;
+  if (outcomes.length > 0 && source.finishAndClaim) {
+    const { states, ...claimed } = await source.finishAndClaim(outcomes, room, call).catch(async (error: unknown) => ({
+      states: await releaseRefused(loop, outcomes, call, error),
+      won: [],
+      isMore: true,
+    }));
+    recordReleased(loop, outcomes, states);
+    answer = claimed;
+  } else {
+    answer = await source.claim(room, call, isLast);
+    loop.outage.end();
+  }
+  if (!isRepeated) {
+    state.pace = { ...state.pace, roundTripMs: meanWith(state.pace.roundTripMs, clock.now() - sentAt) };
+  }
+  // A repeated call answers with what it still holds. What an earlier attempt claimed may be lost already.
+  await recordClaims(loop, answer, room, isLast && !isRepeated);
+}
+
+function callOptions(loop: Loop, outcomes: Outcome[], onRetry?: () => void): CallOptions {
+  const { holding, clock, stop, over } = loop;
+  const held = outcomes.flatMap((outcome) => holding.get(outcome.fence) ?? []);
+  for (const each of held) {
+    each.releasedAt ??= clock.now();
+  }
+  return {
+    ...(onRetry && { onRetry }),
+    retryForMs: Math.max(60_000, ...held.map((each) => each.lease.ttlMs)) + offerMs,
+    timeoutMs: exchangeTimeoutMs,
+    until: stop.asked,
+    signal: over.signal,
+  };
+}
+
+/** Releases one by one what the database refused together; throws every other error. */
+async function releaseRefused(
+  { client, settings, log }: Loop,
+  outcomes: Outcome[],
+  call: CallOptions,
+  error: unknown,
+): Promise<string[]> {
+  if (!isRefusal(error)) {
+    throw error;
+  }
+  return releaseEach(client, settings.workerId, outcomes, call, log);
+}
+
+/** The database has taken these outcomes. */
+function recordReleased({ holding, tally, log, state, outage }: Loop, outcomes: Outcome[], states: string[]): void {
+  state.releaseFailures = 0;
+  outage.end();
+  outcomes.forEach((outcome, n) => {
+    const became = states[n] ?? "lost";
+    holding.delete(outcome.fence);
+    tally.addOutcome(outcome.outcome, became);
+    if (became === "lost") {
+      log(`lost ${outcome.work_type} ${outcome.item_id}: its ${outcome.outcome} came too late`);
+    }
+  });
+}
+
+/** Queues the claims that were won, and sets the time of the next look. */
+async function recordClaims(loop: Loop, { won, isMore }: Claimed, room: number, isLast: boolean): Promise<void> {
+  const { state, clock, tally, wakeUps } = loop;
+  queue(loop, won);
+  const now = clock.now();
+  if (won.length > 0) {
+    state.hasFoundNothing = false;
+    state.workSeenAt = now;
+    state.lookAt = won.length < room ? now + nextLook(loop) : now;
+    wakeUps.heartbeat.wake();
+    return;
+  }
+  if (isMore) {
+    state.lookAt = now;
+    return;
+  }
+  const isFirst = !state.hasFoundNothing && tally.claimed === 0;
+  state.hasFoundNothing = true;
+  state.isEmpty = isLast;
+  state.lookAt = now + nextLook(loop);
+  if (isFirst) {
+    await logReasons(loop);
+  }
+}
+
+function queue(loop: Loop, claims: Won[]): void {
+  const { state, holding, clock, random, tally, stop } = loop;
+  tally.addClaims(claims.map(({ claim }) => claim.work_type));
+  for (const each of claims) {
+    const held = hold(holding, each, clock.now(), random);
+    state.pace = { ...state.pace, leaseMs: held.lease.ttlMs };
+  }
+  if (stop.asked.aborted || claims.some(({ sentAt }) => sentAt < state.profileAt)) {
+    handBack(loop, "queued");
+  }
+}
+
+async function logReasons({ source, over, log }: Loop): Promise<void> {
+  const why = await source.diagnose({ retryForMs: 0, signal: over.signal }).catch(() => null);
+  const reasons = [...(why?.missing ?? []), ...(why?.waiting ?? [])];
+  if (reasons.length > 0) {
+    log(`waiting for work: ${reasons.join(", ")}`);
+  }
+}
+
+function nextLook({ state, settings, clock, random }: Loop): number {
+  return idleDelay(clock.now() - state.workSeenAt, random, settings.idleMinMs, settings.idleMaxMs);
+}
+
+/** Returns where another call can help, and gives up the outcomes that the database does not take. */
+async function recover(loop: Loop, error: unknown, outcomes: Outcome[]): Promise<void> {
+  const { state, clock, random, stop, over, holding, log } = loop;
+  if (over.signal.aborted) {
+    return;
+  }
+  if (isFatal(error)) {
+    throw error;
+  }
+  if (isRetryable(error) && stop.asked.aborted) {
+    await clock.sleep(fullJitter(state.releaseFailures++, random), over.signal);
+    return;
+  }
+  log(`the database does not take the request: ${messageOf(error)}`);
+  for (const { fence } of outcomes) {
+    const held = holding.get(fence);
+    if (held) {
+      lose(loop, held, "its outcome could not be released");
+    }
+  }
+  state.lookAt = clock.now() + nextLook(loop);
+}

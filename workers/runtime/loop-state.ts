@@ -1,0 +1,80 @@
+import type { Source } from "./claim.ts";
+import { type Held, inState, unreleased } from "./held.ts";
+import type { Outcome } from "./outcome.ts";
+import { claimLimit, type Pace, unknownPace } from "./pace.ts";
+import type { Worker } from "./worker.ts";
+
+/** The loop, its handlers and its calls share this. */
+export interface Loop extends Worker {
+  readonly source: Source;
+  run(held: Held): Promise<Outcome>;
+  readonly state: LoopState;
+  /** Ends the calls that are under way. */
+  readonly over: AbortController;
+}
+
+export interface LoopState {
+  /** Handlers that have not returned. */
+  running: number;
+  isClaiming: boolean;
+  isReleasing: boolean;
+  pace: Pace;
+  /** The next look for work is not before this. */
+  lookAt: number;
+  workSeenAt: number;
+  /** The latest look found nothing. */
+  hasFoundNothing: boolean;
+  /** The last look of an until-empty worker found nothing. */
+  isEmpty: boolean;
+  /** The work types or the pool are known to exist. */
+  isDiagnosed: boolean;
+  /** Claims of earlier calls were won with another profile. */
+  profileAt: number;
+  releaseFailures: number;
+}
+
+export function createLoop(worker: Worker, source: Source, run: Loop["run"]): Loop {
+  const now = worker.clock.now();
+  const state: LoopState = {
+    running: 0,
+    isClaiming: false,
+    isReleasing: false,
+    pace: unknownPace,
+    lookAt: now,
+    workSeenAt: now,
+    hasFoundNothing: false,
+    isEmpty: false,
+    isDiagnosed: false,
+    profileAt: now,
+    releaseFailures: 0,
+  };
+  return { ...worker, source, run, state, over: new AbortController() };
+}
+
+/** The most claims to have queued or running. */
+export function limitOf({ state, settings }: Loop): number {
+  const { batch, concurrency } = settings;
+  return batch === null ? claimLimit(concurrency, state.pace) : Math.max(batch, concurrency);
+}
+
+/** How many claims may be asked for now. */
+export function roomOf(loop: Loop): number {
+  const { state, settings, holding, stop, tally } = loop;
+  if (stop.asked.aborted) {
+    return 0;
+  }
+  const limit = limitOf(loop);
+  // Claims that go back are in hand until the database has them.
+  const goingBack = unreleased(holding).filter(({ outcome }) => outcome === "released");
+  const inHand = inState(holding, "queued").length + state.running + goingBack.length;
+  return Math.max(
+    0,
+    Math.min(
+      limit - inHand,
+      // If outcomes do not get through, results must not pile up without end.
+      2 * limit - holding.size,
+      settings.batch ?? limit,
+      settings.maxClaims - tally.claimed,
+    ),
+  );
+}

@@ -1,0 +1,98 @@
+import { type Client, createClient } from "./client.ts";
+import { type Clock, systemClock } from "./clock.ts";
+import type { Held, Holding } from "./held.ts";
+import { abortError } from "./host.ts";
+import { messageOf } from "./outcome.ts";
+import type { Settings, WorkOptions } from "./settings.ts";
+import { createStop, type Stop } from "./stop.ts";
+import { createTally, type Tally } from "./tally.ts";
+import { createWakeUp, type WakeUp } from "./wake-up.ts";
+
+/** All that the loop, the heartbeat and the stop of one worker share. */
+export interface Worker {
+  readonly settings: Settings;
+  readonly client: Client;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly log: (line: string) => void;
+  readonly tally: Tally;
+  readonly holding: Holding;
+  readonly stop: Stop;
+  readonly wakeUps: { loop: WakeUp; heartbeat: WakeUp; deadline: WakeUp };
+  readonly outage: Outage;
+  /** Aborts where no further request can succeed; its reason is what work() throws. */
+  readonly broken: AbortController;
+  /** Aborts when the worker has ended. */
+  readonly ended: AbortController;
+}
+
+/** Logs once that the database does not answer, and once that it does again. */
+export interface Outage {
+  begin(error: unknown): void;
+  end(): void;
+}
+
+export function createWorker(settings: Settings, options: WorkOptions): Worker {
+  const clock = options.clock ?? systemClock;
+  const random = options.random ?? Math.random;
+  const print = options.log ?? ((line: string): void => console.error(line));
+  const client = createClient({
+    ...settings,
+    clock,
+    random,
+    ...(options.fetch ? { fetch: options.fetch } : {}),
+    onRetry: (error, attempt) => attempt > 1 && outage.begin(error),
+  });
+  const log = (line: string): void => print(client.redact(line.replace(/\s+/g, " ")));
+  const outage = createOutage(log);
+  const ended = new AbortController();
+  return {
+    settings,
+    client,
+    clock,
+    random,
+    log,
+    tally: createTally(clock, log),
+    holding: new Map(),
+    stop: createStop(clock, settings.graceMs, ended.signal),
+    wakeUps: { loop: createWakeUp(clock), heartbeat: createWakeUp(clock), deadline: createWakeUp(clock) },
+    outage,
+    broken: new AbortController(),
+    ended,
+  };
+}
+
+export function wakeAll({ wakeUps }: Worker): void {
+  for (const wakeUp of Object.values(wakeUps)) {
+    wakeUp.wake();
+  }
+}
+
+/** Gives up a claim that is no longer this worker's. A heartbeat and a deadline may both find it: it counts once. */
+export function lose(worker: Worker, held: Held, why: string): void {
+  if (!worker.holding.delete(held.claim.fence)) {
+    return;
+  }
+  held.abort.abort(abortError(`the claim is gone: ${why}`));
+  worker.tally.addLost();
+  worker.log(`lost ${held.claim.work_type} ${held.claim.item_id}: ${why}`);
+  wakeAll(worker);
+}
+
+function createOutage(log: (line: string) => void): Outage {
+  let isOut = false;
+  return {
+    begin(error) {
+      if (!isOut) {
+        isOut = true;
+        log(`no answer, trying again: ${messageOf(error)}`);
+      }
+    },
+    end() {
+      if (isOut) {
+        isOut = false;
+        log("the database answers again");
+      }
+    },
+  };
+}
