@@ -217,7 +217,7 @@ test("a claim that is set to claimed by hand, without a lease, is taken back by 
   await sql`update work_claims set status = 'claimed', worker_id = 'x' where item_id = ${id} and work_type = ${type}`;
   expect(await sql`select lease_left from work_held where work_type = ${type}`).toMatchObject([{ lease_left: null }]);
   const told = await call(sql, "explain_item", { item_id: id, work_type: type });
-  expect(JSON.stringify(told)).toContain("it has no lease");
+  expect(JSON.stringify(told)).toContain("its lease has ended");
   expect(await next(sql, type, "a")).toMatchObject([{ item_id: id, crashes: 1 }]);
 });
 

@@ -3894,7 +3894,7 @@ begin
     'progress', claim.progress,
     'lease_left_seconds', round(extract(epoch from lease_end - moment)),
     'finished_at', claim.finished_at,
-    'before', least(before, 1000),
+    'before', case when before is not null then least(before, 1000) end,
     'more_before', before > 1000,
     'workers', workers);
 end
