@@ -14,9 +14,8 @@ do $$
 declare
   public_functions constant text[] := array[
     'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'detach_pool',
-    'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim', 'list_claims', 'list_items',
-    'list_workers', 'prune_classes', 'reap_expired_claims', 'refused_classes', 'register_worker', 'release_claims_for_worker',
-    'release_item', 'release_items', 'retire_worker', 'retry_items', 'would_match'];
+    'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim', 'prune_classes', 'reap_expired_claims', 'refused_classes', 'register_worker', 'release_claims_for_worker',
+    'release_item', 'release_items', 'retire_worker', 'retry_items', 'set_priority', 'would_match'];
   -- A table or view of ours in public says so in its comment.
   relation record;
   function record;
@@ -76,21 +75,20 @@ declare
     'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items', 'public.extend_claims',
     'public.finish_and_claim', 'public.prune_classes', 'public.reap_expired_claims', 'public.refused_classes',
     'public.release_claims_for_worker', 'public.release_item', 'public.release_items', 'public.retry_items',
-    'work.enroll_new_items', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events'];
+    'public.set_priority', 'work.enroll_new_items', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
     'work.move_open_claims', 'work.ready_lines'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
-    'public.enroll_pool', 'public.list_claims', 'public.list_items', 'public.list_workers', 'work.mirror_deleted',
-    'work.mirror_written'];
+    'public.enroll_pool', 'work.mirror_deleted', 'work.mirror_written'];
   -- A person calls them: they give up on a lock rather than stand in everybody's way.
   impatient constant text[] := array[
     'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
     'public.define_workflow', 'public.detach_pool', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',
     'public.finish_and_claim', 'public.refused_classes', 'public.register_worker', 'public.release_claims_for_worker',
-    'public.release_item', 'public.release_items', 'public.retry_items'];
+    'public.release_item', 'public.release_items', 'public.retry_items', 'public.set_priority'];
   named record;
 begin
   for named in
