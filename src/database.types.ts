@@ -93,7 +93,6 @@ export type Database = {
       };
       work_classes: {
         Row: {
-          asks: Json | null;
           clauses: NonNullable<Json>;
           created_at: string;
           digest: string;
@@ -106,7 +105,6 @@ export type Database = {
         };
         ComputedFields: never;
         Insert: {
-          asks?: never;
           clauses: NonNullable<Json>;
           created_at?: string;
           digest: string;
@@ -118,7 +116,6 @@ export type Database = {
           tag: string;
         };
         Update: {
-          asks?: never;
           clauses?: NonNullable<Json>;
           created_at?: string;
           digest?: string;
