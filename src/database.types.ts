@@ -79,6 +79,13 @@ export type Database = {
             foreignKeyName: "work_claims_item_id_fkey";
             columns: ["item_id"];
             isOneToOne: false;
+            referencedRelation: "work_claim_list";
+            referencedColumns: ["item_key"];
+          },
+          {
+            foreignKeyName: "work_claims_item_id_fkey";
+            columns: ["item_id"];
+            isOneToOne: false;
             referencedRelation: "work_item_list";
             referencedColumns: ["id"];
           },
@@ -444,6 +451,7 @@ export type Database = {
           fence: number | null;
           finished_at: string | null;
           item_id: string;
+          item_key: string | null;
           labels: Json | null;
           lease_left: string | null;
           pool: string | null;
@@ -462,6 +470,13 @@ export type Database = {
         };
         ComputedFields: never;
         Relationships: [
+          {
+            foreignKeyName: "work_claims_item_id_fkey";
+            columns: ["item_id"];
+            isOneToOne: false;
+            referencedRelation: "work_claim_list";
+            referencedColumns: ["item_key"];
+          },
           {
             foreignKeyName: "work_claims_item_id_fkey";
             columns: ["item_id"];
@@ -496,6 +511,13 @@ export type Database = {
             foreignKeyName: "work_claims_item_id_fkey";
             columns: ["item_id"];
             isOneToOne: false;
+            referencedRelation: "work_claim_list";
+            referencedColumns: ["item_key"];
+          },
+          {
+            foreignKeyName: "work_claims_item_id_fkey";
+            columns: ["item_id"];
+            isOneToOne: false;
             referencedRelation: "work_item_list";
             referencedColumns: ["id"];
           },
@@ -522,6 +544,13 @@ export type Database = {
         };
         ComputedFields: never;
         Relationships: [
+          {
+            foreignKeyName: "work_claims_item_id_fkey";
+            columns: ["item_id"];
+            isOneToOne: false;
+            referencedRelation: "work_claim_list";
+            referencedColumns: ["item_key"];
+          },
           {
             foreignKeyName: "work_claims_item_id_fkey";
             columns: ["item_id"];
@@ -601,6 +630,13 @@ export type Database = {
           work_type?: string | null;
         };
         Relationships: [
+          {
+            foreignKeyName: "work_claims_item_id_fkey";
+            columns: ["item_id"];
+            isOneToOne: false;
+            referencedRelation: "work_claim_list";
+            referencedColumns: ["item_key"];
+          },
           {
             foreignKeyName: "work_claims_item_id_fkey";
             columns: ["item_id"];

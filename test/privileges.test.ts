@@ -15,7 +15,7 @@ const api = [
     "refused_classes",
   ],
   ...["register_worker", "release_claims_for_worker", "release_item", "release_items", "retire_worker", "retry_items"],
-  ...["list_claims", "list_items", "list_workers", "would_match"],
+  ...["set_priority", "would_match"],
 ];
 const helpers = [
   "asker_of",
@@ -71,10 +71,6 @@ const inspection = [
   ...["explained_claim", "found_in_words", "match_report", "ready_lines", "report_in_words", "span_in_words"],
   "count_in_words",
 ];
-const lists = [
-  ...["asked", "check_page", "columns_of", "exact_selector", "items_left", "numbers_between", "one_of"],
-  ...["read_selector", "times_between", "value_of_kind"],
-];
 const language = [
   ...["all_of", "any_of", "canonical_requirement", "check_requirement_size", "comparison", "compile_requirement"],
   ...["condition_clauses", "contained_clauses", "escaped", "failing_clauses", "jsonpath_place", "not_of"],
@@ -97,6 +93,7 @@ const tables = [
 ];
 const views = [
   ...["capability_match", "failures", "held", "overview", "stuck", "unmatched"].map((n) => `public.work_${n}`),
+  ...["claim_list", "item_list", "taken", "worker_list"].map((n) => `public.work_${n}`),
   "work.live_workers",
   "work.places",
 ];
@@ -121,10 +118,7 @@ const expected: Record<string, string[]> = {
   "sequence work.profiles_id_seq": [],
   ...Object.fromEntries(api.map((name) => [`function public.${name}`, ["EXECUTE"]])),
   ...Object.fromEntries(
-    [...helpers, ...inspection, ...language, ...lists, ...mirrors].map((name) => [
-      `function work.${name}`,
-      ["EXECUTE"],
-    ]),
+    [...helpers, ...inspection, ...language, ...mirrors].map((name) => [`function work.${name}`, ["EXECUTE"]]),
   ),
   ...Object.fromEntries(triggers.map((name) => [`function work.${name}`, ["EXECUTE"]])),
 };

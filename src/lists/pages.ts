@@ -93,7 +93,7 @@ export function pageQuery<Row>(
 ): Query {
   if (after && order) throw new RangeError("after is given with an order; it goes with the order of keys, use offset");
   const { filters, ors } = compileSelector(selector, list.columns, now);
-  const beyond = after ? afterKey(list.key, after) : { filters: [], ors: [] };
+  const beyond = after ? afterKey(list, after) : { filters: [], ors: [] };
   const columns = Object.keys(list.columns).filter((column) => isWhole || column !== list.whole);
   return {
     select: columns.join(","),
@@ -109,14 +109,17 @@ function keyOf<Row>(list: List<Row>, row: Row): Key {
   return Object.fromEntries(list.key.map((column) => [column, String(row[column])]));
 }
 
-/** The rows after this key. The bound on the first column is one that an index scan can begin at. */
-function afterKey(key: readonly string[], after: Key): { filters: Filter[]; ors: string[] } {
+type Pages = { key: readonly string[]; keyTwin?: string };
+
+/** The rows after this key. The bounds on the first column are ones that an index scan can begin at. */
+function afterKey({ key, keyTwin }: Pages, after: Key): { filters: Filter[]; ors: string[] } {
   const [first = "", second] = key;
   const [start, rest] = [after[first], after[second ?? first]];
   if (start === undefined || rest === undefined) throw new RangeError("after is no `next` of an earlier page");
   if (second === undefined) return { filters: [[first, "gt", start]], ors: [] };
+  const bounded = keyTwin === undefined ? [first] : [first, keyTwin];
   return {
-    filters: [[first, "gte", start]],
+    filters: bounded.map((column): Filter => [column, "gte", start]),
     ors: [`${first}.gt.${quoted(start)},and(${first}.eq.${quoted(start)},${second}.gt.${quoted(rest)})`],
   };
 }

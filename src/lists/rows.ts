@@ -18,7 +18,7 @@ export type ListedItem = Known<
 >;
 
 export type ListedClaim = Known<
-  Omit<Views["work_claim_list"]["Row"], "result">,
+  Omit<Views["work_claim_list"]["Row"], "result" | "item_key">,
   OfClass & {
     status: ClaimStatus;
     pool: string;
@@ -50,6 +50,8 @@ export type List<Row> = {
   columns: { readonly [column in keyof Required<Row>]: Kind };
   /** The columns that name one row, in the order of its pages. */
   key: readonly (keyof Row & string)[];
+  /** A column that is the first of the key once more, and is bounded with it. */
+  keyTwin?: string;
   /** The column that may be large. */
   whole?: keyof Row & string;
 };
@@ -75,6 +77,7 @@ export const claimList: List<ListedClaim> = {
     ...{ expires_at: "time", lease_left: "value", finished_at: "time", result: "object" },
   },
   key: ["item_id", "work_type"],
+  keyTwin: "item_key",
   whole: "result",
 };
 

@@ -20,6 +20,8 @@ select i.id,
 comment on view public.work_item_list is 'work-claims: items with their labels, requirements and workflow.';
 
 -- The condition on classes is always true; with it a filter on status = ready alone can use work_claims_in_line.
+-- item_key is item_id once more, as the item's own column: a page after a key bounds both, so that no plan reads the items
+-- before it (a merge join would).
 create or replace view public.work_claim_list with (security_invoker = true) as
 select c.item_id,
        c.work_type,
@@ -45,7 +47,8 @@ select c.item_id,
        c.expires_at,
        case when c.status = 'claimed' then c.expires_at - now() end as lease_left,
        c.finished_at,
-       c.result
+       c.result,
+       i.id as item_key
   from public.work_claims c
   left join public.work_items i on i.id = c.item_id
   left join public.work_workflows w on w.id = c.workflow_id
