@@ -3,8 +3,6 @@
 import type { Database } from "./database.types.ts";
 import type { Requirement } from "./requirement/requirement.ts";
 
-export type { Only } from "../workers/runtime/settings.ts";
-
 type Tables = Database["public"]["Tables"];
 type Views = Database["public"]["Views"];
 

@@ -16,10 +16,10 @@ export type Database = {
           fence: number | null;
           finished_at: string | null;
           item_id: string;
-          line: number;
           position: number;
           priority: number;
           progress: number | null;
+          rank: number;
           request_id: string | null;
           result: Json | null;
           status: string;
@@ -40,10 +40,10 @@ export type Database = {
           fence?: number | null;
           finished_at?: string | null;
           item_id: string;
-          line?: number;
           position: number;
           priority?: number;
           progress?: number | null;
+          rank?: number;
           request_id?: string | null;
           result?: Json | null;
           status?: string;
@@ -63,10 +63,10 @@ export type Database = {
           fence?: number | null;
           finished_at?: string | null;
           item_id?: string;
-          line?: number;
           position?: number;
           priority?: number;
           progress?: number | null;
+          rank?: number;
           request_id?: string | null;
           result?: Json | null;
           status?: string;
@@ -105,7 +105,7 @@ export type Database = {
           digest: string;
           id: number;
           labels: NonNullable<Json>;
-          number: number | null;
+          made_by: unknown;
           path: unknown;
           requires: NonNullable<Json>;
           tag: string;
@@ -117,7 +117,7 @@ export type Database = {
           digest: string;
           id?: never;
           labels?: NonNullable<Json>;
-          number?: number | null;
+          made_by?: unknown;
           path: unknown;
           requires?: NonNullable<Json>;
           tag: string;
@@ -128,7 +128,7 @@ export type Database = {
           digest?: string;
           id?: never;
           labels?: NonNullable<Json>;
-          number?: number | null;
+          made_by?: unknown;
           path?: unknown;
           requires?: NonNullable<Json>;
           tag?: string;
@@ -402,24 +402,24 @@ export type Database = {
         Row: {
           created_at: string;
           id: number;
-          line: number;
           name: string;
-          priority: number | null;
+          priority: number;
+          rank: number;
         };
         ComputedFields: never;
         Insert: {
           created_at?: string;
           id?: never;
-          line?: number;
           name: string;
-          priority?: number | null;
+          priority?: number;
+          rank?: number;
         };
         Update: {
           created_at?: string;
           id?: never;
-          line?: number;
           name?: string;
-          priority?: number | null;
+          priority?: number;
+          rank?: number;
         };
         Relationships: [];
       };
@@ -712,7 +712,6 @@ export type Database = {
       claim_next: {
         Args: {
           max_items?: number;
-          only?: Json;
           request_id?: string;
           ttl_seconds?: number;
           warm?: string[];
@@ -744,7 +743,6 @@ export type Database = {
       finish_and_claim: {
         Args: {
           max_items?: number;
-          only?: Json;
           outcomes: Json;
           request_id?: string;
           ttl_seconds?: number;

@@ -37,11 +37,11 @@ const violations = `
      and not exists (select from public.work_claims c where c.item_id = i.id and c.work_type = t.name)
      and i.created_at > t.created_at
   union all
-  select 'an open claim is not in its place in line', i.item_id::text
-    from public.work_claims c join work.places i on i.item_id = c.item_id
+  select 'an open claim does not follow its item', i.item_id::text
+    from public.work_claims c join work.ranked_items i on i.item_id = c.item_id
    where c.finished_at is null
-     and (c.priority, c.line, c.position, c.class_id, c.affinity, c.workflow_id)
-           is distinct from (i.priority, i.line, i.position, i.class_id, i.affinity, i.workflow_id)
+     and (c.priority, c.rank, c.position, c.class_id, c.affinity, c.workflow_id)
+           is distinct from (i.priority, i.rank, i.position, i.class_id, i.affinity, i.workflow_id)
 `;
 
 /** Ends every test programme. */

@@ -43,7 +43,7 @@ describe.each(worlds)("on Postgres %s, %s:", async (version, analyzed) => {
     insert into work_items (pool, priority, source_key, class_id)
     select 'default', n % 10, n::text, 1 + n % 2 from generate_series(1, 60000) n;
     insert into work_claims
-      (item_id, work_type, status, priority, line, position, class_id, finished_at, expires_at, due_at)
+      (item_id, work_type, status, priority, rank, position, class_id, finished_at, expires_at, due_at)
     select i.id, case i.seq % 1000 when 0 then 'rare' else 't' end,
            case i.seq % 20 when 1 then 'failed' when 2 then 'claimed' when 3 then 'waiting'
              else case when i.seq % 2 = 0 then 'ready' else 'succeeded' end end,

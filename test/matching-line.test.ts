@@ -33,7 +33,7 @@ function numbered<Value>(count: number, make: (n: number) => Value): Value[] {
 }
 
 describe("with few items", async () => {
-  const { sql, owner } = await openDatabase();
+  const { sql } = await openDatabase();
   afterAll(() => expectInvariants(sql));
 
   test("what requires nothing does not pass what matters more and stands behind many rows of others", async () => {
@@ -84,45 +84,27 @@ describe("with few items", async () => {
     expect(await take(sql, type, "dear")).toEqual([]);
   });
 
-  test("a worker that narrows itself to a pool finds its item behind other pools' in however many classes", async () => {
+  test("a worker gets what it is warm for first, wherever that is within the priority of the first item", async () => {
     const type = await newType(sql);
-    await enqueue(
-      sql,
-      numbered(1500, (n) => ({ requires: { slot: n } })),
-    );
-    await owner`create table boats (id integer primary key)`;
-    await owner`select public.attach_pool('boats')`;
-    await owner`insert into boats values (1)`;
-    await sql`update work_types set pool = null where name = ${type}`;
-    const [boat] = await sql`select id from work_items where pool = 'boats'`;
-    await sql`
-      insert into work_claims (item_id, work_type, position, line)
-      select id, ${type}, seq, seq from work_items where id = ${boat?.id}`;
-    await register(sql, { id: "sailor", capabilities: { slot: 100_000 } });
-    expect(await take(sql, type, "sailor", { only: { pool: "boats" } })).toEqual([boat?.id]);
-  });
-
-  test("what the worker is warm for goes first wherever it stands within its priority", async () => {
-    const type = await newType(sql);
-    await enqueue(
+    const cold = await enqueue(
       sql,
       numbered(100, () => ({ requires: { os: "linux" } })),
-    );
-    await enqueue(
-      sql,
-      numbered(5, () => ({ requires: { arch: "arm" } })),
     );
     const warm = await enqueue(sql, [
       { requires: { arch: "arm" }, affinity: "sdxl" },
       { requires: { os: "linux" }, affinity: "sdxl" },
     ]);
-    const [urgent] = await enqueue(sql, [{ priority: 1 }]);
+    const [lower] = await enqueue(sql, [{ affinity: "sdxl", priority: -1 }]);
     await register(sql, { id: "warm", capabilities: { os: "linux", arch: "arm" } });
-    const claimed = await take(sql, type, "warm", { max_items: 3, warm: ["sdxl", "sdxl", "flux"] });
-    expect(claimed).toEqual([urgent, ...warm]);
+    const wish = { max_items: 3, warm: ["sdxl", "sdxl", "flux"] };
+    expect(await take(sql, type, "warm", wish)).toEqual([...warm, cold[0]]);
+    const [urgent] = await enqueue(sql, [{ priority: 1 }]);
+    await enqueue(sql, [{ affinity: "sdxl" }]);
+    expect(await take(sql, type, "warm", { max_items: 2, warm: ["sdxl"] })).toEqual([urgent, cold[1]]);
+    expect(await take(sql, type, "warm", { max_items: 200, warm: ["sdxl"] })).toContain(lower);
   });
 
-  test("what has waited too long goes before what the worker is warm for, also where much has", async () => {
+  test("a worker gets nothing that it is warm for before the first item, once that has waited too long", async () => {
     const type = await newType(sql, { passed_over_seconds: 60 });
     const late = await enqueue(
       sql,
@@ -188,18 +170,6 @@ describe("behind a hundred thousand items that it cannot run", async () => {
   test("a worker that nobody registered is given the one item that requires nothing", async () => {
     const [plain] = await enqueue(sql, [{ priority: -1_000_000 }]);
     expect(await take(sql, type, "nobody", { max_items: 5 })).toEqual([plain]);
-  });
-
-  test("a worker that narrows itself to a workflow finds its one item", async () => {
-    const [mine] = await enqueue(sql, [{ requires: { model: "m3" }, workflow: "film", priority: -1_000_000 }]);
-    await register(sql, { id: "film", capabilities: { model: "m3" } });
-    expect(await take(sql, type, "film", { max_items: 5, only: { workflow: "film" } })).toEqual([mine]);
-  });
-
-  test("a worker that narrows itself by labels finds its one item", async () => {
-    const [mine] = await enqueue(sql, [{ requires: { model: "m4" }, labels: { tenant: "x" }, priority: -5 }]);
-    await register(sql, { id: "x", capabilities: { model: ["m4", "m5", "m6"] } });
-    expect(await take(sql, type, "x", { max_items: 5, only: { labels: { tenant: "x" } } })).toEqual([mine]);
   });
 
   test("a worker that is dear is given the one item that needs what it has", async () => {

@@ -17,7 +17,6 @@ export interface Wish {
   work_types: string[];
   max_items: number;
   warm?: string[];
-  only?: { pool?: string; workflow?: string; labels?: Requirement };
 }
 
 /** A ready claim and its item. */
@@ -26,7 +25,7 @@ export interface Row {
   work_type: string;
   class_id: number;
   priority: number;
-  line: number;
+  rank: number;
   position: number;
   affinity: string | null;
   pool: string;
@@ -47,7 +46,7 @@ export async function register(sql: Sql, worker: Worker): Promise<void> {
 export async function expectedItems(sql: Sql, worker: Worker, wish: Wish): Promise<string[]> {
   const rows = await sql<Row[]>`
     select c.item_id, c.work_type, i.class_id, i.pool, i.affinity, k.requires, k.labels, w.name as workflow,
-           coalesce(w.priority, i.priority) as priority, coalesce(w.line, i.seq)::float as line, i.seq::float as position,
+           coalesce(w.priority, i.priority) as priority, coalesce(w.rank, i.seq)::float as rank, i.seq::float as position,
            extract(epoch from clock_timestamp() - c.due_at)::float as ready_seconds, t.passed_over_seconds
       from public.work_claims c
       join public.work_items i on i.id = c.item_id
@@ -60,18 +59,36 @@ export async function expectedItems(sql: Sql, worker: Worker, wish: Wish): Promi
     .map((row) => row.item_id);
 }
 
-/** Of these ready claims what the worker may have, in the order in which it is to get them. */
+/**
+ * The ready claims that the worker may have, in the order in which it gets them: its own, then those that it yields and
+ * that have waited long enough, of the first ones of each priority. Of its own it gets those first that it is warm for,
+ * within the priority of the first one, unless that one has waited too long.
+ */
 export function inOrder(rows: Row[], worker: Worker, wish: Wish): Row[] {
-  const judged = new Map<number, "at once" | "after a while" | "never">();
+  const judged = new Map<number, ReturnType<typeof judgeClass>>();
   const judge = (row: Row): string => {
     const known = judged.get(row.class_id) ?? judgeClass(row, worker);
     judged.set(row.class_id, known);
     return known;
   };
-  const mine = rows.filter((row) => judge(row) !== "never" && isWanted(row, wish));
-  return visible(mine, (row) => judge(row) === "after a while", worker.yield_seconds ?? 0).sort((one, other) =>
-    compare(one, other, wish.warm),
+  const sorted = [...rows].sort(compare);
+  const own = sorted.filter((row) => judge(row) === "at once");
+  const looked = 8 + 4 * (wish.max_items - own.length);
+  const common = sorted.filter((row) => judge(row) === "after a while");
+  const yielded = [...new Set(common.map((row) => row.priority))].flatMap((priority) =>
+    common
+      .filter((row) => row.priority === priority)
+      .slice(0, looked)
+      .filter((row) => row.ready_seconds >= (worker.yield_seconds ?? 0)),
   );
+  const [first] = own;
+  const isWarm = (row: Row): boolean =>
+    first !== undefined &&
+    first.ready_seconds < first.passed_over_seconds &&
+    row.priority === first.priority &&
+    row.affinity !== null &&
+    (wish.warm ?? []).includes(row.affinity);
+  return [...own.filter(isWarm), ...own.filter((row) => !isWarm(row)), ...yielded];
 }
 
 /** As documented: matched with all it has, and spared where it would match without what it is exclusive about. */
@@ -104,40 +121,7 @@ function without(value: Json, [name = "", ...rest]: string[]): Json {
   return rest.length === 0 ? others : { ...others, [name]: without(inner as Json, rest) };
 }
 
-function isWanted(row: Row, { only }: Wish): boolean {
-  return (
-    (only?.pool === undefined || row.pool === only.pool) &&
-    (only?.workflow === undefined || row.workflow === only.workflow) &&
-    (only?.labels === undefined || matches(only.labels, row.labels))
-  );
-}
-
-/** What is left to others for a while hides what is behind it in the line of its work type and class. */
-function visible(rows: Row[], isYielded: (row: Row) => boolean, seconds: number): Row[] {
-  const lines = new Map<string, Row[]>();
-  for (const row of rows) {
-    const name = JSON.stringify([row.work_type, row.class_id]);
-    lines.set(name, [...(lines.get(name) ?? []), row]);
-  }
-  return [...lines.values()].flatMap((line) => {
-    const inOrder = line.sort((one, other) => compare(one, other));
-    const young = inOrder.findIndex((row) => isYielded(row) && row.ready_seconds < seconds);
-    return young === -1 ? inOrder : inOrder.slice(0, young);
-  });
-}
-
 /** Zero only for claims of one item. */
-export function compare(one: Row, other: Row, warm?: string[]): number {
-  const favour = (row: Row): number => {
-    // What has waited too long comes as it came, and before all that is at hand.
-    if (warm?.length && row.ready_seconds >= row.passed_over_seconds) return 0;
-    return row.affinity !== null && warm?.includes(row.affinity) ? 1 : 2;
-  };
-  const ranks = (row: Row): number[] => [-row.priority, favour(row), row.line, row.position];
-  const theirs = ranks(other);
-  return (
-    ranks(one)
-      .map((rank, index) => rank - (theirs[index] as number))
-      .find((difference) => difference !== 0) ?? 0
-  );
+export function compare(one: Row, other: Row): number {
+  return other.priority - one.priority || one.rank - other.rank || one.position - other.position;
 }

@@ -46,10 +46,6 @@ describe.each(versions)(
       "what is next": {},
       "of two work types": { work_types: ["type", "other"] },
       warm: { warm: ["a1", "a2", "nowhere"] },
-      "of a pool": { only: { pool: "default" } },
-      "of a workflow": { only: { workflow: "flow" } },
-      "of labels": { only: { labels: { tenant: "x" } } },
-      "of all, warm": { warm: ["a3"], only: { workflow: "flow", pool: "default", labels: { tenant: "x" } } },
     };
     async function claimAll(): Promise<Record<string, number>> {
       const read: Record<string, number> = {};
@@ -62,7 +58,6 @@ describe.each(versions)(
           await call(session, "release_items", { worker_id, outcomes });
           read[`${worker_id}: ${wish}`] = (await rowsRead(session)) - before;
         }
-        // Nothing comes back into line here: the session may go on from where it was.
         for (let calls = 0; calls < 8; calls += 1) {
           const before = await rowsRead(session);
           const claims = await call<Claim[]>(session, "claim_next", { work_types: ["type"], worker_id, max_items: 5 });
@@ -89,15 +84,15 @@ describe.each(versions)(
         from generate_series(1, 100000) as n
         join (select id, row_number() over (order by id) as m from work_classes) as k on k.m = 1 + n % ${kinds + 2};
       alter table work_items enable trigger user;
-      insert into work_claims (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id,
+      insert into work_claims (item_id, work_type, status, priority, rank, position, class_id, affinity, workflow_id,
                                worker_id, fence, expires_at, finished_at, due_at)
-      select item_id, 'type', kind, priority, line, position, class_id, affinity, workflow_id, 'crowd', position,
+      select item_id, 'type', kind, priority, rank, position, class_id, affinity, workflow_id, 'crowd', position,
              case when kind = 'claimed' then now() + interval '1 h' else '-infinity' end,
              case when kind in ('succeeded', 'failed') then now() end,
              case when kind = 'waiting' then now() + interval '1 h' else now() end
         from (select *, (array['ready', 'ready', 'ready', 'ready', 'waiting', 'claimed', 'succeeded', 'failed'])[1 + position % 8] as kind
-                from work.places) as i`);
-      // Rows and pages: a hundred lines' first rows, some more of each, and each of these looked up where a pool is asked for.
+                from work.ranked_items) as i`);
+      // Rows and pages: the heads of a hundred lanes, and some more rows of each.
       const isTooMuch = ([, rows]: [string, number]): boolean => rows >= 2500;
       const stale = Object.entries(await claimAll()).filter(isTooMuch);
       await owner`analyze`;

@@ -163,7 +163,6 @@ test("the typed client says what a worker has and takes, and claims by it", asyn
   const [claim, ...more] = await client.claimNext(["type"], "typed", {
     maxItems: 5,
     warm: ["any"],
-    only: { labels: {} },
   });
   expect([claim?.item_id, more]).toEqual([near, []]);
   expect((await client.workTypes()).find(({ name }) => name === "type")?.passed_over_seconds).toBe(30);

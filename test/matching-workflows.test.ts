@@ -47,14 +47,14 @@ test("its priority counts for all its items, and moves those that are open at on
     { priority: 3 },
   ]);
   const [held] = await call<Claim[]>(sql, "claim_next", { work_types: ["type"], worker_id: "w" });
-  expect(held?.item_id).toBe(ids[2]);
+  expect(held?.item_id).toBe(ids[3]);
   await call(sql, "define_workflow", { workflow: "moves", priority: 4 });
   await expectInvariants(sql);
   await call(sql, "release_claims_for_worker", { worker_id: "w" });
   expect(await take()).toEqual([1, 2, 3, 0].map((n) => ids[n]));
   await call(sql, "define_workflow", { workflow: "moves" });
   await call(sql, "release_claims_for_worker", { worker_id: "w" });
-  expect(await take()).toEqual([2, 3, 0, 1].map((n) => ids[n]));
+  expect(await take()).toEqual([3, 1, 2, 0].map((n) => ids[n]));
 });
 
 test("a claim has its workflow's new priority whatever its state, and what has ended is not even looked at", async () => {

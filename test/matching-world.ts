@@ -12,9 +12,6 @@ const customers = ["acme", "blue", "cave"];
 const affinities = ["sdxl", "flux", "llama", "whisper", "clip", "bark", "t5", "vae"];
 const workflows = ["w0", "w1", "w2", "w3"];
 
-/** What a claim call says beyond work types and how many. */
-export type Narrowing = "not" | "only" | "warm" | "both";
-
 export interface World {
   types: string[];
   classes: { requires: Requirement; labels: Record<string, Json> }[];
@@ -74,21 +71,10 @@ export function drawWorker(id: string, world: World, share: number, random: Seed
   };
 }
 
-export function drawWish(world: World, { pick, chance }: Seeded, narrows: Narrowing): Wish {
-  const work_types = chance(0.7) ? [pick(world.types)] : world.types;
-  const max_items = pick([1, 1, 3, 10, 50]);
-  if (narrows === "not") {
-    return { work_types, max_items };
-  }
-  const only = {
-    ...(chance(0.4) ? { workflow: pick(workflows) } : {}),
-    ...(chance(0.4) ? { labels: { customer: { in: ["acme", "blue"] } } } : {}),
-    ...(chance(0.3) ? { pool: pick(["default", "default", "no such pool"]) } : {}),
-  };
+export function drawWish(world: World, { pick, chance }: Seeded, isWarm: boolean): Wish {
   return {
-    work_types,
-    max_items,
-    ...(narrows !== "only" && chance(0.8) ? { warm: affinities.filter(() => chance(0.5)) } : {}),
-    ...(narrows !== "warm" && chance(0.7) ? { only } : {}),
+    work_types: chance(0.7) ? [pick(world.types)] : world.types,
+    max_items: pick([1, 1, 3, 10, 50]),
+    ...(isWarm && chance(0.8) ? { warm: affinities.filter(() => chance(0.5)) } : {}),
   };
 }

@@ -109,14 +109,6 @@ describe("the text of the migrations", () => {
     expect(text).not.toMatch(/^\s*(commit|rollback|begin transaction|start transaction)\b/im);
     expect(text).not.toMatch(/\bconcurrently\b|^\s*vacuum\b|as enum\b/im);
   });
-
-  test("revokes every function right where it is made", () => {
-    const made = [...text.matchAll(/create or replace function (\S+?)\(/g)].map((match) => match[1]);
-    const revoked = [...text.matchAll(/^revoke execute on function (\S+) from public, anon, authenticated;/gm)].map(
-      (match) => match[1],
-    );
-    expect(revoked).toEqual(made);
-  });
 });
 
 test("only the triggers on attached tables run as their owner, and only what deals with them makes up SQL", async () => {

@@ -66,6 +66,6 @@ export function outcomeOf({ item, type: work_type, fence, outcome, final, retryA
 export const asGiven = (given: Spoken[]): Given[] =>
   given.map((each) => ({ ...each, retryAfter: each.retryAfter ?? undefined }));
 
-export function wishOf({ types: work_types, max: max_items, warm, only }: Wanted): Wish {
-  return { work_types, max_items, ...(warm.length > 0 ? { warm } : {}), ...(only ? { only } : {}) };
+export function wishOf({ types: work_types, max: max_items, warm }: Wanted): Wish {
+  return { work_types, max_items, ...(warm.length > 0 ? { warm } : {}) };
 }

@@ -6,11 +6,11 @@ import {
   defaults,
   end,
   type Item,
-  inLine,
+  inRank,
   key,
   type Model,
   newClaim,
-  placeOf,
+  rankOf,
   reopen,
   rulesOf,
 } from "./model.ts";
@@ -59,7 +59,7 @@ function isRepeated(model: Model, request: string | null): boolean {
 function heldOf(model: Model, worker: string, request: string | null): Claim[] {
   return [...model.claims.values()]
     .filter((claim) => claim.status === "claimed" && claim.worker === worker && claim.request === request)
-    .sort((one, other) => inLine(model, one, other));
+    .sort((one, other) => inRank(model, one, other));
 }
 
 function workerOf(model: Model, id: string): Worker {
@@ -89,7 +89,7 @@ function rowOf(model: Model, claim: Claim): Row {
     item_id: item.id,
     work_type: type,
     class_id: kindNumber(item),
-    ...placeOf(model, item),
+    ...rankOf(model, item),
     affinity: item.affinity,
     pool: item.pool,
     workflow: item.workflow,
@@ -117,57 +117,30 @@ export interface Expected {
   isAsGood(one: Claim, other: Claim): boolean;
 }
 
-/** What was told decides only where the design leaves it open. */
-export function claimNext(model: Model, ask: Ask, wish: Wish, told: Claim[]): Expected {
+export function claimNext(model: Model, ask: Ask, wish: Wish): Expected {
   if (isRepeated(model, ask.request)) {
     return {
       isRepeated: true,
       claims: heldOf(model, ask.worker, ask.request),
-      isAsGood: (one, other) => inLine(model, one, other) === 0 && other.request === ask.request,
+      isAsGood: (one, other) => inRank(model, one, other) === 0 && other.request === ask.request,
     };
   }
   catchUp(model);
-  const pool = wish.only?.pool;
-  const ready = [...model.claims.values()].filter(({ status, type }) => {
-    const rules = rulesOf(model, type);
-    // A work type that has a pool is not looked for in another one, although claim_items() takes any item for it.
-    const isOfPool = pool === undefined || rules.pool === null || rules.pool === pool;
-    return status === "ready" && wish.work_types.includes(type) && !rules.paused && isOfPool;
-  });
+  const ready = [...model.claims.values()].filter(
+    ({ status, type }) => status === "ready" && wish.work_types.includes(type) && !rulesOf(model, type).paused,
+  );
   const rows = inOrder(
     ready.map((claim) => rowOf(model, claim)),
     workerOf(model, ask.worker),
     wish,
   );
   const claimed = (row: Row): Claim => claimOf(model, row.item_id, row.work_type) as Claim;
-  const isEligible = (claim: Claim): boolean => rows.some((row) => claimed(row) === claim);
-  const mayBe = hidesOverdue(rows, wish)
-    ? anyOrder(rows.slice(0, wish.max_items), told.filter(isEligible), model)
-    : null;
   return {
     isRepeated: false,
-    claims: mayBe ?? rows.slice(0, wish.max_items).map(claimed),
-    isAsGood: (one, other) => isEligible(other) && compare(rowOf(model, one), rowOf(model, other), wish.warm) === 0,
+    claims: rows.slice(0, wish.max_items).map(claimed),
+    isAsGood: (one, other) =>
+      rows.some((row) => claimed(row) === other) && compare(rowOf(model, one), rowOf(model, other)) === 0,
   };
-}
-
-/**
- * What has waited too long goes before what is at hand as far as a call reads the line; whether it reads as far as one that
- * stands behind others that have not waited so long is not said.
- */
-function hidesOverdue(rows: Row[], { warm = [] }: Wish): boolean {
-  const isOverdue = (row: Row): boolean => row.ready_seconds >= row.passed_over_seconds;
-  const line = warm.length > 0 ? [...rows].sort((one, other) => compare(one, other)) : [];
-  return line.some((row, index) => {
-    const before = line[index - 1];
-    return before?.priority === row.priority && isOverdue(row) && !isOverdue(before);
-  });
-}
-
-/** What was told, if it is as many and of the same priorities. */
-function anyOrder(rows: Row[], told: Claim[], model: Model): Claim[] | null {
-  const priorities = told.map((claim) => placeOf(model, claim.item).priority);
-  return JSON.stringify(priorities) === JSON.stringify(rows.map((row) => row.priority)) ? told : null;
 }
 
 export function claimItems(model: Model, ask: Ask, type: string, ids: string[]): Expected {
@@ -183,21 +156,21 @@ export function claimItems(model: Model, ask: Ask, type: string, ids: string[]):
     return { isRepeated: false, claims: [], isAsGood };
   }
   const worker = workerOf(model, ask.worker);
-  const claims = [...new Set(ids)]
-    .flatMap((id) => model.items.get(id) ?? [])
-    .flatMap((item) => {
-      const made = newClaim(item, type, item.createdAt);
-      reopen(made, item.runAfter ?? item.createdAt, item.createdAt);
-      const claim = claimOf(model, item.id, type) ?? made;
-      const judged = judgeClass(item, worker);
-      const isOldEnough = model.now - claim.dueAt >= (worker.yield_seconds ?? 0);
-      const isFree = claim === made ? claim.dueAt <= model.now : claim.status === "ready";
-      return isFree && (judged === "at once" || (judged === "after a while" && isOldEnough)) ? [claim] : [];
-    })
-    .sort((one, other) => inLine(model, one, other));
-  for (const claim of claims.filter((one) => !claimOf(model, one.item.id, type))) {
-    claim.dueAt = model.now;
-    model.claims.set(key(claim.item.id, type), claim);
+  const items = [...new Set(ids)].flatMap((id) => model.items.get(id) ?? []);
+  for (const item of items) {
+    const isDue = item.runAfter === null || item.runAfter <= model.now;
+    if (isDue && judgeClass(item, worker) !== "never" && !claimOf(model, item.id, type)) {
+      model.claims.set(key(item.id, type), newClaim(item, type, model.now));
+    }
   }
+  const claims = items
+    .flatMap((item) => {
+      const claim = claimOf(model, item.id, type);
+      const judged = judgeClass(item, worker);
+      const isOldEnough = claim !== undefined && model.now - claim.dueAt >= (worker.yield_seconds ?? 0);
+      const isMatched = judged === "at once" || (judged === "after a while" && isOldEnough);
+      return claim?.status === "ready" && isMatched ? [claim] : [];
+    })
+    .sort((one, other) => inRank(model, one, other));
   return { isRepeated: false, claims, isAsGood };
 }

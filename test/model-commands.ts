@@ -1,7 +1,6 @@
 // The calls that a run is made of, as plain data, and how often each is drawn.
 import * as fc from "fast-check";
 import type { Json, Outcome } from "../src/answers.ts";
-import type { Wish } from "./matching-oracle.ts";
 import type { NewItem } from "./model.ts";
 import { profiles, types, workers } from "./model-world.ts";
 
@@ -22,7 +21,6 @@ export interface Wanted {
   max: number;
   ttl: number | null;
   warm: string[];
-  only: NonNullable<Wish["only"]> | null;
 }
 
 export type Command =
@@ -41,7 +39,7 @@ export type Command =
   | { do: "retry"; claim: number; type: string; items: number[] | null; max: number }
   | { do: "cancel"; claim: number; type: string; items: number[] | null; max: number }
   | { do: "pause"; type: string; paused: boolean }
-  | { do: "prioritise workflow"; workflow: string; priority: number | null }
+  | { do: "prioritise workflow"; workflow: string; priority: number }
   | { do: "delete workflow"; workflow: string }
   | { do: "delete item"; item: number }
   | { do: "change item"; item: number; priority: number; affinity: string | null; workflow: string | null }
@@ -101,17 +99,6 @@ const wanted = {
   max: fc.constantFrom(1, 1, 2, 3, 50),
   ttl,
   warm: fc.constantFrom([], [], [], ["sdxl"], ["flux", "sdxl"], ["none"]),
-  only: orNull(
-    fc.record(
-      {
-        pool: fc.constantFrom("default", "side"),
-        workflow,
-        labels: fc.constantFrom({ customer: "acme" }, { customer: { in: ["blue"] } }),
-      },
-      { requiredKeys: [] },
-    ),
-    8,
-  ),
 };
 
 /** How often each kind comes, and with what. */
@@ -129,7 +116,7 @@ const drawn: { [Kind in Command["do"]]: [number, Record<string, fc.Arbitrary<unk
   retry: [6, { claim: fc.nat(12), type, items: orNull(someItems), max: fc.constantFrom(1, 2, 1000) }],
   cancel: [4, { claim: fc.nat(12), type, items: orNull(someItems, 3), max: fc.constantFrom(1, 2, 1000) }],
   pause: [4, { type, paused: fc.constantFrom(true, false, false) }],
-  "prioritise workflow": [5, { workflow, priority: orNull(priority) }],
+  "prioritise workflow": [5, { workflow, priority }],
   "delete workflow": [2, { workflow }],
   "delete item": [2, { item: fc.nat(12) }],
   "change item": [5, { item: fc.nat(12), priority, affinity: orNull(affinity), workflow: orNull(workflow) }],

@@ -6,7 +6,7 @@ export const corpus: Record<string, Command[]> = {
     { do: "enqueue", items: [{ runAfterSeconds: 3000 }], request: null },
     { do: "cancel", claim: 0, type: "draw", items: [0], max: 1 },
     { do: "retry", claim: 0, type: "draw", items: [0], max: 1 },
-    { do: "claim next", worker: "plain", request: null, types: ["draw"], max: 1, ttl: null, warm: [], only: null },
+    { do: "claim next", worker: "plain", request: null, types: ["draw"], max: 1, ttl: null, warm: [] },
     { do: "claim items", worker: "plain", type: "draw", items: [0], ttl: null, request: null },
     { do: "pass", seconds: 3700 },
     { do: "claim items", worker: "plain", type: "draw", items: [0], ttl: null, request: null },

@@ -3,7 +3,7 @@ import type { Json } from "../src/answers.ts";
 import { call } from "./calls.ts";
 import { type Database, openDatabase, type Sql } from "./database.ts";
 import type { Worker } from "./matching-oracle.ts";
-import { type Claim, defaults, inLine, isOpen, key, type Model, placeOf, type Rules } from "./model.ts";
+import { type Claim, defaults, inRank, isOpen, key, type Model, type Rules, rankOf } from "./model.ts";
 
 /** Leases and waits of minutes and hours: what a run takes in truth plays no part. */
 export const declared: Record<string, Partial<Rules>> = {
@@ -114,7 +114,7 @@ interface StoredClaim {
   failures: number;
   crashes: number;
   priority: number;
-  line: number;
+  rank: number;
   position: number;
   progress: number | null;
   result: Json;
@@ -132,7 +132,7 @@ export interface Stored {
 export async function readClaims({ sql, start, passed }: World): Promise<Stored> {
   const [row] = await sql<Stored[]>`
     with seen as (
-      select c.item_id, c.work_type, c.status, c.worker_id, c.fence, c.failures, c.crashes, c.priority, c.line, c.position,
+      select c.item_id, c.work_type, c.status, c.worker_id, c.fence, c.failures, c.crashes, c.priority, c.rank, c.position,
              c.progress, c.result,
              extract(epoch from c.due_at - ${start}::timestamptz) as due,
              extract(epoch from c.expires_at - ${start}::timestamptz) as expires,
@@ -189,16 +189,16 @@ export function expectSame(model: Model, { claims, elapsed }: Stored): void {
   );
 
   const line = [...claims].sort(
-    (one, other) => other.priority - one.priority || one.line - other.line || one.position - other.position,
+    (one, other) => other.priority - one.priority || one.rank - other.rank || one.position - other.position,
   );
   for (const type of types) {
     const isMine = (claim: Claim): boolean => claim.type === type && isOpen(claim);
-    const ordered = [...model.claims.values()].filter(isMine).sort((one, other) => inLine(model, one, other));
+    const ordered = [...model.claims.values()].filter(isMine).sort((one, other) => inRank(model, one, other));
     expectEqual(
       line
         .filter((row) => row.work_type === type && ["waiting", "ready", "claimed"].includes(row.status))
         .map(({ item_id, priority }) => [item_id, priority]),
-      ordered.map(({ item }) => [item.id, placeOf(model, item).priority]),
+      ordered.map(({ item }) => [item.id, rankOf(model, item).priority]),
       `the line of ${type}`,
     );
   }

@@ -18,7 +18,7 @@ export interface Rules {
 export interface Item {
   id: string;
   pool: string;
-  /** Its own place in line. */
+  /** First come, first served. */
   seq: number;
   priority: number;
   runAfter: number | null;
@@ -64,7 +64,7 @@ export interface Model {
   types: Map<string, Rules>;
   items: Map<string, Item>;
   claims: Map<string, Claim>;
-  workflows: Map<string, { priority: number | null; line: number }>;
+  workflows: Map<string, { priority: number; rank: number }>;
   workers: Map<string, Worker>;
   requests: Set<string>;
   receipts: Receipt[];
@@ -90,15 +90,15 @@ export function claimOf(model: Model, item: string, type: string): Claim | undef
 
 export const isOpen = (claim: Claim): boolean => ["waiting", "ready", "claimed"].includes(claim.status);
 
-/** The priority, and the places in line. */
-export function placeOf(model: Model, item: Item): { priority: number; line: number; position: number } {
+/** The priority, rank and position of an item's claims. */
+export function rankOf(model: Model, item: Item): { priority: number; rank: number; position: number } {
   const workflow = item.workflow === null ? undefined : model.workflows.get(item.workflow);
-  return { priority: workflow?.priority ?? item.priority, line: workflow?.line ?? item.seq, position: item.seq };
+  return { priority: workflow?.priority ?? item.priority, rank: workflow?.rank ?? item.seq, position: item.seq };
 }
 
-export function inLine(model: Model, one: Claim, other: Claim): number {
-  const [mine, theirs] = [placeOf(model, one.item), placeOf(model, other.item)];
-  return theirs.priority - mine.priority || mine.line - theirs.line || mine.position - theirs.position;
+export function inRank(model: Model, one: Claim, other: Claim): number {
+  const [mine, theirs] = [rankOf(model, one.item), rankOf(model, other.item)];
+  return theirs.priority - mine.priority || mine.rank - theirs.rank || mine.position - theirs.position;
 }
 
 export function rulesOf(model: Model, type: string): Rules {
@@ -143,13 +143,13 @@ export function end(claim: Claim, status: "succeeded" | "failed" | "cancelled", 
 
 export type NewItem = Partial<Omit<Item, "id" | "seq" | "createdAt" | "runAfter">> & { runAfterSeconds?: number };
 
-export function nameWorkflow(model: Model, name: string): { priority: number | null; line: number } {
+export function nameWorkflow(model: Model, name: string): { priority: number; rank: number } {
   const known = model.workflows.get(name);
   if (known) {
     return known;
   }
   model.seq += 1;
-  const made = { priority: null, line: model.seq };
+  const made = { priority: 0, rank: model.seq };
   model.workflows.set(name, made);
   return made;
 }

@@ -3,50 +3,30 @@
 
 -- 01_schema.sql
 
--- The private schema, the fence, and how an argument is refused.
+-- The private schema, the sequences, and how an argument is refused.
+set lock_timeout = '10s';
 
--- A schema of that name that is somebody's own is left alone.
+-- A schema of that name that is somebody else's is left alone.
 do $$
 begin
   if to_regnamespace('work') is not null
-    and coalesce(obj_description(to_regnamespace('work'), 'pg_namespace'), '') not like 'work-claims:%' then
+    and coalesce(obj_description(to_regnamespace('work'), 'pg_namespace'), '') not like 'work-claims%' then
     raise exception 'this database has a schema "work" of its own, the name that work-claims uses; rename it first';
   end if;
 end
 $$;
 create schema if not exists work;
-comment on schema work is 'work-claims: private helpers. Nothing in it is exposed through the API.';
+comment on schema work is 'work-claims 0.1.0: private helpers. Nothing in it is exposed through the API.';
 
 -- One sequence for all claims, so that a fence grows even when a claim's row is deleted and made again.
 -- The maximum is the largest integer that JSON carries exactly.
 create sequence if not exists work.fence as bigint maxvalue 9007199254740991;
 comment on sequence work.fence is 'The fence of each claim: every claim takes the next number.';
 
--- Who claims many times a second goes on in line where it was, as long as nothing has come into line meanwhile that may
--- stand further ahead: that is counted here, by whoever brings it.
-create sequence if not exists work.arrivals as bigint;
-comment on sequence work.arrivals is 'How often claims have come into line, or have changed their places there.';
-
--- Whoever brings something into line calls this before committing. Its transaction has a number from then on: claim calls
--- find out by that whether it has ended.
-create or replace function work.note_arrivals()
-returns void
-language plpgsql
-as $$
-begin
-  perform pg_current_xact_id();
-  perform nextval('work.arrivals');
-end
-$$;
-
--- First come, first served.
 create sequence if not exists work.item_seq as bigint maxvalue 9007199254740991;
-comment on sequence work.item_seq is 'The order in which items and workflows came.';
+comment on sequence work.item_seq is 'The order in which items and workflows came: first come, first served.';
 
--- Every function names pg_catalog first and pg_temp last: with an empty search_path a caller's temporary types would
--- still be found first, also inside the triggers that run as their owner.
-
--- Stops the call with one sentence: what was given, what was expected. PTxyz becomes HTTP status xyz.
+-- Stop the call with one sentence: what was given, what was expected. PostgREST answers PTxyz as HTTP status xyz.
 create or replace function work.refuse(argument text, given text, expected text, code text default 'PT400')
 returns void
 language plpgsql
@@ -63,24 +43,33 @@ begin
 end
 $$;
 
--- The checks below return true or refuse: as part of an expression they cost a microsecond, under PERFORM ten.
-
--- A name that a person or a program chose: of a worker, a work type, a pool.
+-- Refuse a name of a worker, a work type or a pool that is null, empty or longer than 200 characters.
 create or replace function work.check_name(argument text, given text)
-returns boolean
+returns void
 language plpgsql
 as $$
 begin
   if given is null or length(given) not between 1 and 200 then
     perform work.refuse(argument, case when given = '' then 'empty' else given end, 'a name has 1 to 200 characters');
   end if;
-  return true;
 end
 $$;
 
--- A list of at most 1,000: more is refused rather than cut, so that nothing is silently left out.
+-- Refuse a number outside of a range. Null passes: it stands for a default.
+create or replace function work.check_range(argument text, given bigint, low bigint, high bigint, unit text default '')
+returns void
+language plpgsql
+as $$
+begin
+  if given not between low and high then
+    perform work.refuse(argument, given::text, format('%s to %s%s were expected', low, high, unit));
+  end if;
+end
+$$;
+
+-- Refuse a list of more than 1,000 rather than cut it, so that nothing is left out silently.
 create or replace function work.check_list(argument text, given jsonb)
-returns boolean
+returns void
 language plpgsql
 as $$
 begin
@@ -91,20 +80,18 @@ begin
     perform work.refuse(
       argument, jsonb_array_length(given) || ' long', 'one call takes at most 1000; send them in several calls');
   end if;
-  return true;
 end
 $$;
 
--- A lease's length. Null stands for the work type's own.
+-- Refuse a lease shorter than a second or longer than a day. Null stands for the work type's own.
 create or replace function work.check_ttl(ttl_seconds integer)
-returns boolean
+returns void
 language plpgsql
 as $$
 begin
   if ttl_seconds not between 1 and 86400 then
     perform work.refuse('ttl_seconds', ttl_seconds::text, 'a lease needs 1 to 86400 seconds');
   end if;
-  return true;
 end
 $$;
 
@@ -549,9 +536,12 @@ immutable
 strict
 parallel safe
 as $$
+declare
+  form jsonb;
 begin
   perform work.check_requirement_size(argument, requirement);
-  return work.requirement_form(argument, '', requirement);
+  form := work.requirement_form(argument, '', requirement);
+  return form || jsonb_build_object('tag', 'c:' || (form ->> 'text'), 'clauses', work.parts_of(form));
 end
 $$;
 comment on function work.parse_requirement is
@@ -632,13 +622,12 @@ create table if not exists public.work_types (
   max_crashes integer not null default 5 check (max_crashes between 1 and 1000),
   backoff_seconds integer not null default 10 check (backoff_seconds between 0 and 86400),
   backoff_limit_seconds integer not null default 3600 check (backoff_limit_seconds between 0 and 604800),
+  passed_over_seconds integer not null default 300 check (passed_over_seconds between 0 and 604800),
   paused boolean not null default false,
   enrolled_through bigint not null default 0,
   enroll_until bigint not null default 0,
   created_at timestamptz not null default clock_timestamp()
 );
-alter table public.work_types
-  add column if not exists passed_over_seconds integer not null default 300 check (passed_over_seconds between 0 and 604800);
 comment on table public.work_types is
   'work-claims: one row a work type, with its rules. define_work_type() writes it; a work type that is first seen in claim_items() gets the defaults.';
 comment on column public.work_types.pool is 'The pool whose items are enrolled for this work; null: only claim_items() makes claims.';
@@ -651,16 +640,16 @@ comment on column public.work_types.enrolled_through is 'The seq of the last pas
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
 
--- Enrolling new items and declaring a work type for their pool must not pass each other: inserts share this lock,
--- a declaration takes it alone.
+-- Inserting items and declaring a work type for their pool must not pass each other: an insert shares this advisory
+-- lock, a declaration takes it alone.
 create or replace function work.pool_lock_key(pool text)
 returns bigint
 language sql
 immutable
 as $$ select hashtextextended('work-claims pool ' || pool, 0) $$;
 
--- Declare a work type, or change the rules of one: what is left null keeps its value. Items that come later are
--- enrolled by themselves; enroll_pool() enrols the ones that are there.
+-- Declare a work type, or change its rules: an argument that is null keeps its value. Later items are enrolled as they
+-- come; enroll_pool() enrols the present ones.
 create or replace function public.define_work_type(
   work_type text,
   pool text default null,
@@ -680,24 +669,12 @@ declare
   declared public.work_types;
 begin
   perform work.check_name('work_type', define_work_type.work_type);
-  if define_work_type.lease_seconds not between 1 and 86400 then
-    perform work.refuse('lease_seconds', define_work_type.lease_seconds::text, 'a lease needs 1 to 86400 seconds');
-  end if;
-  if define_work_type.max_failures not between 1 and 1000 then
-    perform work.refuse('max_failures', define_work_type.max_failures::text, 'expected 1 to 1000');
-  end if;
-  if define_work_type.max_crashes not between 1 and 1000 then
-    perform work.refuse('max_crashes', define_work_type.max_crashes::text, 'expected 1 to 1000');
-  end if;
-  if define_work_type.backoff_seconds not between 0 and 86400 then
-    perform work.refuse('backoff_seconds', define_work_type.backoff_seconds::text, 'expected 0 to 86400');
-  end if;
-  if define_work_type.backoff_limit_seconds not between 0 and 604800 then
-    perform work.refuse('backoff_limit_seconds', define_work_type.backoff_limit_seconds::text, 'expected 0 to 604800');
-  end if;
-  if define_work_type.passed_over_seconds not between 0 and 604800 then
-    perform work.refuse('passed_over_seconds', define_work_type.passed_over_seconds::text, 'expected 0 to 604800');
-  end if;
+  perform work.check_range('lease_seconds', define_work_type.lease_seconds, 1, 86400);
+  perform work.check_range('max_failures', define_work_type.max_failures, 1, 1000);
+  perform work.check_range('max_crashes', define_work_type.max_crashes, 1, 1000);
+  perform work.check_range('backoff_seconds', define_work_type.backoff_seconds, 0, 86400);
+  perform work.check_range('backoff_limit_seconds', define_work_type.backoff_limit_seconds, 0, 604800);
+  perform work.check_range('passed_over_seconds', define_work_type.passed_over_seconds, 0, 604800);
   if define_work_type.pool is not null then
     perform work.check_pool(define_work_type.pool);
     perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
@@ -733,12 +710,12 @@ begin
 end
 $$;
 comment on function public.define_work_type is
-  'Declares a work type for a pool, or changes its rules; what is null keeps its value. Items that come later are enrolled by themselves, enroll_pool() enrols the past ones.';
+  'Declares a work type for a pool, or changes its rules; a null argument keeps its value. Later items are enrolled as they come, enroll_pool() enrols the present ones.';
 
 -- 05_classes.sql
 
--- Classes: each distinct pair of what an item requires and what it shows is kept once. A million items share a few,
--- and a claim call compares their numbers alone.
+-- Classes: each distinct pair of what an item requires and the labels it shows is kept once. A million items share a few,
+-- and a claim call compares their ids alone.
 create table if not exists public.work_classes (
   id integer generated always as identity primary key,
   requires jsonb not null default '{}',
@@ -747,47 +724,38 @@ create table if not exists public.work_classes (
   path jsonpath not null,
   clauses jsonb not null,
   digest bytea not null unique,
-  number bigint,
+  made_by xid8 not null default pg_current_xact_id(),
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_classes is
   'work-claims: each distinct pair of requirement and labels that items have. Written as items come; prune_classes() drops those that no item has.';
-comment on column public.work_classes.tag is 'The requirement as canonical text: two that mean the same have one.';
+comment on column public.work_classes.tag is 'The requirement as a person reads it: c:gpu=a100,mem=high.';
 comment on column public.work_classes.path is 'The requirement as Postgres judges it: capabilities @@ path.';
 comment on column public.work_classes.clauses is 'The parts of the requirement, to tell which one a worker fails.';
-comment on column public.work_classes.digest is 'Of tag and labels.';
-comment on column public.work_classes.number is
-  'Numbers are given one after the other, to classes that are committed: whoever has judged a number has judged all below it.';
--- Not unique: giving a number would then wait for whoever spells the class in another way meanwhile, since that holds the
--- class's keys.
-create index if not exists work_classes_newest on public.work_classes (number);
-drop index if exists public.work_classes_by_number, public.work_classes_unnumbered;
-comment on index public.work_classes_newest is 'Which classes came after the last one that was judged, and which has no claim call seen yet?';
+comment on column public.work_classes.digest is 'Of requires and labels.';
+comment on column public.work_classes.made_by is 'The transaction that made it. A profile has judged the classes whose transactions it could see.';
+create index if not exists work_classes_by_transaction on public.work_classes (made_by);
+comment on index public.work_classes_by_transaction is 'Which classes are newer than this snapshot?';
 
--- No number is given twice, also when its class is gone: workers would take the new one for judged.
-create sequence if not exists work.class_number as bigint start 2;
-comment on sequence work.class_number is 'The numbers that classes get, one after the other.';
+create or replace function work.class_digest(requires jsonb, labels jsonb)
+returns bytea
+language sql
+immutable
+as $$ select sha256(convert_to(requires::text || ' ' || labels::text, 'UTF8')) $$;
 
--- A requirement is compiled the first time it is seen; its spelling leads to the class from then on.
-create table if not exists work.spellings (
-  digest bytea primary key,
-  class_id integer not null references public.work_classes (id) on delete cascade
-);
-comment on table work.spellings is 'work-claims: which class a pair of requirement and labels is, as it was spelled.';
-create index if not exists spellings_by_class on work.spellings (class_id);
-comment on index work.spellings_by_class is 'Which spellings go with this class?';
-
--- The class of items that require nothing and show nothing.
-insert into public.work_classes (id, requires, labels, tag, path, clauses, digest, number)
+-- Class 1: items that require nothing and show nothing.
+insert into public.work_classes (id, tag, path, clauses, digest)
 overriding system value
-values (1, '{}', '{}', work.canonical_requirement('{}'), work.compile_requirement('{}'), '[]',
-        sha256(convert_to(jsonb_build_array(work.canonical_requirement('{}'), '{}'::jsonb)::text, 'UTF8')), 1)
+values (1, 'c:', (work.parse_requirement('{}') ->> 'path')::jsonpath, '[]', work.class_digest('{}', '{}'))
 on conflict do nothing;
 select setval('public.work_classes_id_seq', greatest((select max(c.id) from public.work_classes c), 1));
+-- A dump carries transaction numbers to another server, where they may lie in the future.
+update public.work_classes c set made_by = default where c.made_by > pg_current_xact_id();
 
--- Properties that a requirement may ask for: an object whose names have no dot, since a dot leads into an object.
+-- Refuse capabilities or labels that are no object or too large. A dot in a name is refused: in a requirement it leads
+-- into an object.
 create or replace function work.check_properties(argument text, given jsonb, max_bytes integer)
-returns boolean
+returns void
 language plpgsql
 as $$
 declare
@@ -809,79 +777,54 @@ begin
         'a dot leads into an object: write {"a": {"b": …}}, or keep the name as a value in a list');
     end if;
   end if;
-  return true;
 end
 $$;
 
--- While items are given classes, none of these is pruned: whoever gives shares this lock, pruning takes it alone.
+-- A class in use must not be pruned: a call that gives classes to items shares this advisory lock, prune_classes() takes
+-- it alone.
 create or replace function work.class_lock_key()
 returns bigint
 language sql
 immutable
 as $$ select hashtextextended('work-claims classes', 0) $$;
 
--- Give a class to each of these pairs, requires[n] with labels[n], that has none.
-create or replace function work.intern_classes(requires jsonb[], labels jsonb[], places text[])
+-- Make the classes that are missing for these pairs, requires[n] with labels[n].
+create or replace function work.make_classes(requires jsonb[], labels jsonb[], places text[])
 returns void
 language plpgsql
 as $$
 #variable_conflict use_column
 declare
   pair record;
-  tags text[] := '{}';
-  paths text[] := '{}';
-  parts jsonb[] := '{}';
-  digests bytea[] := '{}';
-  spelled bytea[] := '{}';
-  known_requires jsonb[] := '{}';
-  known_labels jsonb[] := '{}';
   form jsonb;
-  checked boolean;
+  forms jsonb[] := '{}';
 begin
   for pair in
-    select distinct on (p.spelling) p.requires, p.labels, p.place, p.spelling
-      from (select u.requires, u.labels, u.place, u.n,
-                   sha256(convert_to(u.requires::text || ' ' || u.labels::text, 'UTF8')) as spelling
-              from unnest(intern_classes.requires, intern_classes.labels, intern_classes.places)
+    select distinct on (p.digest) p.*
+      from (select u.*, work.class_digest(u.requires, u.labels) as digest
+              from unnest(make_classes.requires, make_classes.labels, make_classes.places)
                    with ordinality as u(requires, labels, place, n)) as p
-     -- A scalar question is asked by its key, whatever statistics say; a join may compare each with all that are there.
-     where (select s.class_id from work.spellings s where s.digest = p.spelling) is null
-     order by p.spelling, p.n
+     -- A scalar question is answered by its key, whatever the statistics say.
+     where (select c.id from public.work_classes c where c.digest = p.digest) is null
+     order by p.digest, p.n
   loop
-    checked := work.check_properties(pair.place || 'labels', pair.labels, 8192);
+    perform work.check_properties(pair.place || 'labels', pair.labels, 8192);
     form := work.parse_requirement(pair.requires, pair.place || 'requires');
-    tags := tags || ('c:' || (form ->> 'text'));
-    paths := paths || (form ->> 'path');
-    parts := parts || array[work.parts_of(form)];
-    digests := digests || sha256(convert_to(jsonb_build_array(tags[cardinality(tags)], pair.labels)::text, 'UTF8'));
-    spelled := spelled || pair.spelling;
-    known_requires := known_requires || array[pair.requires];
-    known_labels := known_labels || array[pair.labels];
+    forms := forms || (form || jsonb_build_object('requires', pair.requires, 'labels', pair.labels, 'digest', pair.digest));
   end loop;
-  if cardinality(tags) = 0 then
-    return;
-  end if;
-
-  -- In the order of digests: calls that bring the same new classes wait for each other in one order.
+  -- In the order of digests: two calls that make the same classes would deadlock otherwise.
   insert into public.work_classes (requires, labels, tag, path, clauses, digest)
-  select distinct on (u.digest) u.requires, u.labels, u.tag, u.path::jsonpath, u.clauses, u.digest
-    from unnest(known_requires, known_labels, tags, paths, parts, digests) as u(requires, labels, tag, path, clauses, digest)
-   where (select c.id from public.work_classes c where c.digest = u.digest) is null
-   order by u.digest
+  select f.requires, f.labels, f.tag, f.path::jsonpath, f.clauses, f.digest
+    from unnest(forms) as u(form)
+   cross join lateral jsonb_to_record(u.form)
+           as f(requires jsonb, labels jsonb, tag text, path text, clauses jsonb, digest bytea)
+   order by f.digest
   on conflict (digest) do nothing;
-  -- A statement of its own: it sees the classes of a call that this one waited for.
-  insert into work.spellings (digest, class_id)
-  select k.spelling, k.class_id
-    from (select u.spelling, (select c.id from public.work_classes c where c.digest = u.digest) as class_id
-            from unnest(spelled, digests) as u(spelling, digest)) as k
-   where k.class_id is not null
-   order by k.spelling
-  on conflict do nothing;
 end
 $$;
 
--- The classes of these pairs, requires[n] with labels[n]; those that have none get one. "places" says where a pair
--- stands, for the sentence that refuses it.
+-- The classes of these pairs, requires[n] with labels[n]; missing ones are made. places[n] begins the sentence that
+-- refuses a pair.
 create or replace function work.classes_of(requires jsonb[], labels jsonb[], places text[])
 returns integer[]
 language plpgsql
@@ -892,49 +835,100 @@ declare
 begin
   perform pg_advisory_xact_lock_shared(work.class_lock_key());
   if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
-    -- One snapshot for all statements may show classes that were pruned since: locking those fails.
+    -- The snapshot may show classes that were pruned since: locking those fails.
     perform from unnest(classes_of.requires, classes_of.labels) as u(requires, labels)
-       join work.spellings s on s.digest = sha256(convert_to(u.requires::text || ' ' || u.labels::text, 'UTF8'))
-        for key share of s;
+       join public.work_classes c on c.digest = work.class_digest(u.requires, u.labels)
+        for key share of c;
   end if;
-  for attempt in 1..2 loop
+  -- The second round sees the classes that the first one made, or that another call made first.
+  for round in 1..2 loop
     class_ids := array(
-      select case when u.requires = '{}' and u.labels = '{}' then 1 else (
-               select s.class_id from work.spellings s
-                where s.digest = sha256(convert_to(u.requires::text || ' ' || u.labels::text, 'UTF8'))) end
+      select case when u.requires = '{}' and u.labels = '{}' then 1
+             else (select c.id from public.work_classes c where c.digest = work.class_digest(u.requires, u.labels)) end
         from unnest(classes_of.requires, classes_of.labels) with ordinality as u(requires, labels, n)
        order by u.n);
     exit when array_position(class_ids, null) is null;
-    perform work.intern_classes(classes_of.requires, classes_of.labels, classes_of.places);
+    perform work.make_classes(classes_of.requires, classes_of.labels, classes_of.places);
   end loop;
   return class_ids;
 end
 $$;
-comment on function work.classes_of is 'The classes of these pairs of requirement and labels; those that have none get one.';
+
+-- Delete classes that no item has, at most so many a call. It waits a second at most for calls that give classes to
+-- items; after that it deletes none.
+create or replace function public.prune_classes(max_classes integer default 1000)
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  dropped integer[];
+begin
+  if prune_classes.max_classes is null then
+    perform work.refuse('max_classes', null, '1 to 10000 were expected');
+  end if;
+  perform work.check_range('max_classes', prune_classes.max_classes, 1, 10000);
+  -- A transaction with one snapshot would not see the items of the calls that it waited for.
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    perform work.refuse('transaction_isolation', current_setting('transaction_isolation'),
+      'prune_classes() has to see what others commit: call it in read committed');
+  end if;
+  begin
+    perform pg_advisory_xact_lock(work.class_lock_key());
+  exception when lock_not_available then
+    return 0;
+  end;
+
+  with unused as (
+    delete from public.work_classes c
+     where c.ctid = any (array(
+             select k.ctid
+               from public.work_classes k
+              where k.id <> 1
+                and not exists (select from public.work_items i where i.class_id = k.id and i.class_id <> 1)
+              order by k.id
+              limit prune_classes.max_classes
+                for update skip locked))
+    returning c.id
+  )
+  select array_agg(u.id) into dropped from unused u;
+  if dropped is null then
+    return 0;
+  end if;
+  -- An id that stays behind in a locked profile matches nothing.
+  update work.profiles p
+     set class_ids = array(select unnest(p.class_ids) except select unnest(dropped) order by 1),
+         yielded_class_ids = array(select unnest(p.yielded_class_ids) except select unnest(dropped) order by 1)
+   where p.ctid = any (array(select k.ctid from work.profiles k order by k.id for no key update skip locked))
+     and p.class_ids || p.yielded_class_ids && dropped;
+  return cardinality(dropped);
+end
+$$;
+comment on function public.prune_classes is
+  'Deletes classes that no item has, at most max_classes a call, and answers how many; 0 also where other calls give classes to items for longer than a second.';
 
 -- 06_workflows.sql
 
--- Workflows: items that belong together. Its priority counts for all of them, and the older workflow goes first.
+-- Workflows: items that belong together. The workflow's priority counts for all of them, and the older workflow goes first.
 create table if not exists public.work_workflows (
   id bigint generated always as identity primary key,
   name text not null unique check (length(name) between 1 and 200),
-  priority integer check (priority between -1000000 and 1000000),
-  line bigint not null default nextval('work.item_seq'),
+  priority integer not null default 0 check (priority between -1000000 and 1000000),
+  rank bigint not null default nextval('work.item_seq'),
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_workflows is
   'work-claims: named sets of items that are worked on together. The first item that names one makes it; define_workflow() gives it a priority.';
-comment on column public.work_workflows.priority is 'Counts for all its items; null: each item''s own does.';
-comment on column public.work_workflows.line is 'Its place in line within one priority: that of the moment it was made.';
+comment on column public.work_workflows.priority is 'Counts for all its items, in place of their own.';
+comment on column public.work_workflows.rank is 'Its rank within one priority: older workflows have lower ones.';
 
--- Make sure that these workflows are there: new ones stand in line as they are named here.
+-- Make the workflows that are missing, ranked in the order of names[].
 create or replace function work.intern_workflows(names text[])
 returns void
 language plpgsql
 as $$
 #variable_conflict use_column
 begin
-  -- They go in by name, so that two calls with the same new ones wait for each other in one order.
   with missing as materialized (
     select u.name, min(u.n) as n
       from unnest(intern_workflows.names) with ordinality as u(name, n)
@@ -943,17 +937,18 @@ begin
      group by u.name
      order by min(u.n)
   ),
-  numbered as materialized (
-    select m.name, nextval('work.item_seq') as line from missing m
+  ranked as materialized (
+    select m.name, nextval('work.item_seq') as rank from missing m
   )
-  insert into public.work_workflows (name, line)
-  select n.name, n.line from numbered n order by n.name
+  -- In the order of names: two calls that make the same workflows would deadlock otherwise.
+  insert into public.work_workflows (name, rank)
+  select r.name, r.rank from ranked r order by r.name
   on conflict (name) do nothing;
 end
 $$;
 
--- Name a workflow, or change its priority; null leaves each item its own. Its open claims move at once.
-create or replace function public.define_workflow(workflow text, priority integer default null)
+-- Name a workflow, or change its priority. Its open claims move at once.
+create or replace function public.define_workflow(workflow text, priority integer default 0)
 returns jsonb
 language plpgsql
 as $$
@@ -962,7 +957,7 @@ declare
   defined public.work_workflows;
 begin
   perform work.check_name('workflow', define_workflow.workflow);
-  if define_workflow.priority not between -1000000 and 1000000 then
+  if define_workflow.priority is null or define_workflow.priority not between -1000000 and 1000000 then
     perform work.refuse('priority', define_workflow.priority::text, 'a whole number from -1000000 to 1000000 was expected');
   end if;
   insert into public.work_workflows as w (name, priority)
@@ -973,7 +968,7 @@ begin
 end
 $$;
 comment on function public.define_workflow is
-  'Names a workflow, or changes its priority, which counts for all its items; null leaves each item its own. Its open claims move at once.';
+  'Names a workflow, or changes its priority, which counts for all its items. Its open claims move at once.';
 
 -- 07_items.sql
 
@@ -987,15 +982,14 @@ create table if not exists public.work_pools (
   payload_columns text[],
   priority_column text,
   run_after_column text,
+  requires_column text,
+  labels_column text,
+  affinity_column text,
+  workflow_column text,
   mirrored_through jsonb,
   is_mirrored boolean not null default true,
   created_at timestamptz not null default clock_timestamp()
 );
-alter table public.work_pools
-  add column if not exists requires_column text,
-  add column if not exists labels_column text,
-  add column if not exists affinity_column text,
-  add column if not exists workflow_column text;
 comment on table public.work_pools is
   'work-claims: named sets of items. "default" takes items from enqueue_items(); every other one mirrors a table, see attach_pool().';
 comment on column public.work_pools.source is 'The attached table.';
@@ -1004,6 +998,7 @@ comment on column public.work_pools.mirrored_through is 'The key of the last pas
 
 insert into public.work_pools (name) values ('default') on conflict do nothing;
 
+-- Refuse a pool that does not exist.
 create or replace function work.check_pool(pool text)
 returns void
 language plpgsql
@@ -1026,12 +1021,11 @@ create table if not exists public.work_items (
   priority integer not null default 0 check (priority between -1000000 and 1000000),
   dedupe_key text check (length(dedupe_key) between 1 and 500),
   run_after timestamptz check (run_after > '-infinity'),
+  class_id integer not null default 1,
+  affinity text check (length(affinity) between 1 and 200),
+  workflow_id bigint,
   created_at timestamptz not null default clock_timestamp()
 );
-alter table public.work_items
-  add column if not exists class_id integer not null default 1,
-  add column if not exists affinity text check (length(affinity) between 1 and 200),
-  add column if not exists workflow_id bigint;
 comment on table public.work_items is
   'work-claims: one row a subject of work. An attached table''s rows are mirrored here; enqueue_items() adds others. Deleting an item deletes its claims.';
 comment on column public.work_items.seq is 'First come, first served: the order in which items came.';
@@ -1052,8 +1046,8 @@ comment on index public.work_items_by_workflow is 'Which items belong to this wo
 create index if not exists work_items_by_pool on public.work_items (pool, seq);
 comment on index public.work_items_by_pool is 'Which items of the pool come after this one? (paging candidates, enrolling past items)';
 
--- What is wrong with an item that somebody wants to enqueue; null where nothing is.
-create or replace function work.wrong_item(item jsonb)
+-- Say what is wrong with an item for enqueue_items(); null where nothing is.
+create or replace function work.item_error(item jsonb)
 returns text
 language plpgsql
 immutable
@@ -1101,11 +1095,10 @@ begin
   return null;
 end
 $$;
-comment on function work.wrong_item is 'Says what is wrong with an item for enqueue_items(); null where nothing is.';
+comment on function work.item_error is 'Says what is wrong with an item for enqueue_items(); null where nothing is.';
 
--- Ids for new items, in their order: those of one call stand side by side, so that what is next in line lies together in
--- each index. With a request id they follow from it and from nothing else: a repeated call meets its own rows. They begin
--- with the time, or as the request id does (RFC 9562, version 8): later calls come after, if the request ids do.
+-- Ids for new items (RFC 9562, version 8). The ids of one call are neighbours in each index, and begin with the time or
+-- with the request id. With a request id they follow from it alone: a repeated call meets its own rows.
 create or replace function work.new_ids(request_id uuid, how_many integer)
 returns uuid[]
 language plpgsql
@@ -1124,8 +1117,8 @@ end
 $$;
 comment on function work.new_ids is 'Ids for new items, side by side; those of a request id are always the same.';
 
--- Add items in bulk; the answer is their ids, in the order given. An item whose dedupe key is there already is not
--- added again: the answer has the id of the one that is. With a request id, a repeated call adds nothing.
+-- Add items in bulk; the answer is their ids, in the order given. For a dedupe key that an item has already, the answer
+-- is that item's id. With a request id, a repeated call adds nothing.
 create or replace function public.enqueue_items(items jsonb, request_id uuid default null)
 returns jsonb
 language plpgsql
@@ -1138,9 +1131,9 @@ declare
   answer jsonb;
 begin
   perform work.check_list('items', enqueue_items.items);
-  select e.n - 1 as at, work.wrong_item(e.value) as why into wrong
+  select e.n - 1 as at, work.item_error(e.value) as why into wrong
     from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
-   where work.wrong_item(e.value) is not null
+   where work.item_error(e.value) is not null
    order by e.n
    limit 1;
   if found then
@@ -1163,9 +1156,11 @@ begin
        from jsonb_array_elements(enqueue_items.items) as e(value);
   end if;
 
+  if enqueue_items.request_id is not null then
+    perform work.is_repeated(enqueue_items.request_id, sha256(convert_to(enqueue_items.items::text, 'UTF8')));
+  end if;
   ids := work.new_ids(enqueue_items.request_id, jsonb_array_length(enqueue_items.items));
-  -- Rows go in by dedupe key, so that two calls with the same keys wait for each other in one order; seq keeps the order
-  -- given.
+  -- In the order of dedupe keys: two calls with the same keys would deadlock otherwise. seq keeps the order given.
   with given as materialized (
     select e.n,
            ids[e.n] as id,
@@ -1192,7 +1187,7 @@ begin
   )
   select jsonb_agg(id order by n) into answer from numbered;
 
-  -- A statement of its own: it sees the items of a call that this one waited for.
+  -- A second statement sees the items of a call that the insert waited for.
   if jsonb_path_exists(enqueue_items.items, '$[*].dedupe_key ? (@ != null)') then
     select jsonb_agg(coalesce(held.id::text, answer ->> (e.n - 1)::integer) order by e.n) into answer
       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
@@ -1209,7 +1204,7 @@ comment on function public.enqueue_items is
 
 -- 08_claims.sql
 
--- Claims: who works on what, until when, and how it ended.
+-- Claims: which worker holds which item for which work, until when, and how it ended.
 do $$
 begin
   if to_regtype('public.work_claim_status') is null then
@@ -1218,15 +1213,15 @@ begin
   end if;
 end
 $$;
-comment on domain public.work_claim_status is 'work-claims: the states of a claim. The last three are ends.';
+comment on domain public.work_claim_status is 'work-claims: the states of a claim. The last three are terminal.';
 
--- Columns of fixed width that are never null come first: an update compares each that an index knows of, and finds these
--- without reading what stands before them. Without checks, since Postgres parses a table's checks for every statement: that
--- is a twelfth of a claim. The states are a domain's, whose check is kept, and a lease that nobody gave has ended.
+-- Not-null columns of fixed width come first: an update compares each indexed column, and finds these without reading
+-- through the others. There are no checks: Postgres parses them for every statement, a twelfth of a claim's cost
+-- (docs/decisions/one-table-for-claims.md). The states are a domain, whose check is cached.
 create table if not exists public.work_claims (
   item_id uuid not null references public.work_items (id) on delete cascade,
   priority integer not null default 0,
-  line bigint not null default 0,
+  rank bigint not null default 0,
   position bigint not null,
   class_id integer not null default 1,
   failures integer not null default 0,
@@ -1245,76 +1240,106 @@ create table if not exists public.work_claims (
   progress real,
   result jsonb,
   error text,
-  -- Half of each page of the index is left as well, for the entries of later versions.
+  -- Half of each page of the index is left free for the entries of later versions.
   primary key (item_id, work_type) with (fillfactor = 50)
 );
--- One that was made with checks loses them.
-do $$
-begin
-  if exists (select from pg_attribute a
-              where a.attrelid = 'public.work_claims'::regclass and a.attname = 'expires_at' and not a.attnotnull) then
-    alter table public.work_claims
-      drop constraint if exists a_claimed_row_has_a_lease_and_a_terminal_one_an_end,
-      alter column expires_at set default '-infinity';
-    update public.work_claims set expires_at = '-infinity' where expires_at is null;
-    alter table public.work_claims alter column expires_at set not null;
-  end if;
-end
-$$;
 comment on table public.work_claims is
   'work-claims: one row an (item, work type): at most one worker holds it. Ready and waiting rows are work to do, terminal rows are the record.';
 comment on column public.work_claims.class_id is 'What its item requires and shows: see work_classes.';
-comment on column public.work_claims.priority is 'The workflow''s priority where it has one, else the item''s.';
-comment on column public.work_claims.line is 'Its place in line within one priority: the workflow''s where it has one, else the item''s seq.';
-comment on column public.work_claims.position is 'Its place within a workflow: the item''s seq.';
+comment on column public.work_claims.priority is 'The workflow''s priority, or the item''s where it has no workflow.';
+comment on column public.work_claims.rank is 'Its rank within one priority: its workflow''s, or the item''s seq.';
+comment on column public.work_claims.position is 'Its position within a workflow: the item''s seq.';
 comment on column public.work_claims.fence is 'New with every claim; only the current one may extend or release.';
-comment on column public.work_claims.worker_id is 'Who holds it, or who released it last.';
+comment on column public.work_claims.worker_id is 'The worker that holds it, or that released it last.';
 comment on column public.work_claims.due_at is 'Since when it may run, or when it will be able to.';
 comment on column public.work_claims.expires_at is 'The end of the lease, or of the last one, by this database''s clock. -infinity: there was none.';
 comment on column public.work_claims.failures is 'How often a handler failed. Crashes, leases that ended without a release, are counted apart.';
 
 create index if not exists work_claims_ready on public.work_claims
-  (class_id, work_type, priority desc, line, position) where status = 'ready';
-comment on index public.work_claims_ready is 'What is next in line for this class and this work type?';
--- The condition on classes holds always: only a query that says it too can be planned with this index. On empty tables
--- several indexes cost the same, and a plan made then with this one would walk whole lines for one class later.
-create index if not exists work_claims_in_line on public.work_claims
-  (work_type, priority desc, line, position) where status = 'ready' and class_id > 0;
-comment on index public.work_claims_in_line is 'What is next in line among all classes?';
+  (class_id, work_type, priority desc, rank, position) where status = 'ready';
+comment on index public.work_claims_ready is 'What comes first in this lane, that is of this class and work type?';
+-- Every class_id is above 0. The condition keeps the planner from reading one lane by this index, in a plan made when
+-- the table was empty: only a query that says it can use the index.
+create index if not exists work_claims_in_order on public.work_claims
+  (work_type, priority desc, rank, position) where status = 'ready' and class_id > 0;
+comment on index public.work_claims_in_order is 'What comes first in all lanes of this work type?';
 create index if not exists work_claims_warm on public.work_claims
-  (work_type, affinity, priority desc, line, position, class_id) where status = 'ready' and affinity is not null;
-comment on index public.work_claims_warm is 'What is next for a worker that is warm for this?';
--- As a range, status makes this the one index for a query that asks for it as a range.
-create index if not exists work_claims_of_workflow on public.work_claims
-  (workflow_id, class_id, work_type, priority desc, line, position)
-  where status >= 'ready' and status <= 'ready' and workflow_id is not null;
-comment on index public.work_claims_of_workflow is 'What is next in line of this workflow alone?';
-create index if not exists work_claims_aside_of_workflow on public.work_claims (workflow_id)
-  where status in ('blocked', 'waiting', 'claimed') and workflow_id is not null;
-comment on index public.work_claims_aside_of_workflow is 'What of this workflow is open without standing in line?';
+  (work_type, affinity, priority desc, rank, position, class_id) where status = 'ready' and affinity is not null;
+comment on index public.work_claims_warm is 'What comes first for a worker that is warm for this?';
+create index if not exists work_claims_of_workflow on public.work_claims (workflow_id)
+  where status in ('blocked', 'waiting', 'ready', 'claimed') and workflow_id is not null;
+comment on index public.work_claims_of_workflow is 'What of this workflow is open?';
 create index if not exists work_claims_leases on public.work_claims (expires_at) where status = 'claimed';
-comment on index public.work_claims_leases is 'Whose lease has ended? What is held at all?';
+comment on index public.work_claims_leases is 'Which lease has ended? What is held at all?';
 create index if not exists work_claims_due on public.work_claims (due_at) where status = 'waiting';
 comment on index public.work_claims_due is 'What is due again?';
--- What succeeded is in no index but the primary key: an entry more a claim costs a tenth of the throughput.
+-- Succeeded rows are in no index but the primary key: one more entry a claim costs a tenth of the throughput.
 create index if not exists work_claims_failed on public.work_claims (work_type, finished_at) where status = 'failed';
 comment on index public.work_claims_failed is 'What failed for good, and in which order?';
 
--- Vacuum keeps up with a table in which every row is rewritten twice.
+-- Vacuum has to keep up with a table in which every row is rewritten twice. Half of each page is left free for the later
+-- versions of its rows: an update within a page writes less.
 alter table public.work_claims set (
-  -- Half of each page is left for the later versions of its rows: an update within a page writes less.
   fillfactor = 50,
   autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
   autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
--- The place that an item's claims have in line.
-create or replace view work.places with (security_invoker = true) as
+-- Items with what their claims are ordered and matched by.
+create or replace view work.ranked_items with (security_invoker = true) as
 select i.id as item_id, i.pool, i.seq as position, coalesce(w.priority, i.priority) as priority,
-       coalesce(w.line, i.seq) as line, i.class_id, i.affinity, i.workflow_id, i.run_after,
-       greatest(i.created_at, i.run_after) as due_at
+       coalesce(w.rank, i.seq) as rank, i.class_id, i.affinity, i.workflow_id, i.run_after
   from public.work_items i
   left join public.work_workflows w on w.id = i.workflow_id;
-comment on view work.places is 'work-claims: the place that each item''s claims have in line.';
+comment on view work.ranked_items is 'work-claims: items with the priority, rank and position of their claims.';
+
+-- Refuse to delete or rename a work type that has claims: its row holds their rules.
+create or replace function work.keep_used_type()
+returns trigger
+language plpgsql
+as $$
+begin
+  if (tg_op = 'DELETE' or new.name <> old.name)
+    and exists (select from public.work_claims c where c.work_type = old.name) then
+    perform work.refuse('work type', old.name, 'it has claims; delete them first, or set paused', 'PT409');
+  end if;
+  return case when tg_op = 'DELETE' then old else new end;
+end
+$$;
+create or replace trigger keep_used_type
+  before delete or update of name on public.work_types for each row execute function work.keep_used_type();
+
+-- 09_enroll.sql
+
+-- Enrolling: items get claims, and open claims follow what changes of their item or workflow.
+
+-- Make a claim for each of these items and work types that has none. The caller has locked the items against change;
+-- answers how many claims were made.
+create or replace function work.enroll(item_ids uuid[], work_types text[])
+returns integer
+language plpgsql
+as $$
+declare
+  enrolled integer;
+begin
+  -- A workflow's priority must not change until the claims that copy it are visible.
+  perform from public.work_workflows w
+   where w.id = any (array(
+           select i.workflow_id from unnest(item_ids) as given(id) join public.work_items i on i.id = any (array[given.id])))
+   order by w.id for share;
+  -- In the order of keys: claim_items() may wait for these keys at the same time.
+  insert into public.work_claims
+    (item_id, work_type, status, priority, rank, position, class_id, affinity, workflow_id, due_at)
+  select i.item_id, t.name, case when i.run_after > clock_timestamp() then 'waiting' else 'ready' end,
+         i.priority, i.rank, i.position, i.class_id, i.affinity, i.workflow_id, greatest(i.run_after, clock_timestamp())
+    from unnest(item_ids) as given(id)
+    join work.ranked_items i on i.item_id = any (array[given.id])
+   cross join unnest(work_types) as t(name)
+   order by i.item_id, t.name
+  on conflict do nothing;
+  get diagnostics enrolled = row_count;
+  return enrolled;
+end
+$$;
 
 -- New items are enrolled for the work types of their pool, in the transaction that adds them.
 create or replace function work.enroll_new_items()
@@ -1323,30 +1348,15 @@ language plpgsql
 as $$
 declare
   pool_name text;
+  work_types text[];
 begin
   for pool_name in select distinct i.pool from new_items i order by i.pool loop
     perform pg_advisory_xact_lock_shared(work.pool_lock_key(pool_name));
+    work_types := array(select t.name from public.work_types t where t.pool = pool_name);
+    if work_types <> '{}' then
+      perform work.enroll(array(select i.id from new_items i where i.pool = pool_name), work_types);
+    end if;
   end loop;
-  -- A workflow's priority does not change meanwhile.
-  perform from public.work_workflows w
-   where w.id in (select i.workflow_id from new_items i where i.workflow_id is not null)
-   order by w.id for share;
-  -- In the order of ids, as claim_items() does: it may be at these, where they are keys of rows that were deleted a moment
-  -- ago and come again.
-  insert into public.work_claims
-    (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id, due_at)
-  select i.id, t.name,
-         case when i.run_after > clock_timestamp() then 'waiting' else 'ready' end,
-         coalesce(w.priority, i.priority), coalesce(w.line, i.seq), i.seq, i.class_id, i.affinity, i.workflow_id,
-         greatest(i.run_after, clock_timestamp())
-    from new_items i
-    join public.work_types t on t.pool = i.pool
-    left join public.work_workflows w on w.id = i.workflow_id
-   order by i.id, t.name
-  on conflict do nothing;
-  if found then
-    perform work.note_arrivals();
-  end if;
   return null;
 end
 $$;
@@ -1354,8 +1364,8 @@ create or replace trigger enroll_new_items
   after insert on public.work_items referencing new table as new_items
   for each statement execute function work.enroll_new_items();
 
--- An item's claims go with it. They are locked in the order of keys, as every call does that waits for claims: what deletes them
--- takes them as it finds them, and could wait in a circle with the release of two of them.
+-- The claims of a deleted item go with it. They are locked in the order of keys first: the cascade deletes them in any
+-- order, and would deadlock with a release of two of them.
 create or replace function work.lock_claims_of_item()
 returns trigger
 language plpgsql
@@ -1369,13 +1379,12 @@ create or replace trigger lock_claims_of_item
   before delete on public.work_items
   for each row execute function work.lock_claims_of_item();
 
--- Open claims follow what has changed of their item: its priority, its workflow, what it requires, when it may run.
+-- Open claims follow their item: its priority, workflow, class, affinity and run_after.
 create or replace function work.move_open_claims()
 returns trigger
 language plpgsql
 as $$
 declare
-  -- Old and new rows of a bulk update are matched by hashing, also inside a function that forbids it for its own.
   moved uuid[];
   rescheduled boolean[];
 begin
@@ -1392,14 +1401,14 @@ begin
    where w.id in (select i.workflow_id from new_items i where i.workflow_id is not null)
    order by w.id for share;
   with changed as materialized (
-    select m.is_rescheduled, p.*
+    select m.is_rescheduled, i.*
       from unnest(moved, rescheduled) as m(id, is_rescheduled)
-     cross join lateral (select k.* from work.places k where k.item_id = m.id limit 1) as p
+     cross join lateral (select r.* from work.ranked_items r where r.item_id = m.id limit 1) as i
      order by m.id
   )
   update public.work_claims c
      set priority = m.priority,
-         line = m.line,
+         rank = m.rank,
          class_id = m.class_id,
          affinity = m.affinity,
          workflow_id = m.workflow_id,
@@ -1415,9 +1424,6 @@ begin
     from changed m
    where c.item_id = any (array[m.item_id])
      and c.status in ('blocked', 'waiting', 'ready', 'claimed');
-  if found then
-    perform work.note_arrivals();
-  end if;
   return null;
 end
 $$;
@@ -1425,42 +1431,32 @@ create or replace trigger move_open_claims
   after update on public.work_items referencing old table as old_items new table as new_items
   for each statement execute function work.move_open_claims();
 
--- A workflow's priority counts for its open claims at once; an item that is added meanwhile waits for it.
+-- Open claims follow their workflow's priority and rank. The items of a deleted workflow go on without one.
 create or replace function work.move_workflow()
 returns trigger
 language plpgsql
 as $$
 begin
   if tg_op = 'DELETE' then
-    -- Its items go on by themselves, at places of their own.
     update public.work_items i set workflow_id = null where i.workflow_id = old.id;
     return null;
   end if;
-  if (new.priority, new.line) is distinct from (old.priority, old.line) then
-    -- What has ended is not read, however much it is. A claim that is taken, handed back or given to another workflow
-    -- while this waits for its row is looked at again, by its key: it moves if it is still open and still of this one.
-    -- Rows are waited for in the order of keys.
+  if (new.priority, new.rank) is distinct from (old.priority, old.rank) then
+    -- In the order of keys. A claim that changes while this waits for its row is looked at again: it moves if it is still
+    -- open and still of this workflow.
     with moved as materialized (
-      select o.item_id, o.work_type, coalesce(new.priority, i.priority) as priority
-        from (
-          select c.item_id, c.work_type from public.work_claims c
-           where c.workflow_id = new.id and c.status >= 'ready' and c.status <= 'ready'
-           union all
-          select c.item_id, c.work_type from public.work_claims c
-           where c.workflow_id = new.id and c.status in ('blocked', 'waiting', 'claimed')) as o
-        join public.work_items i on i.id = any (array[o.item_id])
-       order by o.item_id, o.work_type
+      select c.item_id, c.work_type
+        from public.work_claims c
+       where c.workflow_id = new.id and c.status in ('blocked', 'waiting', 'ready', 'claimed')
+       order by c.item_id, c.work_type
     )
     update public.work_claims c
-       set priority = m.priority, line = new.line
+       set priority = new.priority, rank = new.rank
       from moved m
      where c.item_id = any (array[m.item_id]) and c.work_type = m.work_type
        and c.workflow_id is not distinct from new.id
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')
-       and (c.priority, c.line) is distinct from (m.priority, new.line);
-    if found then
-      perform work.note_arrivals();
-    end if;
+       and (c.priority, c.rank) is distinct from (new.priority, new.rank);
   end if;
   return null;
 end
@@ -1468,25 +1464,9 @@ $$;
 create or replace trigger move_workflow
   after update or delete on public.work_workflows for each row execute function work.move_workflow();
 
--- A work type with claims stays and keeps its name: their rules are its row.
-create or replace function work.keep_used_type()
-returns trigger
-language plpgsql
-as $$
-begin
-  if (tg_op = 'DELETE' or new.name <> old.name)
-    and exists (select from public.work_claims c where c.work_type = old.name) then
-    perform work.refuse('work type', old.name, 'it has claims; delete them first, or set paused', 'PT409');
-  end if;
-  return case when tg_op = 'DELETE' then old else new end;
-end
-$$;
-create or replace trigger keep_used_type
-  before delete or update of name on public.work_types for each row execute function work.keep_used_type();
-
 -- 10_events.sql
 
--- Events: what left the happy path.
+-- Events: what left the happy path of a claim.
 create table if not exists public.work_events (
   id bigint generated always as identity primary key,
   item_id uuid not null,
@@ -1500,11 +1480,9 @@ create table if not exists public.work_events (
   foreign key (item_id, work_type) references public.work_claims (item_id, work_type) on delete cascade
 );
 comment on table public.work_events is
-  'work-claims: what left the happy path of a claim: a lease that ended, a failure, a late writer, a person''s hand. The newest 20 of each claim are kept.';
+  'work-claims: what left the happy path of a claim: a lease that ended, a failure, a late call, a person''s action. The newest 20 of each claim are kept.';
 create index if not exists work_events_by_claim on public.work_events (item_id, work_type, id);
 comment on index public.work_events_by_claim is 'What happened to this claim?';
-
--- The sequence behind the identity gets default privileges of its own.
 
 -- Keep the newest 20 events of each claim that has new ones.
 create or replace function work.prune_events()
@@ -1526,10 +1504,29 @@ create or replace trigger prune_events
   after insert on public.work_events referencing new table as new_events
   for each statement execute function work.prune_events();
 
+-- Record calls of a worker that changed nothing, since its claims are lost: keys[n] is {item_id, work_type, fence, detail}.
+create or replace function work.record_stale(worker_id text, event text, keys jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  -- Locked against deletion, so that the event finds its claim. A claim that is being deleted is skipped: the transaction
+  -- that deletes it may wait for a row of this one.
+  insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
+  select k.item_id, k.work_type, record_stale.event, record_stale.worker_id, k.fence, k.detail
+    from jsonb_to_recordset(record_stale.keys) as k(item_id uuid, work_type text, fence bigint, detail text)
+   cross join lateral (
+     select from public.work_claims c
+      where c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
+        for key share skip locked) as present;
+end
+$$;
+
 -- 12_profiles.sql
 
--- Profiles: what workers have and take, each kept once, with the classes that it matches. A claim call compares the
--- numbers of classes alone.
+-- Profiles: each distinct set of what workers have and accept is kept once, with the classes that it matches. A claim
+-- call compares the ids of classes alone.
 create table if not exists work.profiles (
   id integer generated always as identity primary key,
   capabilities jsonb not null,
@@ -1540,33 +1537,29 @@ create table if not exists work.profiles (
   yield_seconds integer,
   digest bytea not null unique,
   class_ids integer[] not null default '{}',
-  class_bits varbit,
   yielded_class_ids integer[] not null default '{}',
-  judged_through bigint not null default 0,
-  used_at timestamptz not null default clock_timestamp(),
-  is_broad boolean not null default false
+  judged pg_snapshot not null default '1:1:',
+  used_at timestamptz not null default clock_timestamp()
 );
 comment on table work.profiles is
   'work-claims: each distinct set of capabilities and conditions that workers have, with the classes that it matches.';
 comment on column work.profiles.accepts_clauses is 'The parts of what it accepts, to tell which one labels fail.';
 comment on column work.profiles.class_ids is 'The classes that such a worker runs at once.';
-comment on column work.profiles.class_bits is
-  'The same, a bit a class, for walks along all lines; null where it would be large and mostly zeros.';
-alter table work.profiles add column if not exists is_broad boolean not null default false;
-comment on column work.profiles.is_broad is 'It matches so many of all classes that a walk from the beginning of all lines may do.';
 comment on column work.profiles.yielded_class_ids is
   'The classes that it leaves to others for yield_seconds: they need nothing of what it is exclusive about.';
-comment on column work.profiles.judged_through is 'The number of the last class that was judged.';
+comment on column work.profiles.judged is 'A class is judged if the transaction that made it had ended in this snapshot.';
 
--- The profile of a worker that nobody registered: it has nothing, and takes what asks for nothing.
-insert into work.profiles
-  (id, capabilities, accepts, accepts_path, accepts_clauses, exclusive, digest, class_ids, judged_through)
+-- Profile 1: a worker that is not registered has nothing, and takes items that require nothing.
+insert into work.profiles (id, capabilities, accepts, accepts_path, accepts_clauses, exclusive, digest)
 overriding system value
-values (1, '{}', '{}', work.compile_requirement('{}'), '[]', '{}', sha256(convert_to('the worker that nobody registered', 'UTF8')), '{1}', 1)
+values (1, '{}', '{}', (work.parse_requirement('{}') ->> 'path')::jsonpath, '[]', '{}', sha256('a worker that is not registered'))
 on conflict do nothing;
 select setval('work.profiles_id_seq', greatest((select max(p.id) from work.profiles p), 1));
+-- A dump carries snapshots to another server, where they may lie in the future: there all classes are judged again.
+update work.profiles p set judged = default
+ where pg_snapshot_xmax(p.judged) > pg_snapshot_xmax(pg_current_snapshot());
 
--- What is there without what stands at a path. A list on the way stands for the objects in it, as in a requirement.
+-- A JSON value without the member at a path. A list on the path stands for the objects in it, as in a requirement.
 create or replace function work.without_path(given jsonb, path text[])
 returns jsonb
 language plpgsql
@@ -1604,109 +1597,64 @@ begin
 end
 $$;
 
--- Give numbers to the classes that are committed and have none. One call at a time does so, and the next one waits
--- until it is committed: numbers become visible in their order. Where another is at it, its numbers will do.
-create or replace function work.number_classes()
-returns void
-language plpgsql
-as $$
-begin
-  if pg_try_advisory_xact_lock(hashtextextended('work-claims class numbers', 0)) then
-    update public.work_classes c set number = nextval('work.class_number') where c.number is null;
-  end if;
-end
-$$;
-
--- The same classes as bits: what is known, and these, all of which come after. Null where it would be large and mostly zeros.
-create or replace function work.class_bits(known varbit, class_ids integer[])
-returns varbit
-language sql
-immutable
-as $$
-  select known || string_agg(repeat('0', m.id - m.before - 1) || '1', '' order by m.id)::varbit
-    from (select u.id, coalesce(lag(u.id) over (order by u.id), length(known) - 1) as before,
-                 max(u.id) over () as last, count(*) over () as number
-            from (select distinct c.id from unnest(class_bits.class_ids) as c(id)) as u) as m
-   where m.last < greatest(1000000, length(known) + m.number * 64)
-$$;
-update work.profiles p set class_bits = work.class_bits(B'', p.class_ids)
- where p.class_bits is null and p.class_ids <> '{}';
-
--- A profile with every class judged that is committed. A class matches where the capabilities meet its requirement and
--- its labels are accepted; it is yielded, or refused, where they would meet it without what the worker is exclusive about.
-create or replace function work.judged_profile(profile_id integer)
+-- Judge the classes that are new to a profile, and answer the profile. A class matches where the capabilities meet its
+-- requirement and its labels are accepted. It is yielded, or not taken, where the capabilities that the profile is not
+-- exclusive about meet it as well.
+create or replace function work.refresh_profile(profile_id integer)
 returns work.profiles
 language plpgsql
 as $$
 #variable_conflict use_column
 declare
   profile work.profiles;
-  spared jsonb;
-  is_ours boolean;
-  judged record;
+  is_locked boolean;
+  common jsonb;
+  fresh record;
 begin
-  if exists (select from public.work_classes c where c.number is null) then
-    perform work.number_classes();
-  end if;
-  select p.* into profile from work.profiles p where p.id = judged_profile.profile_id for no key update skip locked;
-  is_ours := found;
-  if not is_ours then
-    -- Another call is judging the same: not waited for, since it may stand in somebody's open transaction.
-    select p.* into profile from work.profiles p where p.id = judged_profile.profile_id;
+  select p.* into profile from work.profiles p where p.id = refresh_profile.profile_id for no key update skip locked;
+  is_locked := found;
+  if not is_locked then
+    -- Another call judges the same classes, perhaps in a long transaction: this call judges for itself alone.
+    select p.* into profile from work.profiles p where p.id = refresh_profile.profile_id;
     if not found then
       return null;
     end if;
   end if;
-  spared := work.without(profile.capabilities, profile.exclusive);
-  with fresh as materialized (
-    select c.id, c.number is not null as is_numbered, profile.exclusive <> '{}' and spared @@ c.path is true as is_spared
-      from (select n.* from public.work_classes n where n.number > profile.judged_through
-             union all
-            select n.* from public.work_classes n where n.number is null) as c
-     where profile.capabilities @@ c.path and c.labels @@ profile.accepts_path
+  common := work.without(profile.capabilities, profile.exclusive);
+  with class as materialized (
+    select c.id, profile.exclusive <> '{}' and coalesce(common @@ c.path, false) as is_common
+      from public.work_classes c
+     where c.made_by >= pg_snapshot_xmin(profile.judged) and not pg_visible_in_snapshot(c.made_by, profile.judged)
+       and profile.capabilities @@ c.path and c.labels @@ profile.accepts_path
   )
-  select coalesce(array_agg(f.id order by f.id) filter (where f.is_numbered and not f.is_spared), '{}') as class_ids,
-         coalesce(array_agg(f.id order by f.id) filter (where f.is_numbered and f.is_spared), '{}') as yielded_class_ids,
-         coalesce(array_agg(f.id order by f.id) filter (where not f.is_numbered and not f.is_spared), '{}') as own_class_ids,
-         coalesce(array_agg(f.id order by f.id) filter (where not f.is_numbered and f.is_spared), '{}')
-           as own_yielded_class_ids,
-         greatest(profile.judged_through, (select max(c.number) from public.work_classes c)) as judged_through
-    into judged
-    from fresh f;
-  profile.class_ids := profile.class_ids || judged.class_ids;
-  profile.judged_through := judged.judged_through;
-  if profile.yield_seconds is not null then
-    profile.yielded_class_ids := profile.yielded_class_ids || judged.yielded_class_ids;
+  select array(select c.id from class c where not c.is_common) as class_ids,
+         array(select c.id from class c where c.is_common and profile.yield_seconds is not null) as yielded_class_ids,
+         -- This transaction may make further classes, so it counts as one that has not ended.
+         format('%s:%s:%s', pg_snapshot_xmin(s.taken), pg_snapshot_xmax(s.taken), (
+           select string_agg(u.xid::text, ',' order by u.xid)
+             from (select pg_snapshot_xip(s.taken) as xid
+                    union select pg_current_xact_id() where pg_current_xact_id() < pg_snapshot_xmax(s.taken)) as u)
+         )::pg_snapshot as judged
+    into fresh
+    from (select pg_current_snapshot() as taken) as s;
+  -- A class of an earlier call of this transaction may be judged a second time.
+  if fresh.class_ids <> '{}' then
+    profile.class_ids := array(select unnest(profile.class_ids) union select unnest(fresh.class_ids) order by 1);
   end if;
-  if cardinality(judged.class_ids) > 0 then
-    profile.class_bits := coalesce(
-      case when judged.class_ids[1] >= length(profile.class_bits) then work.class_bits(profile.class_bits, judged.class_ids) end,
-      work.class_bits(B'', profile.class_ids));
+  if fresh.yielded_class_ids <> '{}' then
+    profile.yielded_class_ids := array(
+      select unnest(profile.yielded_class_ids) union select unnest(fresh.yielded_class_ids) order by 1);
   end if;
-  profile.is_broad := cardinality(profile.class_ids) > 100
-    and cardinality(profile.class_ids) * 8 > (select count(*) from public.work_classes);
-  if is_ours then
+  if is_locked then
     update work.profiles p
-       set class_ids = profile.class_ids,
-           class_bits = profile.class_bits,
-           is_broad = profile.is_broad,
-           yielded_class_ids = profile.yielded_class_ids,
-           judged_through = profile.judged_through
-     where p.id = profile.id and p.judged_through <> profile.judged_through;
-  end if;
-  -- What another transaction has yet to number is judged for this call alone: nobody waits for it to commit.
-  if judged.own_class_ids <> '{}' then
-    profile.class_ids := profile.class_ids || judged.own_class_ids;
-    profile.class_bits := null;
-  end if;
-  if profile.yield_seconds is not null then
-    profile.yielded_class_ids := profile.yielded_class_ids || judged.own_yielded_class_ids;
+       set class_ids = profile.class_ids, yielded_class_ids = profile.yielded_class_ids, judged = fresh.judged
+     where p.id = profile.id;
   end if;
   return profile;
 end
 $$;
 
--- The profile of these capabilities and conditions; made where it is new.
+-- The profile of these capabilities and conditions, made where it is missing.
 create or replace function work.profile_of(capabilities jsonb, accepts jsonb, exclusive text[], yield_seconds integer)
 returns integer
 language plpgsql
@@ -1714,13 +1662,13 @@ as $$
 #variable_conflict use_column
 declare
   names text[] := array(select distinct u.name from unnest(profile_of.exclusive) as u(name) order by u.name);
-  waits integer := case when names <> '{}' then profile_of.yield_seconds end;
+  yields integer := case when names <> '{}' then profile_of.yield_seconds end;
   form jsonb := work.parse_requirement(profile_of.accepts, 'accepts');
   known bytea := sha256(convert_to(
-    jsonb_build_array(profile_of.capabilities, form -> 'text', to_jsonb(names), waits)::text, 'UTF8'));
+    jsonb_build_array(profile_of.capabilities, profile_of.accepts, to_jsonb(names), yields)::text, 'UTF8'));
   found_id integer;
 begin
-  -- A claim call may be judging it in somebody's open transaction: that one is not waited for, only whoever prunes it.
+  -- Skip locked: a claim call may judge the profile in a long transaction.
   update work.profiles p set used_at = clock_timestamp()
    where p.ctid = any (array(
            select s.ctid from work.profiles s
@@ -1729,46 +1677,67 @@ begin
   select p.id into found_id from work.profiles p where p.digest = known for key share;
   if not found then
     insert into work.profiles (capabilities, accepts, accepts_path, accepts_clauses, exclusive, yield_seconds, digest)
-    values (profile_of.capabilities, profile_of.accepts, (form ->> 'path')::jsonpath, work.parts_of(form), names, waits, known)
+    values (profile_of.capabilities, profile_of.accepts, (form ->> 'path')::jsonpath, form -> 'clauses', names, yields, known)
     on conflict (digest) do nothing;
     select p.id into found_id from work.profiles p where p.digest = known;
   end if;
-  perform work.judged_profile(found_id);
+  perform work.refresh_profile(found_id);
   return found_id;
 end
 $$;
-comment on function work.profile_of is 'The profile of these capabilities and conditions; made where it is new.';
 
 -- 13_workers.sql
 
--- Workers: who is there. A claim needs no registered worker; a registered one is seen in the views.
+-- Workers: the processes that claim. A claim needs no registered worker; a registered one is seen in the views.
 create table if not exists public.work_workers (
   id text primary key check (length(id) between 1 and 200),
   instance uuid not null,
   work_types text[],
   capabilities jsonb not null default '{}' check (jsonb_typeof(capabilities) = 'object'),
   version text check (length(version) <= 200),
+  accepts jsonb not null default '{}',
+  exclusive text[] not null default '{}',
+  yield_seconds integer,
+  profile_id integer not null default 1 references work.profiles (id),
   registered_at timestamptz not null default clock_timestamp(),
   last_seen_at timestamptz not null default clock_timestamp(),
   retired_at timestamptz
 );
-alter table public.work_workers
-  add column if not exists accepts jsonb not null default '{}',
-  add column if not exists exclusive text[] not null default '{}',
-  add column if not exists yield_seconds integer,
-  add column if not exists profile_id integer not null default 1 references work.profiles (id);
 comment on table public.work_workers is
-  'work-claims: one row a worker process: what it does, has and takes, and when it was last heard of. Rows of workers not heard of for a week go by themselves, of those that accept only some items after 90 days.';
-comment on column public.work_workers.capabilities is 'What it has: items that require more are not for it.';
-comment on column public.work_workers.accepts is 'A condition on the labels of items: those it does not meet are not for it.';
+  'work-claims: one row a worker process: its work types, capabilities and conditions, and when it was last seen. A row is deleted when its worker was not seen for a week; one that accepts only some items, after 90 days.';
+comment on column public.work_workers.capabilities is 'What it has: it is not given items that require more.';
+comment on column public.work_workers.accepts is 'A condition on the labels of items: it is not given items that do not meet it.';
 comment on column public.work_workers.exclusive is
   'Capabilities too dear for items that do not need them: such items are left to others for yield_seconds, or for good where that is null.';
 comment on column public.work_workers.profile_id is 'Its row in work.profiles, with the classes that it matches.';
 create index if not exists work_workers_by_profile on public.work_workers (profile_id);
 comment on index public.work_workers_by_profile is 'Which workers have this profile?';
 
--- Say that a worker is there, and what it has and takes; again whenever that changes. The instance is a number that its
--- process drew: the same id from another process is refused while the first one is alive, that is, heard of within a minute.
+-- Delete workers that were not seen for long, and profiles that no worker has. Locked rows are left to the next call.
+create or replace function work.forget_workers()
+returns void
+language plpgsql
+as $$
+begin
+  delete from public.work_workers w
+   where w.ctid = any (array(
+           select s.ctid from public.work_workers s
+            where s.last_seen_at < clock_timestamp() - interval '7 days'
+              -- A worker that accepts only some items would be given all kinds, should it call again without a row.
+              and (s.retired_at is not null or (s.accepts = '{}' and s.exclusive = '{}')
+                or s.last_seen_at < clock_timestamp() - interval '90 days')
+              for update skip locked));
+  delete from work.profiles p
+   where p.ctid = any (array(
+           select s.ctid from work.profiles s
+            where s.id <> 1 and s.used_at < clock_timestamp() - interval '1 day'
+              and not exists (select from public.work_workers w where w.profile_id = s.id)
+              for update skip locked));
+end
+$$;
+
+-- Register a worker process with what it has and accepts; again whenever that changes. The process draws the instance:
+-- the same id from another process is refused while the first one is alive, that is, was seen within a minute.
 create or replace function public.register_worker(
   worker_id text,
   instance uuid,
@@ -1784,14 +1753,13 @@ language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  checked boolean;
   profile integer;
 begin
-  checked := work.check_name('worker_id', register_worker.worker_id);
+  perform work.check_name('worker_id', register_worker.worker_id);
   if register_worker.instance is null then
     perform work.refuse('instance', null, 'a uuid that the process drew was expected');
   end if;
-  checked := work.check_properties('capabilities', register_worker.capabilities, 65536);
+  perform work.check_properties('capabilities', register_worker.capabilities, 65536);
   if register_worker.accepts is null then
     perform work.refuse('accepts', null, 'a condition on labels was expected; {} accepts all');
   end if;
@@ -1805,28 +1773,12 @@ begin
     or exists (select from unnest(register_worker.exclusive) as u(name) where u.name is null) then
     perform work.refuse('exclusive', register_worker.exclusive::text, 'a list of at most 100 names of capabilities was expected');
   end if;
-  if register_worker.yield_seconds not between 1 and 604800 then
-    perform work.refuse('yield_seconds', register_worker.yield_seconds::text, '1 to 604800 seconds were expected');
-  end if;
+  perform work.check_range('yield_seconds', register_worker.yield_seconds, 1, 604800);
   if register_worker.yield_seconds is not null and register_worker.exclusive = '{}' then
     perform work.refuse('yield_seconds', register_worker.yield_seconds::text,
       'it goes with exclusive, the capabilities that other items do not need');
   end if;
-  -- What another call holds is left to the next one.
-  delete from public.work_workers w
-   where w.ctid = any (array(
-           select s.ctid from public.work_workers s
-            where s.last_seen_at < clock_timestamp() - interval '7 days'
-              -- One that takes only some items would be handed all kinds, should it wake up and not be known.
-              and (s.retired_at is not null or (s.accepts = '{}' and s.exclusive = '{}')
-                or s.last_seen_at < clock_timestamp() - interval '90 days')
-              for update skip locked));
-  delete from work.profiles p
-   where p.ctid = any (array(
-           select s.ctid from work.profiles s
-            where s.id <> 1 and s.used_at < clock_timestamp() - interval '1 day'
-              and not exists (select from public.work_workers w where w.profile_id = s.id)
-              for update skip locked));
+  perform work.forget_workers();
   profile := work.profile_of(
     register_worker.capabilities, register_worker.accepts, register_worker.exclusive, register_worker.yield_seconds);
 
@@ -1859,9 +1811,9 @@ begin
 end
 $$;
 comment on function public.register_worker is
-  'Says that a worker process is there, what it has (capabilities) and what it takes (accepts, exclusive). Call it again when that changes. An id that is alive in another process is refused (409).';
+  'Registers a worker process with what it has (capabilities) and takes (accepts, exclusive). Call it again when that changes. An id that is alive in another process is refused (409).';
 
--- A worker leaves: its claims go back at once and count no try. True where it was there.
+-- Retire a worker: its claims go back at once, and no try is counted. True where it was registered.
 create or replace function public.retire_worker(worker_id text)
 returns boolean
 language plpgsql
@@ -1875,10 +1827,10 @@ begin
   return found;
 end
 $$;
-comment on function public.retire_worker is 'A worker leaves: its claims go back at once. True where it was registered.';
+comment on function public.retire_worker is 'Retires a worker: its claims go back at once. True where it was registered.';
 
--- Note that a worker is alive. Any call of its shows it; one write in five seconds is enough to tell.
-create or replace function work.saw_worker(worker_id text)
+-- Note that a worker is alive, at most once in five seconds.
+create or replace function work.touch_worker(worker_id text)
 returns void
 language plpgsql
 as $$
@@ -1889,26 +1841,26 @@ begin
   update public.work_workers w
      set last_seen_at = clock_timestamp(), retired_at = null
    where w.ctid = any (array(
-           -- Not waited for: another call of the worker may hold it, and wait for claims that this one has.
+           -- Skip locked: another call of the worker may hold the row, and wait for claims that this call holds.
            select s.ctid from public.work_workers s
-            where s.id = saw_worker.worker_id and s.last_seen_at < recently
+            where s.id = touch_worker.worker_id and s.last_seen_at < recently
               for no key update skip locked));
 end
 $$;
 
--- Who is there, by the one rule for it: an idle worker looks for work every few seconds, a busy one extends its leases.
+-- The one rule for a live worker: an idle worker looks for work every few seconds, a busy one extends its leases.
 create or replace view work.live_workers with (security_invoker = true) as
 select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accepts_clauses, p.exclusive, p.yield_seconds
   from public.work_workers w
   join work.profiles p on p.id = w.profile_id
  where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes';
-comment on view work.live_workers is 'work-claims: the workers that were heard of within two minutes and have not left, with what they have and take.';
+comment on view work.live_workers is 'work-claims: the workers that were seen within two minutes and have not retired, with what they have and accept.';
 
 -- 14_reap.sql
 
--- What time does to claims: leases end, waits end.
+-- What every claim call does first: leases that have ended are taken back, waits that have ended are readied.
 
--- How many leases of this work type may end without a release; the default where nobody declared it.
+-- How many leases of this work type may end without a release; the default where it is not declared.
 create or replace function work.max_crashes(work_type text)
 returns integer
 language plpgsql
@@ -1920,8 +1872,8 @@ begin
 end
 $$;
 
--- Take back claims whose lease has ended: the longest ended, and these items' in any case. Each counts a crash; with
--- no crash left the claim ends failed.
+-- Take back claims whose lease has ended: the longest ended ones, and these items' in any case. Each counts a crash; a
+-- claim with no crash left ends failed.
 create or replace function work.reap(max_items integer, item_ids uuid[], work_types text[])
 returns integer
 language plpgsql
@@ -1932,7 +1884,7 @@ declare
   reaped integer;
 begin
   -- "Is not distinct from" where the rows are found already: with an equality the planner may walk the index on leases
-  -- to find them again, and so everything that is held.
+  -- again, and so everything that is held.
   with lapsed as (
     update public.work_claims c
        set crashes = c.crashes + 1,
@@ -1962,20 +1914,37 @@ begin
        and c.status is not distinct from 'claimed'
     returning c.item_id, c.work_type, c.fence, c.error
   ),
-  told as (
+  event as (
     insert into public.work_events (item_id, work_type, event, fence, detail)
     select l.item_id, l.work_type, 'expired', l.fence, l.error from lapsed l
   )
   select count(*) into reaped from lapsed;
-  if reaped > 0 then
-    perform work.note_arrivals();
-  end if;
   return reaped;
 end
 $$;
 
--- Every claim call begins with this: lapsed leases are taken back, what is due is readied, at most 1,000 of each, the
--- worker was seen, and classes that have come are judged. The answer is the worker's profile.
+-- Make claims ready whose wait has ended, the longest due ones first.
+create or replace function work.ready_due(max_items integer)
+returns void
+language plpgsql
+as $$
+declare
+  moment timestamptz := clock_timestamp();
+begin
+  update public.work_claims c
+     set status = 'ready'
+   where c.ctid = any (array(
+           select w.ctid from public.work_claims w
+            where w.status = 'waiting' and w.due_at <= moment
+            order by w.due_at
+            limit ready_due.max_items
+              for no key update skip locked))
+     and c.status is not distinct from 'waiting';
+end
+$$;
+
+-- Take back ended leases, ready what is due (at most 1,000 of each), note the worker, judge new classes. Every claim call
+-- begins with this; it answers the worker's profile.
 create or replace function work.catch_up(worker_id text, work_types text[], item_ids uuid[])
 returns work.profiles
 language plpgsql
@@ -1989,26 +1958,23 @@ declare
   is_unjudged boolean;
   profile work.profiles;
 begin
-  -- One statement for all that mostly has nothing to do, and one question after it: in PL/pgSQL each costs some
-  -- microseconds, and so does each join. Classes are asked for by number: the last one of all would cost a page of the index.
+  -- One statement asks all questions: each further one costs some microseconds of every claim call.
   select exists (select from public.work_claims c where c.status = 'claimed' and c.expires_at <= moment),
          exists (select from public.work_claims c where c.status = 'waiting' and c.due_at <= moment),
          coalesce(
            (select w.last_seen_at from public.work_workers w where w.id = catch_up.worker_id) < moment - interval '5 seconds',
            false),
-         exists (select from public.work_classes c where c.number > p.judged_through)
-           or exists (select from public.work_classes c where c.number is null),
-         p.id, p.class_ids, p.class_bits, p.yielded_class_ids, p.yield_seconds, p.judged_through, p.is_broad
+         exists (
+           select from public.work_classes c
+            where c.made_by >= pg_snapshot_xmin(p.judged)
+              and not (pg_visible_in_snapshot(c.made_by, p.judged))),
+         p.id, p.class_ids, p.yielded_class_ids, p.yield_seconds
     into has_lapsed, has_due, is_unseen, is_unjudged,
-         profile.id, profile.class_ids, profile.class_bits, profile.yielded_class_ids, profile.yield_seconds,
-         profile.judged_through, profile.is_broad
+         profile.id, profile.class_ids, profile.yielded_class_ids, profile.yield_seconds
     from work.profiles p
    where p.id = coalesce(
            (select w.profile_id from public.work_workers w where w.id = catch_up.worker_id), 1);
-  if not (has_lapsed or has_due or is_unseen or is_unjudged) then
-    return profile;
-  end if;
-  -- Rows that the caller will wait for are locked first, in the order of keys: it must not wait with others in hand.
+  -- Rows that the caller will wait for are locked first, in the order of keys: it must not wait while it holds others.
   if (has_lapsed or has_due) and cardinality(catch_up.item_ids) > 0 then
     perform
        from (select distinct u.id from unnest(catch_up.item_ids) as u(id) order by u.id) as wanted
@@ -2021,30 +1987,19 @@ begin
     perform work.reap(1000, coalesce(catch_up.item_ids, '{}'), catch_up.work_types);
   end if;
   if has_due then
-    update public.work_claims c
-       set status = 'ready'
-     where c.ctid = any (array(
-             select w.ctid from public.work_claims w
-              where w.status = 'waiting' and w.due_at <= moment
-              order by w.due_at
-              limit 1000
-                for no key update skip locked))
-       and c.status is not distinct from 'waiting';
-    if found then
-      perform work.note_arrivals();
-    end if;
+    perform work.ready_due(1000);
   end if;
   if is_unseen then
-    perform work.saw_worker(catch_up.worker_id);
+    perform work.touch_worker(catch_up.worker_id);
   end if;
   if is_unjudged then
-    profile := work.judged_profile(profile.id);
+    profile := work.refresh_profile(profile.id);
   end if;
   return profile;
 end
 $$;
 
--- Take back claims whose lease has ended; the answer is how many. Every claim call does it too.
+-- Take back claims whose lease has ended; answers how many. Every claim call does it too.
 create or replace function public.reap_expired_claims(max_items integer default 1000)
 returns integer
 language plpgsql
@@ -2057,24 +2012,26 @@ begin
 end
 $$;
 comment on function public.reap_expired_claims is
-  'Takes back claims whose lease has ended and answers how many. Every claim call does so too: nobody has to call it.';
+  'Takes back claims whose lease has ended and answers how many. Every claim call does so too: no one has to call it.';
 
 -- 15_requests.sql
 
--- Requests: a call that claims may be sent twice, by a client that heard no answer or by the network.
+-- Requests: a client that got no answer, or the network, may send a call twice.
 create table if not exists work.requests (
   request_id uuid primary key,
   made_at timestamptz not null default clock_timestamp(),
+  asked bytea,
   released json
 );
-comment on table work.requests is 'work-claims: the claim calls of the last hour, so that a repeated one claims nothing again.';
+comment on table work.requests is 'work-claims: the calls of the last hour that carried a request id, so that a repeated one changes nothing.';
+comment on column work.requests.asked is 'A digest of the items that enqueue_items() was given under this id.';
 comment on column work.requests.released is
-  'What finish_and_claim() answered its outcomes, where they did not all succeed: the same call may have claimed them again.';
+  'The answer of finish_and_claim() to its outcomes, where they did not all succeed: the same call may have claimed them again.';
 create index if not exists requests_by_age on work.requests (made_at);
-comment on index work.requests_by_age is 'Which requests are old enough to be forgotten?';
+comment on index work.requests_by_age is 'Which requests are older than an hour?';
 
--- True where this request id has been answered before. A repeat that comes at once waits for the first to end.
-create or replace function work.is_repeated(request_id uuid)
+-- Note a request id; true where it was noted before. A repeat that comes at once waits for the first call to end.
+create or replace function work.is_repeated(request_id uuid, asked bytea default null)
 returns boolean
 language plpgsql
 as $$
@@ -2082,8 +2039,8 @@ as $$
 declare
   long_ago timestamptz := clock_timestamp() - interval '1 hour';
 begin
-  -- One call in a hundred forgets up to five hundred old ones: it keeps pace, and no call pays much.
-  if random() < 0.01 then
+  -- One request id in 128 deletes up to 500 old ones: that keeps pace, and the other calls pay nothing.
+  if get_byte(uuid_send(is_repeated.request_id), 15) < 2 then
     delete from work.requests r
      where r.ctid = any (array(
              select o.ctid from work.requests o
@@ -2092,877 +2049,441 @@ begin
               limit 500
                 for update skip locked));
   end if;
-  insert into work.requests (request_id) values (is_repeated.request_id) on conflict do nothing;
-  return not found;
+  insert into work.requests (request_id, asked) values (is_repeated.request_id, is_repeated.asked) on conflict do nothing;
+  if found then
+    return false;
+  end if;
+  if (select r.asked from work.requests r where r.request_id = is_repeated.request_id) is distinct from is_repeated.asked then
+    perform work.refuse('request_id', is_repeated.request_id::text,
+      'another call with other items has used it; draw a new id for each call, and repeat a call as it was', 'PT409');
+  end if;
+  return true;
 end
 $$;
-comment on function work.is_repeated is 'Notes a request id; true where it was noted before.';
 
--- 16_line.sql
+-- 16_take.sql
 
--- The lines: each work type and class has one, in the order of priority, workflow, arrival. A worker takes from the
--- front of those that it matches, as if they were one line. Rows that another call holds at that moment are passed over.
+-- Take: which ready rows a worker gets next.
+--
+-- Ready claims have one order: priority, rank, position. A lane is what is ready of one work type and one class.
+-- work_claims_ready holds each lane in order, work_claims_in_order all lanes of a work type together. A worker takes from
+-- the lanes of the classes it matches, and gets the first rows of all of these.
+--
+-- Each lock_… function locks rows and answers their ctids, in order. It skips rows that another call has locked, so a call
+-- may win fewer than there are. Nothing is kept between calls. Why there are three ways, and what each costs:
+-- docs/decisions/matching-by-class.md.
 
--- The first rows of several lines, locked, for a worker that matches a good share of the classes: all lines are walked as
--- one, and what the worker does not match is stepped over. The walk has an end, and may find less than there is.
-create or replace function work.walk_lines(
-  work_types text[], matched varbit, max_items integer, out row_ids tid[], out row_classes integer[])
+-- Lock the first rows of one lane.
+create or replace function work.lock_lane(work_type text, class_id integer, wanted integer)
+returns tid[]
 language plpgsql
 as $$
-#variable_conflict use_column
 begin
-  select array_agg(p.row_id order by p.priority desc, p.line, p.position),
-         array_agg(p.class_id order by p.priority desc, p.line, p.position)
-    into row_ids, row_classes
-    from (
-    select c.ctid as row_id, c.class_id, c.priority, c.line, c.position
-      from (select n.*
-              from unnest(walk_lines.work_types) as t(name)
+  return array(
+    select c.ctid
+      from public.work_claims c
+     where c.class_id = lock_lane.class_id and c.work_type = lock_lane.work_type and c.status = 'ready'
+     order by c.priority desc, c.rank, c.position
+     limit lock_lane.wanted
+       for no key update skip locked);
+end
+$$;
+
+-- Lock the first rows of these classes that are among the first rows of all classes. It reads a bounded number of rows,
+-- however many lanes there are, and finds enough where much of what is ready is for this worker.
+create or replace function work.lock_ahead(work_types text[], class_ids integer[], wanted integer)
+returns tid[]
+language plpgsql
+as $$
+declare
+  window_size constant integer := 64 + 16 * wanted;
+begin
+  return array(
+    select c.ctid
+      from (select r.*
+              from unnest(lock_ahead.work_types) as t(name)
              cross join lateral (
-               select r.ctid as row_id, r.class_id, r.priority, r.line, r.position
-                 from public.work_claims r
-                where r.work_type = t.name and r.status = 'ready' and r.class_id > 0
-                order by r.priority desc, r.line, r.position
-                limit walk_lines.max_items * 16 + 64) as n
-             order by n.priority desc, n.line, n.position
-             -- Of eight rows one is the worker's own, or more, and others hold some of those.
-             limit walk_lines.max_items * 16 + 64) as w
-      join public.work_claims c on c.ctid = w.row_id
-     where case when w.class_id < length(walk_lines.matched) then get_bit(walk_lines.matched, w.class_id) = 1 end
-       and c.status is not distinct from 'ready' and c.class_id is not distinct from w.class_id
-     order by w.priority desc, w.line, w.position
-     limit walk_lines.max_items
-       for no key update of c skip locked) as p;
+               select n.ctid as row_id, n.class_id, n.priority, n.rank, n.position
+                 from public.work_claims n
+                where n.work_type = t.name and n.status = 'ready' and n.class_id > 0
+                order by n.priority desc, n.rank, n.position
+                limit window_size) as r
+             order by r.priority desc, r.rank, r.position
+             limit window_size) as ahead
+      join public.work_claims c on c.ctid = ahead.row_id
+     -- "Is true" keeps this a hashed lookup, built once a call. Without it the planner may turn it into a join.
+     where (ahead.class_id in (select u.id from unnest(lock_ahead.class_ids) as u(id))) is true
+       and c.status is not distinct from 'ready' and c.class_id is not distinct from ahead.class_id
+     order by ahead.priority desc, ahead.rank, ahead.position
+     limit lock_ahead.wanted
+       for no key update of c skip locked);
 end
 $$;
 
--- How far back in line so many rows will reach, of the highest priority that is ready at all: a guess from a few rows of a
--- few lines, as a place and what lies before it. Places are lines or, within one line, positions. Nothing where these have
--- no such rows.
-create or replace function work.guess_front(
-  work_types text[], class_ids integer[], wanted integer,
-  out top integer, out workflow_line bigint, out place bigint, out span bigint)
+-- Lock the first rows of many lanes of one work type with one range scan. The heads of some lanes give its end: if they
+-- are as many as are wanted, no row behind the last of them can be among the first rows of all lanes. Empty where the
+-- heads are too few or the range is long: lock_first() finds the same rows then.
+create or replace function work.lock_range(work_type text, class_ids integer[], wanted integer)
+returns tid[]
 language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  sampled constant integer := 4;
-  seen integer;
-  last_line bigint;
-  first_position bigint;
-  last_position bigint;
-begin
-  select max(f.priority) into top
-    from public.work_types t
-   cross join lateral (
-     select c.priority from public.work_claims c
-      where c.work_type = t.name and c.status = 'ready' and c.class_id > 0
-      order by c.priority desc, c.line, c.position
-      limit 1) as f
-   where t.name = any (guess_front.work_types) and not t.paused;
-  select count(*), min(r.line), max(r.line), min(r.position), max(r.position)
-    into seen, place, last_line, first_position, last_position
-    from (select guess_front.class_ids[1 + floor(random() * cardinality(guess_front.class_ids))::integer] as id
-            from generate_series(1, sampled)) as k
-   cross join public.work_types t
-   cross join lateral (
-     select c.line, c.position from public.work_claims c
-      where c.class_id = k.id and c.work_type = t.name and c.status = 'ready' and c.priority = top
-      order by c.line, c.position
-      limit sampled) as r
-   where t.name = any (guess_front.work_types) and not t.paused;
-  if seen < 2 then
-    top := null;
-    return;
-  end if;
-  if place = last_line then
-    workflow_line := place;
-    place := first_position;
-    last_line := last_position;
-  end if;
-  -- Others may hold as many as three times what is wanted. It should do if the other lines are as full.
-  span := greatest(1,
-    5.0::float8 * guess_front.wanted / seen * least(1, sampled::float8 / cardinality(guess_front.class_ids)) * (last_line - place));
-end
-$$;
-
--- The first rows of several lines, in exact order; "is_all" says that there are no others. Each line is asked for its first
--- row; only the lines with the best first rows can have what comes next, and of these some rows are read. The answer has
--- what goes before all that was not read. For a worker that is warm for something it has one priority: first what waited
--- too long, then what it is warm for.
-create or replace function work.read_lines(
-  work_types text[],
-  class_ids integer[],
-  yielded_class_ids integer[],
-  old_enough timestamptz,
-  warm text[],
-  only_pool text,
-  only_workflow bigint,
-  breadth integer,
-  reach integer,
-  out row_ids tid[],
-  out row_classes integer[],
-  out is_all boolean
-)
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  moment timestamptz := clock_timestamp();
-  is_warmed boolean := cardinality(read_lines.warm) > 0;
-  depth integer;
-  lines integer;
-  line_types text[];
-  line_classes integer[];
-  line_yields boolean[];
+  -- Three other calls may hold as many rows each.
+  enough constant integer := 8 + 4 * wanted;
+  longest constant integer := 64 * enough;
   top integer;
-  edge_priority integer;
-  edge_line bigint;
-  edge_position bigint;
-  overdue integer;
+  last_rank bigint;
+  row_ids tid[];
 begin
-  -- One line more than is read: its first row is where the others end.
-  select count(*), (array_agg(h.work_type order by h.n))[1:breadth], (array_agg(h.class_id order by h.n))[1:breadth],
-         (array_agg(h.is_yielded order by h.n))[1:breadth], max(h.priority),
-         max(h.priority) filter (where h.n > breadth), max(h.line) filter (where h.n > breadth),
-         max(h.position) filter (where h.n > breadth)
-    into lines, line_types, line_classes, line_yields, top, edge_priority, edge_line, edge_position
-    from (
-      select t.name as work_type, k.class_id, k.is_yielded, f.*,
-             row_number() over (order by f.priority desc, f.line, f.position) as n
-        from (
-         select u.id as class_id, false as is_yielded from unnest(read_lines.class_ids) as u(id)
-          union all
-         select u.id, true from unnest(read_lines.yielded_class_ids) as u(id)) as k
-       cross join unnest(read_lines.work_types) as t(name)
-       cross join lateral (
-         (select c.priority, c.line, c.position from public.work_claims c
-           where c.class_id = k.class_id and c.work_type = t.name and c.status = 'ready'
-             and only_workflow is null and only_pool is null
-           order by c.priority desc, c.line, c.position
-           limit 1)
-          union all
-         (select c.priority, c.line, c.position from public.work_claims c
-           where c.class_id = k.class_id and c.work_type = t.name and c.status = 'ready'
-             and only_workflow is null and only_pool is not null
-             and exists (
-               select from public.work_items i where i.id = any (array[c.item_id]) and i.pool is not distinct from only_pool)
-           order by c.priority desc, c.line, c.position
-           limit 1)
-          union all
-         -- Status as a range: work_claims_of_workflow serves this, and no other index does.
-         (select c.priority, c.line, c.position from public.work_claims c
-           where c.workflow_id = only_workflow and c.class_id = k.class_id and c.work_type = t.name
-             and c.status >= 'ready' and c.status <= 'ready' and only_workflow is not null
-             and (only_pool is null or exists (
-               select from public.work_items i where i.id = any (array[c.item_id]) and i.pool is not distinct from only_pool))
-           order by c.priority desc, c.line, c.position
-           limit 1)) as f
-       -- A line that begins with what is left to others has nothing to take, and no room among the first ones.
-       where not k.is_yielded
-          or (select c.due_at from public.work_claims c
-               where c.class_id = k.class_id and c.work_type = t.name and c.status = 'ready'
-                 and c.priority = f.priority and c.line = f.line and c.position = f.position
-               limit 1) <= old_enough
-       order by f.priority desc, f.line, f.position
-       limit breadth + 1
-    ) as h;
-  if lines = 0 then
-    is_all := true;
-    return;
-  end if;
-
-  -- Somewhat more than is wanted in all, at first.
-  depth := (2 + breadth / least(lines, breadth)) * reach;
-  with read as materialized (
-    select r.*
-      from unnest(line_types, line_classes, line_yields) as l(work_type, class_id, is_yielded)
-     cross join lateral (
-       select f.*, row_number() over back as n,
-              -- What is left to others for a while hides what is behind it in its line.
-              l.is_yielded and bool_or(f.due_at > old_enough) over back as is_too_new
-         from (
-           (select c.ctid as row_id, c.work_type, c.class_id, c.priority, c.line, c.position, c.due_at
-              from public.work_claims c
-             where c.class_id = l.class_id and c.work_type = l.work_type and c.status = 'ready' and only_workflow is null
-               and (only_pool is null or exists (
-                     select from public.work_items i
-                      where i.id = any (array[c.item_id]) and i.pool is not distinct from only_pool))
-             order by c.priority desc, c.line, c.position
-             limit depth)
-            union all
-           (select c.ctid, c.work_type, c.class_id, c.priority, c.line, c.position, c.due_at
-              from public.work_claims c
-             where c.workflow_id = only_workflow and c.class_id = l.class_id and c.work_type = l.work_type
-               and c.status >= 'ready' and c.status <= 'ready' and only_workflow is not null
-               and (only_pool is null or exists (
-                     select from public.work_items i
-                      where i.id = any (array[c.item_id]) and i.pool is not distinct from only_pool))
-             order by c.priority desc, c.line, c.position
-             limit depth)) as f
-       window back as (order by f.priority desc, f.line, f.position)) as r
-  ),
-  edge as materialized (
-    select e.priority, e.line, e.position
-      from (select r.priority, r.line, r.position from read r where r.n = depth and not r.is_too_new
-             union all
-            select edge_priority, edge_line, edge_position where edge_line is not null) as e
-     order by e.priority desc, e.line, e.position
-     limit 1
-  )
-  select array_agg(r.row_id order by o.is_overdue desc, r.priority desc, r.line, r.position),
-         array_agg(r.class_id order by o.is_overdue desc, r.priority desc, r.line, r.position),
-         count(*) filter (where o.is_overdue),
-         not exists (select from edge)
-    into row_ids, row_classes, overdue, is_all
-    from read r
-    left join edge e on true
-   cross join lateral (
-     select is_warmed and r.due_at <= moment - make_interval(secs => (
-              select t.passed_over_seconds from public.work_types t where t.name = r.work_type)) as is_overdue) as o
-   where not r.is_too_new
-     and (e.line is null or (-r.priority, r.line, r.position) <= (-e.priority, e.line, e.position))
-     and (not is_warmed or r.priority = top);
-  -- Where all that was read has waited too long, what follows may have as well, and what is at hand comes after it.
-  if is_warmed and (is_all or overdue < cardinality(row_ids)) then
-    select array_agg(u.row_id order by u.rank, u.n), array_agg(u.class_id order by u.rank, u.n)
-      into row_ids, row_classes
-      from (
-        select distinct on (a.row_id) a.row_id, a.class_id, a.rank, a.n
-          from (
-            select u.row_id, u.class_id, case when u.n <= overdue then 1 else 3 end as rank, u.n
-              from unnest(row_ids, row_classes) with ordinality as u(row_id, class_id, n)
-             union all
-            select w.row_id, w.class_id, 2, row_number() over (order by w.line, w.position)
-              from unnest(read_lines.work_types) as t(name)
-             cross join (select distinct d.affinity from unnest(read_lines.warm) as d(affinity)) as at_hand
-             cross join lateral (
-               select f.row_id, f.class_id, f.line, f.position
-                 from (select c.ctid as row_id, c.item_id, c.workflow_id, c.class_id, c.line, c.position
-                         from public.work_claims c
-                        where c.work_type = t.name and c.affinity = at_hand.affinity and c.priority = top
-                          and c.status = 'ready'
-                        order by c.line, c.position
-                        -- A preference is no duty: it is not looked for behind this many that are not for this worker.
-                        limit breadth * 16) as f
-                where f.class_id = any (read_lines.class_ids)
-                  and (only_workflow is null or f.workflow_id is not distinct from only_workflow)
-                  and (only_pool is null or exists (
-                        select from public.work_items i
-                         where i.id = any (array[f.item_id]) and i.pool is not distinct from only_pool))
-                order by f.line, f.position
-                limit breadth) as w
-          ) as a
-         order by a.row_id, a.rank) as u;
-  end if;
-end
-$$;
-
--- 17_take.sql
-
--- Taking what is next: of one line, or of many as if they were one.
-
--- Claim the first of one line. The rows are picked and locked by ctid first: with a join or an IN the planner may run
--- the limit more than once.
-create or replace function work.take_line(
-  work_type text, class_id integer, worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
-returns json
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  only_one record;
-  answer json;
-begin
-  -- The same for one row, which is asked for most often: what sorts and gathers rows is a seventh of the work.
-  if take_line.max_items = 1 then
-    update public.work_claims c
-       set status = 'claimed',
-           worker_id = take_line.worker_id,
-           fence = nextval('work.fence'),
-           request_id = take_line.request_id,
-           claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + interval '1 second' * coalesce(take_line.ttl_seconds, t.lease_seconds),
-           progress = null
-      from public.work_types t, public.work_items i
-     where t.name = take_line.work_type and not t.paused
-       and c.ctid = (
-             select r.ctid
-               from public.work_claims r
-              where r.work_type = take_line.work_type and r.class_id = take_line.class_id and r.status = 'ready'
-              order by r.priority desc, r.line, r.position
-              limit 1
-                for no key update skip locked)
-       and i.id = c.item_id
-    returning c.item_id, c.work_type, c.fence, coalesce(take_line.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
-              c.failures, c.crashes, i.pool, i.source_key, i.payload
-         into only_one;
-    return case when found then json_build_array(only_one) else '[]' end;
-  end if;
-
-  -- The clock is read when a row is locked: no claim begins before the one that it follows has ended.
-  with won as (
-    update public.work_claims c
-       set status = 'claimed',
-           worker_id = take_line.worker_id,
-           fence = nextval('work.fence'),
-           request_id = take_line.request_id,
-           claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + interval '1 second' * coalesce(take_line.ttl_seconds, t.lease_seconds),
-           progress = null
-      from public.work_types t
-     where t.name = take_line.work_type and not t.paused
-       and c.ctid = any (array(
-             select r.ctid
-               from public.work_claims r
-              where r.work_type = take_line.work_type and r.class_id = take_line.class_id and r.status = 'ready'
-              order by r.priority desc, r.line, r.position
-              limit take_line.max_items
-                for no key update skip locked))
-    returning c.item_id, c.work_type, c.fence, coalesce(take_line.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
-              c.failures, c.crashes, c.priority, c.line, c.position
-  )
-  select coalesce(json_agg(told order by w.priority desc, w.line, w.position), '[]') into answer
-    from won w
-    join public.work_items i on i.id = w.item_id
-   cross join lateral (
-     select w.item_id, w.work_type, w.fence, w.ttl_seconds, w.expires_at, w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
-  return answer;
-end
-$$;
-
--- Claim these rows, the first of them that nobody holds; as long as they are ready and of these classes.
-create or replace function work.take_rows(
-  row_ids tid[], row_classes integer[], worker_id text, max_items integer, ttl_seconds integer, request_id uuid)
-returns json
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  answer json;
-begin
-  -- One row at a time, in order, until there are enough: what others hold or have taken meanwhile is passed over.
-  with picked as materialized (
-    select l.row_id, p.n
-      from unnest(take_rows.row_ids, take_rows.row_classes) with ordinality as p(row_id, class_id, n)
-     cross join lateral (
-       select r.ctid as row_id
-         from public.work_claims r
-        where r.ctid = p.row_id and r.status is not distinct from 'ready' and r.class_id is not distinct from p.class_id
-          for no key update skip locked) as l
-     limit take_rows.max_items
-  ),
-  won as (
-    update public.work_claims c
-       set status = 'claimed',
-           worker_id = take_rows.worker_id,
-           fence = nextval('work.fence'),
-           request_id = take_rows.request_id,
-           claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + interval '1 second' * coalesce(take_rows.ttl_seconds, (
-             select t.lease_seconds from public.work_types t where t.name = c.work_type)),
-           progress = null
-      from picked p
-     where c.ctid = p.row_id
-    returning p.n, c.item_id, c.work_type, c.fence, c.claimed_at, c.expires_at, c.failures, c.crashes
-  )
-  select json_agg(told order by w.n) into answer
-    from won w
-    join public.work_items i on i.id = w.item_id
-   cross join lateral (
-     select w.item_id, w.work_type, w.fence, date_part('epoch', w.expires_at - w.claimed_at)::integer as ttl_seconds, w.expires_at,
-            w.failures, w.crashes, i.pool, i.source_key, i.payload) as told;
-  return answer;
-end
-$$;
-
--- Who asks for the same: this profile, for these work types.
-create or replace function work.asker_of(profile_id integer, work_types text[])
-returns bigint
-language sql
-immutable
-as $$
-  select case cardinality(work_types)
-    when 1 then hashtextextended(work_types[1], profile_id)
-    else hashtextextended(work_types::text, -profile_id) end
-$$;
-
--- Where in line a session's last call left off that read the lines, for one asker: kept in the settings work.mark0 to
--- work.mark15, and in others, as another type, once it has other fields, since sessions outlive a migration. The last line and
--- position are those of the last row that was taken, or the beginning of its line; workflow_line is the last line if that is
--- one workflow's.
-do $$
-begin
-  if to_regtype('work.mark') is null then
-    create type work.mark as (
-      asker bigint, top integer, workflow_line bigint, last_line bigint, last_position bigint, span bigint,
-      arrivals bigint, judged_through bigint, ended_before bigint, tag bigint, in_vain bigint);
-  end if;
-end
-$$;
-comment on type work.mark is 'Where in line a session''s last call left off that read the lines.';
-
--- Which line the last call reached of all sessions that ask for the same: before it nothing is left. The upper bits are a tag
--- that only who asks the same computes, as long as nothing more has arrived, in the same second. A crash, which ends all
--- sessions, may lose it.
-do $$
-begin
-  for n in 0..15 loop
-    execute format('create unlogged sequence if not exists work.place%s as bigint minvalue -9223372036854775808', n);
-    execute format('comment on sequence work.place%s is %L', n, 'Which line the last call reached of all sessions that ask for the same.');
-    execute format('revoke all on sequence work.place%s from public, anon, authenticated', n);
-    execute format('grant usage, select, update on sequence work.place%s to service_role', n);
-  end loop;
-end
-$$;
-
--- Claim the first of several lines, in exact order, all of the highest priority that is ready at all: each line is asked for
--- what it has up to some place, which is little. How far that is follows from the last such call of this session, or is
--- guessed: too near finds too few, and too far reads too many, but what is claimed comes first in any case. Sixteen askers
--- are remembered, or that a guess was of no use. Once all that had come into line has been seen, take_next() may go on from there.
-create or replace function work.take_front(
-  profile work.profiles, work_types text[], class_ids integer[], worker_id text, max_items integer, ttl_seconds integer,
-  request_id uuid, may_guess boolean, out claimed json, out won integer)
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  -- Others may hold the first rows at this moment: some more are read than are asked for, but not all that there is.
-  most constant integer := (take_front.max_items + 4) * 32;
-  asker constant bigint := work.asker_of(profile.id, take_front.work_types);
-  slot constant text := 'work.mark' || (asker & 15);
-  shared constant regclass := 'work.place' || (asker & 15);
-  front work.mark := nullif(current_setting(slot, true), '')::work.mark;
-  is_guessed boolean;
-  second constant bigint := date_part('epoch', clock_timestamp());
-  arrivals constant bigint := coalesce(pg_sequence_last_value('work.arrivals'), 0);
-  tag bigint;
-  seen integer;
-  last_line bigint;
-  last_position bigint;
-  place bigint;
-  oldest bigint;
-  kept text;
-begin
-  won := 0;
-  if front.asker <> asker then
-    front := null;
-  end if;
-  is_guessed := coalesce(front.span, 0) = 0;
-  if is_guessed and (not take_front.may_guess or front.asker is not null and front.span is null and random() < 0.9) then
-    return;
-  end if;
-  -- A place is a line or, within one workflow, a position.
-  if front.workflow_line <> front.last_line then
-    front.workflow_line := null;
-  end if;
-  place := case when front.workflow_line is null then front.last_line else front.last_position end;
-  for attempt in 1..3 loop
-    if is_guessed and coalesce(front.span, 0) = 0 then
-      select g.top, g.workflow_line, g.place, g.span into front.top, front.workflow_line, place, front.span
-        from work.guess_front(take_front.work_types, take_front.class_ids, take_front.max_items) as g;
-      exit when front.top is null;
-    end if;
-    -- One scan goes along all lines; then one row at a time is locked, in order, until there are enough: what others hold or
-    -- have taken meanwhile is passed over.
-    with rules as materialized (
-      select t.name, t.lease_seconds from public.work_types t where t.name = any (take_front.work_types) and not t.paused
-    ),
-    near as materialized (
-      select array_agg(g.row_id) as row_ids, count(*) as seen
-        from (
-          select c.row_id
-            from rules r
+  select h.priority, max(h.rank)
+    into top, last_rank
+    from (select f.*, rank() over (order by f.priority desc) as priority_rank
+            from unnest(lock_range.class_ids[:64]) as k(id)
            cross join lateral (
-             select n.ctid as row_id
-               from public.work_claims n
-              where n.class_id = any (take_front.class_ids) and n.work_type = r.name
-                and n.status = 'ready' and n.priority = front.top
-                and (n.line, n.position) <= (
-                  coalesce(front.workflow_line, place + front.span),
-                  case when front.workflow_line is null then 9223372036854775807 else place + front.span end)
-              limit most) as c
-           -- Nothing is more urgent. By its order this can be answered with one index alone, whatever statistics say.
-           where (select true
-                    from rules t
-                   cross join lateral (
-                     select from public.work_claims h
-                      where h.work_type = t.name and h.status = 'ready' and h.class_id > 0 and h.priority > front.top
-                      order by h.priority desc, h.line, h.position
-                      limit 1) as urgent
-                   limit 1) is null
-           limit most) as g
-    ),
-    taken as (
-      update public.work_claims c
-         set status = 'claimed',
-             worker_id = take_front.worker_id,
-             fence = nextval('work.fence'),
-             request_id = take_front.request_id,
-             claimed_at = clock_timestamp(),
-             expires_at = clock_timestamp() + interval '1 second' * coalesce(take_front.ttl_seconds, t.lease_seconds),
-             progress = null
-        from rules t
-       where t.name = c.work_type
-         and c.ctid = any (array(
-               select r.ctid
-                 from public.work_claims r
-                where r.ctid = any ((select n.row_ids from near n where n.seen < most)::tid[])
-                  and r.status is not distinct from 'ready' and r.class_id = any (take_front.class_ids)
-                order by r.line, r.position
-                limit take_front.max_items
-                  for no key update skip locked))
-      returning c.item_id, c.work_type, c.fence, coalesce(take_front.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
-                c.failures, c.crashes, c.line, c.position
-    )
-    select json_agg(told order by k.line, k.position), count(*), max(k.line),
-           case when min(k.line) = max(k.line) then max(k.position) else 0 end,
-           (select n.seen from near n), txid_snapshot_xmin(txid_current_snapshot())
-      into claimed, won, last_line, last_position, seen, oldest
-      from taken k
-      join public.work_items i on i.id = k.item_id
-     cross join lateral (
-       select k.item_id, k.work_type, k.fence, k.ttl_seconds, k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload
-     ) as told;
-    exit when won > 0;
-    if is_guessed then
-      exit when seen < most;
-      front.span := greatest(front.span / 4, 1);
-    else
-      is_guessed := true;
-      front.span := 0;
-    end if;
-  end loop;
-
-  -- Not by "perform", which makes a statement of it.
-  if won > 0 and seen >= take_front.max_items then
-    -- Others claim meanwhile: until the next call the front moves about as far as it did until this one.
-    front.span := case when won < take_front.max_items then least(front.span * 2, 1000000000000)
-      else greatest(
-        (case when front.workflow_line is null then last_line else last_position end - place) * 2, front.span - front.span / 8, 1) end;
-    front.workflow_line := case when last_line = front.workflow_line then last_line end;
-    front.last_line := last_line;
-    front.last_position := last_position;
-    -- Who was counted as bringing something must have ended, for it to have been seen. A later transaction of this session has
-    -- a higher number than all who were counted before it, and when all below that have ended, they have.
-    if (front.arrivals, front.judged_through) is distinct from (arrivals, profile.judged_through) then
-      front.arrivals := arrivals;
-      front.judged_through := profile.judged_through;
-      front.ended_before := -txid_current();
-    elsif front.ended_before < 0 then
-      if front.ended_before <> -txid_current() then
-        front.ended_before := txid_current();
-      end if;
-    elsif oldest >= front.ended_before and cardinality(take_front.work_types) = 1 then
-      tag := hashint8extended(arrivals, hashint8extended(profile.judged_through, asker # (front.top::bigint << 32) # second)) << 40;
-      front.tag := tag;
-      if (pg_sequence_last_value(shared) # tag between 0 and 1099511627775) is not true then
-        place := setval(shared, tag | last_line);
-      end if;
-    end if;
-  else
-    -- Of no use where there is too much, and otherwise to be guessed anew.
-    front.span := case when (seen >= most) is not true then 0 end;
+             select c.priority, c.rank
+               from public.work_claims c
+              where c.class_id = k.id and c.work_type = lock_range.work_type and c.status = 'ready'
+              order by c.priority desc, c.rank, c.position
+              limit 1) as f
+           order by f.priority desc, f.rank
+           limit enough) as h
+   where h.priority_rank = 1
+   group by h.priority
+  having count(*) = enough;
+  -- A lane outside of the sample may have a higher priority.
+  if top is distinct from (
+    select c.priority
+      from public.work_claims c
+     where c.work_type = lock_range.work_type and c.status = 'ready' and c.class_id > 0
+     order by c.priority desc, c.rank, c.position
+     limit 1) then
+    return '{}';
   end if;
-  front.asker := asker;
-  kept := set_config(slot, front::text, false);
+  with near as materialized (
+    select n.ctid as row_id, n.rank, n.position
+      from public.work_claims n
+     where n.class_id = any (lock_range.class_ids) and n.work_type = lock_range.work_type
+       and n.status = 'ready' and n.priority = top and n.rank <= last_rank
+     limit longest
+  )
+  select array(
+           select c.ctid
+             from near
+             join public.work_claims c on c.ctid = near.row_id
+            where c.status is not distinct from 'ready'
+              and (select count(*) from near) < longest
+            order by near.rank, near.position
+            limit wanted
+              for no key update of c skip locked)
+    into row_ids;
+  return row_ids;
 end
 $$;
 
--- Claim the first of several lines, in exact order. How the first rows are found depends on how many lines there are; what
--- is lacking then is looked for line by line, further back each time.
-create or replace function work.take_merged(
-  profile work.profiles, work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[],
-  "only" jsonb, request_id uuid)
+-- Lock the first rows of these lanes, wherever they are, besides those that this call has locked. The first N rows of many
+-- lanes are in the N lanes with the first heads, and none is behind the head of the Nth of these.
+create or replace function work.lock_first(
+  work_types text[], class_ids integer[], wanted integer, besides tid[] default '{}', due_before timestamptz default null)
+returns tid[]
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  width integer := 8 + 4 * wanted;
+  below integer := 2000000;
+  lane_types text[];
+  lane_classes integer[];
+  top integer;
+  last_rank bigint;
+  last_position bigint;
+  is_bounded boolean;
+  row_ids tid[];
+  seen integer;
+begin
+  -- Each round looks at one priority, and again with a greater width where other calls hold what it found.
+  for round in 1..20 loop
+    select array_agg(h.work_type), array_agg(h.class_id), max(h.priority), count(*) = width,
+           (array_agg(h.rank order by h.rank desc, h.position desc))[1],
+           (array_agg(h.position order by h.rank desc, h.position desc))[1]
+      into lane_types, lane_classes, top, is_bounded, last_rank, last_position
+      from (select t.name as work_type, k.id as class_id, f.*, rank() over (order by f.priority desc) as priority_rank
+              from unnest(lock_first.work_types) as t(name)
+             cross join unnest(lock_first.class_ids) as k(id)
+             cross join lateral (
+               select c.priority, c.rank, c.position
+                 from public.work_claims c
+                where c.class_id = k.id and c.work_type = t.name and c.status = 'ready' and c.priority < below
+                order by c.priority desc, c.rank, c.position
+                limit 1) as f
+             order by f.priority desc, f.rank, f.position
+             limit width) as h
+     where h.priority_rank = 1;
+    exit when top is null;
+    if not is_bounded then
+      last_rank := 9223372036854775807;
+    end if;
+
+    with near as materialized (
+      select r.*
+        from unnest(lane_types, lane_classes) as l(work_type, class_id)
+       cross join lateral (
+         select c.ctid as row_id, c.rank, c.position, c.due_at
+           from public.work_claims c
+          where c.class_id = l.class_id and c.work_type = l.work_type and c.status = 'ready'
+            and c.priority = top and (c.rank, c.position) <= (last_rank, last_position)
+          order by c.rank, c.position
+          limit width) as r
+       order by r.rank, r.position
+       limit width
+    )
+    select array(
+             select c.ctid
+               from near n
+               join public.work_claims c on c.ctid = n.row_id
+              where c.status is not distinct from 'ready' and c.ctid <> all (besides)
+                and (due_before is null or n.due_at <= due_before)
+              order by n.rank, n.position
+              limit wanted
+                for no key update of c skip locked),
+           (select count(*) from near)
+      into row_ids, seen;
+    besides := besides || row_ids;
+    wanted := wanted - cardinality(row_ids);
+    exit when wanted = 0;
+    -- Yielded rows are looked for once in each priority.
+    if due_before is not null or (seen < width and not is_bounded) then
+      below := top;
+    else
+      width := width * 4;
+    end if;
+  end loop;
+  return besides;
+end
+$$;
+
+-- Lock rows that a worker is warm for, of the priority of the first row in order, unless that row has waited too long.
+create or replace function work.lock_warm(work_types text[], class_ids integer[], wanted integer, warm text[])
+returns tid[]
+language plpgsql
+as $$
+declare
+  first record;
+begin
+  select f.* into first
+    from (select c.priority, c.rank, c.position,
+                 c.due_at <= clock_timestamp() - make_interval(secs => t.passed_over_seconds) as is_overdue
+            from public.work_types t
+           cross join unnest(lock_warm.class_ids) as k(id)
+           cross join lateral (
+             select h.priority, h.rank, h.position, h.due_at
+               from public.work_claims h
+              where h.class_id = k.id and h.work_type = t.name and h.status = 'ready'
+              order by h.priority desc, h.rank, h.position
+              limit 1) as c
+           where t.name = any (lock_warm.work_types)) as f
+   order by f.priority desc, f.rank, f.position
+   limit 1;
+  if not found or first.is_overdue then
+    return '{}';
+  end if;
+  return array(
+    select c.ctid
+      from (select r.*
+              from unnest(lock_warm.work_types) as t(name)
+             cross join (select distinct u.affinity from unnest(lock_warm.warm) as u(affinity)) as w
+             cross join lateral (
+               select n.ctid as row_id, n.class_id, n.rank, n.position
+                 from public.work_claims n
+                where n.work_type = t.name and n.affinity = w.affinity and n.priority = first.priority and n.status = 'ready'
+                order by n.rank, n.position
+                -- Warmth is a preference: rows behind this many that are for others do not count.
+                limit 64 + 16 * wanted) as r) as near
+      join public.work_claims c on c.ctid = near.row_id
+     where (near.class_id in (select u.id from unnest(lock_warm.class_ids) as u(id))) is true
+       and c.status is not distinct from 'ready'
+     order by near.rank, near.position
+     limit lock_warm.wanted
+       for no key update of c skip locked);
+end
+$$;
+
+-- Claim rows that the caller has locked, and answer the claims in their order. Every claim is made by this statement.
+create or replace function work.hold(row_ids tid[], worker_id text, ttl_seconds integer, request_id uuid)
 returns json
 language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  old_enough timestamptz := clock_timestamp() - make_interval(secs => profile.yield_seconds);
-  class_ids integer[] := profile.class_ids;
-  yielded_class_ids integer[] := profile.yielded_class_ids;
-  at_hand text[] := coalesce(take_merged.warm, '{}');
-  only_labels jsonpath;
-  only_workflow bigint;
-  open_types text[];
-  way text := 'read';
-  -- Others may hold the first rows at this moment: some more are read than are asked for.
-  breadth integer := take_merged.max_items + least(take_merged.max_items * 3, 60) + 4;
-  reach integer := 1;
-  rounds integer := 0;
-  front record;
-  part json;
   answer json;
-  left_to_win integer := take_merged.max_items;
-  kept text;
 begin
-  open_types := array(
-    select t.name from public.work_types t
-     where t.name = any (take_merged.work_types) and not t.paused
-       and ("only" ->> 'pool' is null or t.pool is null or t.pool = "only" ->> 'pool')
-     order by t.name);
-  if "only" ? 'labels' then
-    only_labels := work.compile_requirement("only" -> 'labels', 'only.labels');
-    class_ids := array(
-      select c.id from unnest(class_ids) as m(id) join public.work_classes c on c.id = m.id where c.labels @@ only_labels);
-    yielded_class_ids := array(
-      select c.id from unnest(yielded_class_ids) as m(id) join public.work_classes c on c.id = m.id
-       where c.labels @@ only_labels);
+  if row_ids = '{}' then
+    return '[]';
   end if;
-  if "only" ? 'workflow' then
-    only_workflow := (select w.id from public.work_workflows w where w.name = "only" ->> 'workflow');
-    if only_workflow is null then
-      return '[]';
-    end if;
-  end if;
-  if yielded_class_ids = '{}' and "only" is null and at_hand = '{}' then
-    way := case
-      when profile.is_broad and profile.class_bits is not null then 'walk'
-      when cardinality(open_types) * cardinality(class_ids) > 2 then 'front'
-      else 'read'
-    end;
-  end if;
-
-  while left_to_win > 0 and reach <= 65536 loop
-    if way = 'front' then
-      front := work.take_front(
-        profile, take_merged.work_types, class_ids, take_merged.worker_id, left_to_win, take_merged.ttl_seconds,
-        take_merged.request_id, true);
-      part := front.claimed;
-    else
-      if way = 'walk' then
-        -- What was stored compressed is unpacked by the concatenation, once and not for each row.
-        front := work.walk_lines(open_types, profile.class_bits || B'', left_to_win);
-      else
-        front := work.read_lines(
-          open_types, class_ids, yielded_class_ids, old_enough, at_hand, "only" ->> 'pool', only_workflow, breadth, reach);
-      end if;
-      part := work.take_rows(
-        front.row_ids, front.row_classes, take_merged.worker_id, left_to_win, take_merged.ttl_seconds, take_merged.request_id);
-    end if;
-    if part is not null then
-      answer := case when answer is null then part else (answer::jsonb || part::jsonb)::json end;
-      left_to_win := left_to_win - json_array_length(part);
-    end if;
-
-    if way = 'walk' then
-      way := 'front';
-      if left_to_win = 0 then
-        kept := set_config('work.mark' || (work.asker_of(profile.id, take_merged.work_types) & 15), '', false);
-      end if;
-    elsif way = 'front' then
-      -- Again, as long as it wins something: others have taken of the same meanwhile.
-      if part is null then
-        way := 'read';
-      end if;
-    elsif at_hand <> '{}' then
-      -- Again, for what is left of this priority or for the next one; without regard to warmth where others hold all of
-      -- this one that was found. Each round reads all lines: what is left after so many is for the next call.
-      rounds := rounds + 1;
-      exit when rounds = 20 and answer is not null;
-      if part is null then
-        at_hand := '{}';
-      end if;
-    else
-      exit when front.is_all;
-      reach := reach * 4;
-      breadth := breadth * 2;
-    end if;
-  end loop;
+  -- The clock is read with the row locked: no lease begins before the last one of the row has ended.
+  with held as (
+    update public.work_claims c
+       set status = 'claimed',
+           worker_id = hold.worker_id,
+           fence = nextval('work.fence'),
+           request_id = hold.request_id,
+           claimed_at = clock_timestamp(),
+           expires_at = clock_timestamp() + make_interval(secs => coalesce(hold.ttl_seconds, t.lease_seconds)),
+           progress = null
+      from unnest(hold.row_ids) with ordinality as p(row_id, n), public.work_types t
+     where c.ctid = p.row_id and t.name = c.work_type and not t.paused
+    returning p.n, c.item_id, c.work_type, c.fence, coalesce(hold.ttl_seconds, t.lease_seconds) as ttl_seconds,
+              c.expires_at, c.failures, c.crashes
+  )
+  select json_agg(claim order by h.n)
+    into answer
+    from held h
+    join public.work_items i on i.id = h.item_id
+   cross join lateral (
+     select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.failures, h.crashes, i.pool, i.source_key,
+            i.payload) as claim;
   return coalesce(answer, '[]');
 end
 $$;
 
--- Take the next claims in line, of one line or of many. A call may win fewer than there are.
+-- Claim the next items of a worker, at most max_items.
 create or replace function work.take_next(
-  work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb, request_id uuid)
+  work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], request_id uuid)
 returns json
 language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  is_usual boolean;
-  profile work.profiles;
-  last integer;
-  has_others boolean;
-  asker bigint;
-  slot text;
-  mark work.mark;
-  shared regclass;
-  tag bigint;
-  place bigint;
-  is_shared boolean;
-  matched varbit;
-  beyond integer;
-  won integer;
-  last_line bigint;
-  last_position bigint;
-  answer json;
-  front record;
-  kept text;
+  profile work.profiles := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
+  wanted integer := least(max_items, 1000);
+  lanes constant integer := cardinality(profile.class_ids) * cardinality(work_types);
+  open_types text[];
+  row_ids tid[] := '{}';
 begin
-  -- One question where all is as usual. An array may begin anywhere: the only element of another kind of array is left to
-  -- the general way.
-  is_usual := work_types[1] is not null and cardinality(work_types) = 1 and length(worker_id) between 1 and 200
-    and max_items between 1 and 1000 and num_nonnulls(ttl_seconds, warm, "only") = 0;
-  if is_usual is not true then
-    perform work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only");
-    max_items := least(max_items, 1000);
-    is_usual := work_types[1] is not null and cardinality(work_types) = 1 and coalesce(warm, '{}') = '{}' and "only" is null;
+  if lanes = 1 and work_types[1] is not null and coalesce(warm, '{}') = '{}' and profile.yielded_class_ids = '{}' then
+    -- The most frequent call: hold() passes over a paused work type.
+    return work.hold(
+      work.lock_lane(work_types[1], profile.class_ids[1], wanted), take_next.worker_id, ttl_seconds, take_next.request_id);
   end if;
-  profile := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
-  -- Mostly there is one line: nothing is required, or all that is ready requires the same. It is the last one, of what was
-  -- required last, where the others are empty, which takes less to see than that a line is not.
-  if is_usual and cardinality(profile.class_ids) <= 3 and profile.yielded_class_ids = '{}' then
-    last := cardinality(profile.class_ids);
-    -- Apart from the condition: with a sub-select that is a statement of its own, reached or not.
-    if last > 1 then
-      has_others := exists (
-        select from public.work_claims c
-         where c.class_id = any (profile.class_ids[1:last - 1]) and c.work_type = take_next.work_types[1] and c.status = 'ready');
+  open_types := array(select t.name from public.work_types t where t.name = any (take_next.work_types) and not t.paused);
+  if cardinality(warm) > 0 then
+    row_ids := work.lock_warm(open_types, profile.class_ids, wanted, warm);
+  elsif lanes > 16 then
+    row_ids := work.lock_ahead(open_types, profile.class_ids, wanted);
+    if cardinality(row_ids) < wanted and lanes > 64 and cardinality(open_types) = 1 then
+      row_ids := work.lock_range(open_types[1], profile.class_ids, wanted);
     end if;
-    if has_others is not true then
-      return work.take_line(
-        take_next.work_types[1], profile.class_ids[last], take_next.worker_id, take_next.max_items, take_next.ttl_seconds,
-        take_next.request_id);
+    -- Rows that one of these lacked are looked for from the beginning, so that the order is exact.
+    if cardinality(row_ids) < wanted then
+      row_ids := '{}';
     end if;
   end if;
-  -- Of many lines, what is next is mostly where the last call left off of those who ask for the same, or of this session: where
-  -- nothing has come into line since, there is nothing before. All lines are walked as one from there on, and what the worker does
-  -- not match is stepped over.
-  -- What is made ready by hand is not counted, and what somebody else has locked is passed over, also if they leave it as it was
-  -- or roll back: in each second the first one reads the lines from their beginning, by take_front().
-  if is_usual and profile.yielded_class_ids = '{}' and profile.class_bits is not null then
-    asker := hashtextextended(take_next.work_types[1], profile.id);
-    slot := 'work.mark' || (asker & 15);
-    mark := nullif(current_setting(slot, true), '')::work.mark;
-    if mark.asker = asker then
-      tag := hashint8extended(coalesce(pg_sequence_last_value('work.arrivals'), 0), hashint8extended(
-        profile.judged_through, asker # (mark.top::bigint << 32) # date_part('epoch', clock_timestamp())::bigint)) << 40;
-      shared := 'work.place' || (asker & 15);
-      place := pg_sequence_last_value(shared) # tag;
-      is_shared := place between 0 and 1099511627775;
-      if is_shared and (place <> mark.last_line or mark.tag is distinct from tag) then
-        mark.tag := tag;
-        mark.last_line := place;
-        mark.last_position := 0;
-      end if;
-      if mark.tag = tag and mark.in_vain is distinct from tag then
-        -- What was stored compressed is unpacked by the concatenation, once and not for each row. A class beyond it meets the last bit.
-        matched := profile.class_bits || B'0';
-        beyond := length(matched) - 1;
-        with taken as (
-          update public.work_claims c
-             set status = 'claimed',
-                 worker_id = take_next.worker_id,
-                 fence = nextval('work.fence'),
-                 request_id = take_next.request_id,
-                 claimed_at = clock_timestamp(),
-                 expires_at = clock_timestamp() + interval '1 second' * coalesce(take_next.ttl_seconds, t.lease_seconds),
-                 progress = null
-            from public.work_types t
-           where t.name = take_next.work_types[1] and not t.paused
-             and c.ctid = any (array(
-                   select r.ctid
-                     from (select n.ctid as row_id, n.class_id, n.line, n.position
-                             from public.work_claims n
-                            where n.work_type = take_next.work_types[1] and n.status = 'ready' and n.class_id > 0
-                              and n.priority = mark.top
-                              and (n.line, n.position) > (mark.last_line, mark.last_position)
-                            order by n.line, n.position
-                            -- About as far as it takes to ask the lines.
-                            limit take_next.max_items * 64 + least(cardinality(profile.class_ids), 1000) * 8 + 128) as w
-                     join public.work_claims r on r.ctid = w.row_id
-                    where get_bit(matched, least(w.class_id, beyond)) = 1
-                      and r.status is not distinct from 'ready' and r.class_id is not distinct from w.class_id
-                    order by w.line, w.position
-                    limit take_next.max_items
-                      for no key update of r skip locked))
-          returning c.item_id, c.work_type, c.fence, coalesce(take_next.ttl_seconds, t.lease_seconds) as ttl_seconds, c.expires_at,
-                    c.failures, c.crashes, c.line, c.position
-        )
-        select json_agg(told order by k.line, k.position), count(*), max(k.line), max(k.position)
-          into answer, won, last_line, last_position
-          from taken k
-          join public.work_items i on i.id = k.item_id
-         cross join lateral (
-           select k.item_id, k.work_type, k.fence, k.ttl_seconds, k.expires_at, k.failures, k.crashes, i.pool, i.source_key, i.payload
-         ) as told;
-        if won < max_items then
-          -- What is its own stands too far apart for some way, or there is no more.
-          mark.in_vain := tag;
-        end if;
-        -- Not past what has come since this transaction began to look.
-        if last_line > mark.last_line and current_setting('transaction_isolation') = 'read committed' then
-          place := setval(shared, tag | last_line);
-        end if;
-        -- Where all that is to be remembered is shared, the session need not.
-        if is_shared is not true or last_line = mark.last_line or mark.in_vain = tag then
-          mark.last_position := case when last_line = mark.last_line then last_position else 0 end;
-          mark.last_line := coalesce(last_line, mark.last_line);
-          kept := set_config(slot, mark::text, false);
-        end if;
-        if won = max_items then
-          return answer;
-        elsif won > 0 then
-          return (answer::jsonb || work.take_merged(
-            profile, take_next.work_types, take_next.worker_id, max_items - won, take_next.ttl_seconds, null, null,
-            take_next.request_id)::jsonb)::json;
-        end if;
-      end if;
-    end if;
+  if cardinality(row_ids) < wanted then
+    row_ids := work.lock_first(open_types, profile.class_ids, wanted - cardinality(row_ids), row_ids);
   end if;
-  -- Once in a while a walk may show that it does as well.
-  if is_usual and profile.yielded_class_ids = '{}' and (not profile.is_broad or random() < 0.98) then
-    front := work.take_front(
-      profile, take_next.work_types, profile.class_ids, take_next.worker_id, take_next.max_items, take_next.ttl_seconds,
-      take_next.request_id, false);
-    if front.won = max_items then
-      return front.claimed;
-    end if;
-    if front.won > 0 then
-      return (front.claimed::jsonb || work.take_merged(
-        profile, take_next.work_types, take_next.worker_id, max_items - front.won, take_next.ttl_seconds, take_next.warm,
-        take_next."only", take_next.request_id)::jsonb)::json;
-    end if;
+  -- A worker that spares its capabilities takes common items that others left for yield_seconds, after all of its own.
+  if cardinality(row_ids) < wanted and profile.yielded_class_ids <> '{}' then
+    row_ids := work.lock_first(
+      open_types, profile.yielded_class_ids, wanted - cardinality(row_ids), row_ids,
+      clock_timestamp() - make_interval(secs => profile.yield_seconds));
   end if;
-  return work.take_merged(
-    profile, take_next.work_types, take_next.worker_id, take_next.max_items, take_next.ttl_seconds, take_next.warm,
-    take_next."only", take_next.request_id);
+  return work.hold(row_ids, take_next.worker_id, ttl_seconds, take_next.request_id);
 end
 $$;
 
--- 18_claim.sql
+-- 17_claim.sql
 
--- Claiming: by id, or what is next.
+-- Claiming: named items, or what is next.
 
--- The claims a worker still holds from an earlier call with this request id: the answer to a repeated call.
-create or replace function work.claims_of_request(worker_id text, request_id uuid, with_payload boolean)
+-- The claims that a worker still holds of an earlier call with this request id: the answer to a repeated call.
+create or replace function work.claims_of_request(worker_id text, request_id uuid)
 returns json
 language sql
 stable
 as $$
-  select coalesce(
-    json_agg(
-      jsonb_build_object(
-        'item_id', c.item_id, 'work_type', c.work_type, 'fence', c.fence,
-        'ttl_seconds', round(extract(epoch from c.expires_at - c.claimed_at)), 'expires_at', c.expires_at,
-        'failures', c.failures, 'crashes', c.crashes)
-      || case when with_payload
-           then jsonb_build_object('pool', i.pool, 'source_key', i.source_key, 'payload', i.payload)
-           else '{}' end
-      order by c.priority desc, c.line, c.position),
-    '[]')
+  select coalesce(json_agg(claim order by c.priority desc, c.rank, c.position), '[]')
     from public.work_claims c
     join public.work_items i on i.id = c.item_id
+   cross join lateral (
+     select c.item_id, c.work_type, c.fence, round(extract(epoch from c.expires_at - c.claimed_at)) as ttl_seconds,
+            c.expires_at, c.failures, c.crashes, i.pool, i.source_key, i.payload) as claim
    where c.status = 'claimed'
      and c.worker_id = claims_of_request.worker_id
      and c.request_id = claims_of_request.request_id
 $$;
 
--- Claim these items: the answer holds the claims that were won. Ids that do not exist, are held, done or not due are
--- just missing from it. An empty list claims nothing, but still takes back what dead workers held.
+-- Lock items that have no claim for a work type, so that they can be enrolled. Locked ones are skipped.
+create or replace function work.lock_unclaimed(item_ids uuid[], work_type text, class_ids integer[])
+returns uuid[]
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  return array(
+    select i.id
+      from (select distinct u.id from unnest(lock_unclaimed.item_ids) as u(id) order by u.id) as wanted
+      join public.work_items i on i.id = any (array[wanted.id])
+     where i.class_id = any (lock_unclaimed.class_ids)
+       and (i.run_after is null or i.run_after <= clock_timestamp())
+       and not exists (
+         select from public.work_claims k where k.item_id = any (array[i.id]) and k.work_type = lock_unclaimed.work_type)
+     order by i.id
+       for share of i skip locked);
+end
+$$;
+
+-- Lock the claims of these items that a worker may hold, in the order of keys. Locked ones are skipped.
+create or replace function work.lock_named(item_ids uuid[], work_type text, profile work.profiles)
+returns tid[]
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+begin
+  return coalesce((
+    select array_agg(l.row_id order by l.priority desc, l.rank, l.position)
+      from (select c.ctid as row_id, c.priority, c.rank, c.position
+              from (select distinct u.id, lock_named.work_type as work_type
+                      from unnest(lock_named.item_ids) as u(id)
+                     order by u.id) as wanted
+              join public.work_claims c on c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
+             where (c.status is not distinct from 'ready' or (c.status is not distinct from 'waiting' and c.due_at <= moment))
+               and (c.class_id = any (profile.class_ids)
+                 or (c.class_id = any (profile.yielded_class_ids)
+                   and c.due_at <= moment - make_interval(secs => profile.yield_seconds)))
+             order by c.item_id
+               for no key update of c skip locked) as l),
+    '{}');
+end
+$$;
+
+-- Wait for the transactions that have locked these items, or their ready claims.
+create or replace function work.wait_for_named(item_ids uuid[], work_type text, class_ids integer[])
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  perform from (select distinct u.id from unnest(wait_for_named.item_ids) as u(id) order by u.id) as wanted
+     join public.work_items i on i.id = any (array[wanted.id])
+    where i.class_id = any (wait_for_named.class_ids)
+      and not exists (
+        select from public.work_claims k where k.item_id = any (array[i.id]) and k.work_type = wait_for_named.work_type)
+    order by i.id
+      for share of i;
+  perform from (select distinct u.id, wait_for_named.work_type as work_type
+                  from unnest(wait_for_named.item_ids) as u(id)
+                 order by u.id) as wanted
+     join public.work_claims c on c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
+    where c.class_id = any (wait_for_named.class_ids) and c.status is not distinct from 'ready'
+    order by c.item_id
+      for no key update of c;
+end
+$$;
+
+-- Claim these items; the answer holds the claims that were won. Ids that do not exist, are held, done or not due are
+-- missing from it. An empty list claims nothing, but takes back ended leases.
 create or replace function public.claim_items(
   item_ids uuid[],
   work_type text,
@@ -2975,15 +2496,10 @@ language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  checked boolean;
   profile work.profiles;
-  rules public.work_types;
-  moment timestamptz;
-  unclaimed uuid[];
-  possible uuid[];
-  is_patient boolean := false;
-  is_complete boolean;
-  answer json;
+  class_ids integer[];
+  is_paused boolean;
+  row_ids tid[];
 begin
   if claim_items.item_ids is null then
     perform work.refuse('item_ids', null, 'a list of item ids was expected');
@@ -2991,127 +2507,50 @@ begin
   if cardinality(claim_items.item_ids) > 1000 then
     perform work.refuse('item_ids', cardinality(claim_items.item_ids) || ' long', 'one call claims at most 1000');
   end if;
-  checked := work.check_name('work_type', claim_items.work_type)
-    and work.check_name('worker_id', claim_items.worker_id)
-    and work.check_ttl(claim_items.ttl_seconds);
+  perform work.check_name('work_type', claim_items.work_type);
+  perform work.check_name('worker_id', claim_items.worker_id);
+  perform work.check_ttl(claim_items.ttl_seconds);
   if claim_items.request_id is not null and work.is_repeated(claim_items.request_id) then
-    return work.claims_of_request(claim_items.worker_id, claim_items.request_id, false);
+    return work.claims_of_request(claim_items.worker_id, claim_items.request_id);
   end if;
   profile := work.catch_up(claim_items.worker_id, array[claim_items.work_type], claim_items.item_ids);
   if cardinality(claim_items.item_ids) = 0 then
     return '[]';
   end if;
-
-  select * into rules from public.work_types t where t.name = claim_items.work_type;
-  if not found then
-    insert into public.work_types (name) values (claim_items.work_type) on conflict do nothing;
-    select * into rules from public.work_types t where t.name = claim_items.work_type;
-  end if;
-  if rules.paused then
+  select t.paused into is_paused from public.work_types t where t.name = claim_items.work_type;
+  if is_paused then
     return '[]';
+  elsif is_paused is null then
+    insert into public.work_types (name) values (claim_items.work_type) on conflict do nothing;
   end if;
-  moment := clock_timestamp();
 
-  -- In the order of ids, so that no two calls wait for each other in a circle. The primary key decides who wins; the
-  -- fence is drawn after the wait for a row, so that it grows with every claim of it.
-  -- An item that is deleted meanwhile fails the insert, and is not there the next time.
-  for attempt in 1..100 loop
-    begin
-      -- A claim follows its item from the moment others see it. Items without one are locked against change until then.
-      -- One that somebody is changing is left out, and waited for only where nothing else could be won: a caller takes
-      -- an empty answer for the end.
-      unclaimed := array(
-        select i.id
-          from (select distinct u.id from unnest(claim_items.item_ids) as u(id)) as wanted
-          join public.work_items i on i.id = any (array[wanted.id])
-         where not exists (
-           select from public.work_claims k where k.item_id = any (array[i.id]) and k.work_type = claim_items.work_type)
-         order by i.id);
-      if is_patient then
-        possible := array(
-          select i.id from unnest(unclaimed) as u(id) join public.work_items i on i.id = any (array[u.id])
-           order by i.id for share of i);
-      else
-        possible := array(
-          select i.id from unnest(unclaimed) as u(id) join public.work_items i on i.id = any (array[u.id])
-           order by i.id for share of i skip locked);
-      end if;
-      is_complete := cardinality(possible) = cardinality(unclaimed) or is_patient;
-      if possible <> '{}' then
-        perform from public.work_workflows w
-         where w.id = any (array(
-                 select i.workflow_id from unnest(possible) as n(id) join public.work_items i on i.id = any (array[n.id])))
-         order by w.id for share;
-      end if;
-      possible := possible || array(
-        select u.id from unnest(claim_items.item_ids) as u(id)
-         where exists (
-           select from public.work_claims k where k.item_id = any (array[u.id]) and k.work_type = claim_items.work_type));
-      with won as (
-        insert into public.work_claims as c
-          (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id,
-           worker_id, fence, request_id, claimed_at, expires_at)
-        select i.item_id, claim_items.work_type, 'claimed', i.priority, i.line, i.position, i.class_id, i.affinity,
-               i.workflow_id, claim_items.worker_id, nextval('work.fence'), claim_items.request_id, clock_timestamp(),
-               clock_timestamp() + make_interval(secs => coalesce(claim_items.ttl_seconds, rules.lease_seconds))
-          from (select distinct u.id from unnest(possible) as u(id) order by u.id) as wanted
-          join work.places i on i.item_id = any (array[wanted.id])
-         where (i.run_after is null or i.run_after <= moment)
-           and (i.class_id = any (profile.class_ids)
-             or (i.class_id = any (profile.yielded_class_ids)
-               -- A claim's own age is asked below.
-               and (i.due_at <= moment - make_interval(secs => profile.yield_seconds)
-                 or exists (
-                   select from public.work_claims k where k.item_id = any (array[i.item_id]) and k.work_type = claim_items.work_type))))
-        on conflict (item_id, work_type) do update
-           set status = 'claimed',
-               worker_id = excluded.worker_id,
-               fence = nextval('work.fence'),
-               request_id = excluded.request_id,
-               claimed_at = clock_timestamp(),
-               expires_at = clock_timestamp() + make_interval(secs => coalesce(claim_items.ttl_seconds, rules.lease_seconds)),
-               progress = null
-         where (c.status = 'ready' or (c.status = 'waiting' and c.due_at <= clock_timestamp()))
-           and (c.class_id = any (profile.class_ids)
-             or (c.class_id = any (profile.yielded_class_ids)
-               and c.due_at <= moment - make_interval(secs => profile.yield_seconds)))
-        returning c.*
-      )
-      select json_agg(told order by w.priority desc, w.line, w.position)
-        into answer
-        from won w
-       cross join lateral (
-         select w.item_id, w.work_type, w.fence, coalesce(claim_items.ttl_seconds, rules.lease_seconds) as ttl_seconds,
-                w.expires_at, w.failures, w.crashes) as told;
-      exit when answer is not null or is_complete;
-      is_patient := true;
-    exception when foreign_key_violation then
-      if attempt = 100 then
-        raise;
-      end if;
-    end;
+  class_ids := profile.class_ids || profile.yielded_class_ids;
+  for round in 1..2 loop
+    perform work.enroll(work.lock_unclaimed(claim_items.item_ids, claim_items.work_type, class_ids), array[claim_items.work_type]);
+    row_ids := work.lock_named(claim_items.item_ids, claim_items.work_type, profile);
+    exit when row_ids <> '{}' or round = 2;
+    -- A caller takes an empty answer for the end: rows that others have locked are waited for before it gets one.
+    perform work.wait_for_named(claim_items.item_ids, claim_items.work_type, class_ids);
   end loop;
-  return coalesce(answer, '[]');
+  return work.hold(row_ids, claim_items.worker_id, claim_items.ttl_seconds, claim_items.request_id);
 end
 $$;
 comment on function public.claim_items is
-  'Claims these items for a worker and answers those it won, each with its fence and lease. Held, finished or unknown ids, and items that require more than the worker has, are just missing. Repeat it with the same request_id and it claims nothing more.';
+  'Claims these items for a worker and answers those it won, each with its fence, lease and payload. Held, finished or unknown ids, and items that require more than the worker has, are missing. Repeat it with the same request_id and it claims nothing more.';
 
--- Which of these classes are not for this worker, whatever the time: a worker that chooses items by itself asks, to leave
--- them out of what it looks through.
+-- Which of these classes a worker is never given: a worker that pages candidates leaves them out.
 create or replace function public.refused_classes(worker_id text, class_ids integer[])
 returns json
 language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  checked boolean;
   profile work.profiles;
 begin
-  checked := work.check_name('worker_id', refused_classes.worker_id);
+  perform work.check_name('worker_id', refused_classes.worker_id);
   if refused_classes.class_ids is null or cardinality(refused_classes.class_ids) > 10000 then
     perform work.refuse('class_ids', coalesce(cardinality(refused_classes.class_ids) || ' long', 'null'),
-      'a list of at most 10000 numbers of classes was expected');
+      'a list of at most 10000 ids of classes was expected');
   end if;
   profile := work.catch_up(refused_classes.worker_id, '{}', '{}');
   return coalesce(
@@ -3121,26 +2560,12 @@ begin
 end
 $$;
 comment on function public.refused_classes is
-  'Answers which of these classes (class_id of items) are not for this worker: it lacks what they require, does not accept their labels, or leaves them to others for good.';
+  'Answers which of these classes (class_id of items) a worker is never given: it lacks what they require, does not accept their labels, or leaves them to others for good.';
 
--- What is wrong with "only", by which a worker narrows what it takes: {pool, workflow, labels}.
-create or replace function work.check_only("only" jsonb)
-returns boolean
-language plpgsql
-as $$
-begin
-  if jsonb_typeof("only") <> 'object' or "only" - '{pool,workflow,labels}'::text[] <> '{}'
-    or jsonb_typeof("only" -> 'pool') <> 'string' or jsonb_typeof("only" -> 'workflow') <> 'string' then
-    perform work.refuse('only', left("only"::text, 60),
-      '{"pool": name, "workflow": name, "labels": condition} was expected, or some of them');
-  end if;
-  return true;
-end
-$$;
-
+-- Refuse wrong arguments of claim_next() and finish_and_claim().
 create or replace function work.check_claim(
-  work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], "only" jsonb)
-returns boolean
+  work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[])
+returns void
 language plpgsql
 as $$
 begin
@@ -3154,42 +2579,45 @@ begin
   if cardinality(warm) > 100 then
     perform work.refuse('warm', cardinality(warm) || ' long', 'at most 100 were expected');
   end if;
-  return work.check_name('worker_id', worker_id) and (ttl_seconds is null or work.check_ttl(ttl_seconds))
-    and ("only" is null or work.check_only("only"));
+  if worker_id is null or length(worker_id) not between 1 and 200 then
+    perform work.check_name('worker_id', worker_id);
+  end if;
+  if ttl_seconds is not null then
+    perform work.check_ttl(ttl_seconds);
+  end if;
 end
 $$;
 
--- Claim what is next: the highest priority first; within one what the worker is warm for, unless something has waited
--- too long; then the older workflow, then what came first. Only what the worker matches. At most 1,000 a call.
+-- Claim what is next among the items that the worker matches: the highest priority first; within one priority what the
+-- worker is warm for, then the older workflow, then first come, first served. At most 1,000 a call.
 create or replace function public.claim_next(
   work_types text[],
   worker_id text,
   max_items integer default 1,
   ttl_seconds integer default null,
   warm text[] default null,
-  "only" jsonb default null,
   request_id uuid default null
 )
 returns json
 language plpgsql
 as $$
 begin
+  perform work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm);
   if request_id is not null and work.is_repeated(request_id) then
-    perform work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only");
-    return work.claims_of_request(worker_id, request_id, true);
+    return work.claims_of_request(worker_id, request_id);
   end if;
-  return work.take_next(work_types, worker_id, max_items, ttl_seconds, warm, "only", request_id);
+  return work.take_next(work_types, worker_id, max_items, ttl_seconds, warm, request_id);
 end
 $$;
 comment on function public.claim_next is
-  'Claims what is next in line for these work types among the items that the worker matches, at most max_items (1000), and answers the claims with their payloads. warm: affinities it has at hand; only: {pool, workflow, labels}. Repeat it with the same request_id and it claims nothing more.';
+  'Claims what is next of these work types among the items that the worker matches, at most max_items (1000), and answers the claims with their payloads. warm: affinities of which the worker has something loaded. Repeat it with the same request_id and it claims nothing more.';
 
 -- 19_release.sql
 
--- The end of a claim: released by its holder, with an outcome.
+-- Release: the holder of a claim closes it, with an outcome.
 
--- What is wrong with an outcome that a worker sends; null where nothing is.
-create or replace function work.wrong_outcome(outcome jsonb)
+-- Say what is wrong with an outcome for release_items(); null where nothing is.
+create or replace function work.outcome_error(outcome jsonb)
 returns text
 language plpgsql
 immutable
@@ -3217,9 +2645,9 @@ begin
   return null;
 end
 $$;
-comment on function work.wrong_outcome is 'Says what is wrong with an outcome for release_items(); null where nothing is.';
+comment on function work.outcome_error is 'Says what is wrong with an outcome for release_items(); null where nothing is.';
 
--- Refuses outcomes of which one is wrong, and says which and why.
+-- Refuse outcomes of which one is wrong, and say which and why.
 create or replace function work.check_outcomes(outcomes jsonb)
 returns void
 language plpgsql
@@ -3227,9 +2655,9 @@ as $$
 declare
   wrong record;
 begin
-  select e.n - 1 as at, work.wrong_outcome(e.value) as why into wrong
+  select e.n - 1 as at, work.outcome_error(e.value) as why into wrong
     from jsonb_array_elements(outcomes) with ordinality as e(value, n)
-   where work.wrong_outcome(e.value) is not null
+   where work.outcome_error(e.value) is not null
    limit 1;
   if found then
     raise exception using errcode = 'PT400', message = format('outcomes[%s]: %s', wrong.at, wrong.why);
@@ -3237,79 +2665,55 @@ begin
 end
 $$;
 
--- Close claims, each only for the holder's worker id and current fence. Each outcome is answered with the claim's new
--- state, or "lost". A release that comes again is answered as before and changes nothing.
-create or replace function work.close_claims(worker_id text, outcomes jsonb)
-returns json
+-- Close claims that succeeded, in the order of keys; answers how many.
+create or replace function work.close_succeeded(worker_id text, outcomes jsonb)
+returns integer
 language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  all_succeeded boolean;
-  succeeded integer;
-  handed_back integer;
-  answer json;
-  moment timestamptz := clock_timestamp();
+  closed integer;
 begin
-  -- Asking each outcome what it is costs as much as closing it: where all claim to have succeeded it is asked only if
-  -- some could not be closed. Where not, their rows are locked first, since they are closed by two statements and both
-  -- have to lock in one order.
-  all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
-    and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
-    and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
-  if all_succeeded is not true then
-    if work.check_list('outcomes', close_claims.outcomes) and jsonb_array_length(close_claims.outcomes) = 0 then
-      return '[]';
-    end if;
-    perform work.check_outcomes(close_claims.outcomes);
-    perform
-       from (select o.item_id, o.work_type
-               from jsonb_to_recordset(close_claims.outcomes) as o(item_id uuid, work_type text)
-              order by o.item_id, o.work_type) as g
-      cross join lateral (
-        select from public.work_claims c
-         where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-           for no key update) as locked;
-  end if;
-
-  -- In the order of keys, as in every call that waits for rows. "= any (array[…])" and "is not distinct from" hold the
-  -- planner to one look-up by key for each outcome: with plain equalities it could as well walk all that is held, or
-  -- the whole table, once for each outcome, in a plan it made when the table was small.
+  -- "= any (array[…])" and "is not distinct from" hold the planner to one look-up by key for each outcome. With plain
+  -- equalities a plan made while the table was small may scan all that is held, once for each outcome.
   with given as materialized (
     select o.*
-      from jsonb_to_recordset(close_claims.outcomes) as o(
+      from jsonb_to_recordset(close_succeeded.outcomes) as o(
              item_id uuid, work_type text, fence bigint, outcome text, result jsonb)
      where o.outcome = 'succeeded' and o.fence is not null
      order by o.item_id, o.work_type
-  ),
-  done as (
-    update public.work_claims c
-       set status = 'succeeded', finished_at = moment, result = g.result, error = null, progress = 1
-      from given g
-     where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-       and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_claims.worker_id, g.fence)
-    returning c.status
   )
-  select json_agg(d.status), count(*) into answer, succeeded from done d;
-  if succeeded = jsonb_array_length(close_claims.outcomes) then
-    return answer;
-  end if;
-  if all_succeeded then
-    perform work.check_outcomes(close_claims.outcomes);
-  end if;
+  update public.work_claims c
+     set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1
+    from given g
+   where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
+     and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence);
+  get diagnostics closed = row_count;
+  return closed;
+end
+$$;
 
-  -- What left the happy path: handed back, or failed, which is counted and recorded.
+-- Close claims that failed, which is counted and recorded, or that are handed back; answers how many.
+create or replace function work.close_others(worker_id text, outcomes jsonb)
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+  closed integer;
+begin
   with given as materialized (
     select o.*, coalesce(t.max_failures, 3) as max_failures, coalesce(t.backoff_seconds, 10) as backoff_seconds,
            coalesce(t.backoff_limit_seconds, 3600) as backoff_limit_seconds
-      from jsonb_to_recordset(close_claims.outcomes) as o(
+      from jsonb_to_recordset(close_others.outcomes) as o(
              item_id uuid, work_type text, fence bigint, outcome text, error text, final boolean,
              retry_after_seconds double precision)
       left join public.work_types t on t.name = o.work_type
      where o.outcome <> 'succeeded'
      order by o.item_id, o.work_type
   ),
-  undone as (
+  closed as (
     update public.work_claims c
        set status = case when g.outcome = 'released' then case when c.due_at > moment then 'waiting' else 'ready' end
                          when g.final or c.failures + 1 >= g.max_failures then 'failed'
@@ -3327,50 +2731,81 @@ begin
            progress = null
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-       and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_claims.worker_id, g.fence)
+       and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_others.worker_id, g.fence)
     returning g.outcome, c.item_id, c.work_type, c.fence, c.error
   ),
-  told as (
+  event as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select u.item_id, u.work_type, 'failed', close_claims.worker_id, u.fence, u.error from undone u where u.outcome = 'failed'
+    select u.item_id, u.work_type, 'failed', close_others.worker_id, u.fence, u.error from closed u where u.outcome = 'failed'
   )
-  select count(*) into handed_back from undone u where u.outcome = 'released';
-  if handed_back > 0 then
-    perform work.note_arrivals();
+  select count(*) into closed from closed;
+  return closed;
+end
+$$;
+
+-- Close claims, each for its holder's worker id and current fence only. Each outcome is answered with the claim's new
+-- state, or "lost", which is recorded. A repeated release is answered as before and changes nothing.
+create or replace function work.close_claims(worker_id text, outcomes jsonb)
+returns json
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  all_succeeded boolean;
+  lost jsonb;
+  answer json;
+begin
+  -- To check each outcome costs as much as to close it. Where all say that they succeeded, they are checked only if some
+  -- could not be closed.
+  all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
+    and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
+    and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
+  if all_succeeded and work.close_succeeded(close_claims.worker_id, close_claims.outcomes)
+       = jsonb_array_length(close_claims.outcomes) then
+    return to_json(array_fill('succeeded'::text, array[jsonb_array_length(close_claims.outcomes)]));
+  end if;
+  perform work.check_list('outcomes', close_claims.outcomes);
+  if jsonb_array_length(close_claims.outcomes) = 0 then
+    return '[]';
+  end if;
+  perform work.check_outcomes(close_claims.outcomes);
+  if all_succeeded is not true then
+    -- Two statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
+    perform
+       from (select o.item_id, o.work_type
+               from jsonb_to_recordset(close_claims.outcomes) as o(item_id uuid, work_type text)
+              order by o.item_id, o.work_type) as g
+      cross join lateral (
+        select from public.work_claims c
+         where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
+           for no key update) as locked;
+    perform work.close_succeeded(close_claims.worker_id, close_claims.outcomes);
+    perform work.close_others(close_claims.worker_id, close_claims.outcomes);
   end if;
 
-  -- A row that shows this worker and this fence and is not held was closed by this worker, now or in an earlier call
-  -- of the same kind: taking back and cancelling leave no worker.
-  -- Locked against deletion, so that an event about the claim finds it. One that is being deleted is not waited for: who
-  -- deletes it may wait for another that was closed above.
-  with judged as materialized (
-    select g.n, g.item_id, g.work_type, g.fence, g.outcome, c.item_id is not null as exists,
-           case when (c.fence, c.worker_id) is not distinct from (g.fence, close_claims.worker_id) and c.status <> 'claimed'
-             then c.status else 'lost' end as state
-      from rows from (jsonb_to_recordset(close_claims.outcomes) as (
-             item_id uuid, work_type text, fence bigint, outcome text))
-           with ordinality
-        as g(item_id, work_type, fence, outcome, n)
-      left join lateral (
-        select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type
-         limit 1 for key share skip locked) as c on true
-  ),
-  told as (
-    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select j.item_id, j.work_type, 'stale_release', close_claims.worker_id, j.fence,
-           format('a release as %s came too late', j.outcome)
-      from judged j
-     where j.state = 'lost' and j.exists
-     order by j.n
-  )
-  select json_agg(j.state order by j.n) into answer from judged j;
+  -- A row with this worker and fence that is not held was closed by this worker, in this call or in an earlier one:
+  -- reaping and cancelling leave no worker.
+  select json_agg(a.state order by a.n),
+         jsonb_agg(jsonb_build_object('item_id', a.item_id, 'work_type', a.work_type, 'fence', a.fence,
+           'detail', format('a release as %s came too late', a.outcome)) order by a.n) filter (where a.state = 'lost')
+    into answer, lost
+    from (select g.*,
+                 case when (c.fence, c.worker_id) is not distinct from (g.fence, close_claims.worker_id) and c.status <> 'claimed'
+                   then c.status else 'lost' end as state
+            from rows from (jsonb_to_recordset(close_claims.outcomes) as (
+                   item_id uuid, work_type text, fence bigint, outcome text))
+                 with ordinality as g(item_id, work_type, fence, outcome, n)
+            left join lateral (
+              select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type limit 1) as c on true) as a;
+  if lost is not null then
+    perform work.record_stale(close_claims.worker_id, 'stale_release', lost);
+  end if;
   return answer;
 end
 $$;
-comment on function work.close_claims is 'Closes claims for their holder; every other outcome is answered "lost" and recorded.';
 
--- Close one claim. True for its holder only; a late or foreign call changes nothing and is recorded. Nor is it true that a
--- claim succeeded which its holder has given up already.
+-- Close one claim. True for its holder only; a late or foreign call changes nothing and is recorded. False also where the
+-- holder has released the claim with another outcome already.
 create or replace function public.release_item(
   item_id uuid,
   work_type text,
@@ -3384,13 +2819,13 @@ returns boolean
 language plpgsql
 as $$
 declare
-  checked boolean;
   state text;
 begin
   if item_id is null then
     perform work.refuse('item_id', null, 'the id of the claimed item was expected');
   end if;
-  checked := work.check_name('work_type', work_type) and work.check_name('worker_id', worker_id);
+  perform work.check_name('work_type', work_type);
+  perform work.check_name('worker_id', worker_id);
   if outcome is null or outcome not in ('succeeded', 'failed', 'released') then
     perform work.refuse('outcome', outcome, 'succeeded, failed or released was expected');
   end if;
@@ -3400,22 +2835,23 @@ begin
   state := work.close_claims(worker_id, jsonb_build_array(jsonb_build_object(
     'item_id', item_id, 'work_type', work_type, 'fence', fence, 'outcome', outcome, 'result', result, 'error', error
   ))) ->> 0;
-  return case outcome when 'succeeded' then state = 'succeeded' else state <> 'lost' end;
+  return case outcome
+    when 'succeeded' then state = 'succeeded'
+    when 'failed' then state in ('waiting', 'ready', 'failed')
+    else state in ('waiting', 'ready')
+  end;
 end
 $$;
 comment on function public.release_item is
-  'Closes one claim as succeeded, failed or released (handed back). True for the holder of its current fence only, and for a success only where it stands; a late or foreign call changes nothing and is recorded.';
+  'Closes one claim as succeeded, failed or released (handed back). True for the holder of its current fence only; a late or foreign call, or a second one with another outcome, changes nothing.';
 
--- Close many claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds}]; each is answered
--- in the same place with its new state, or "lost".
+-- Close many claims; each outcome is answered in its place with the claim's new state, or "lost".
 create or replace function public.release_items(worker_id text, outcomes jsonb)
 returns json
 language plpgsql
 as $$
-declare
-  checked boolean;
 begin
-  checked := work.check_name('worker_id', worker_id);
+  perform work.check_name('worker_id', worker_id);
   return work.close_claims(worker_id, outcomes);
 end
 $$;
@@ -3430,7 +2866,6 @@ create or replace function public.finish_and_claim(
   max_items integer default 1,
   ttl_seconds integer default null,
   warm text[] default null,
-  "only" jsonb default null,
   request_id uuid default null
 )
 returns json
@@ -3439,28 +2874,27 @@ as $$
 declare
   states json;
 begin
+  perform work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm);
   if request_id is not null and work.is_repeated(request_id) then
-    perform work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only");
     select r.released into states from work.requests r where r.request_id = finish_and_claim.request_id;
     return json_build_object(
       'released', coalesce(states, work.close_claims(worker_id, outcomes)),
-      'claimed', work.claims_of_request(worker_id, request_id, true));
+      'claimed', work.claims_of_request(worker_id, request_id));
   end if;
   states := work.close_claims(worker_id, outcomes);
-  -- What was handed back or failed may be claimed again right below: a repeated call could not tell its state then.
+  -- A claim that was handed back or failed may be claimed again below: a repeated call could not tell its state then.
   if request_id is not null and jsonb_path_exists(states::jsonb, '$[*] ? (@ != "succeeded")') then
     update work.requests r set released = states where r.request_id = finish_and_claim.request_id;
   end if;
   return json_build_object(
     'released', states,
-    'claimed', work.take_next(
-      work_types, worker_id, max_items, ttl_seconds, warm, "only", request_id));
+    'claimed', work.take_next(work_types, worker_id, max_items, ttl_seconds, warm, request_id));
 end
 $$;
 comment on function public.finish_and_claim is
   'release_items() and claim_next() in one round trip; answers {released, claimed}.';
 
--- Hand back all that a worker holds, as it leaves: the claims are ready at once and no try is counted.
+-- Hand back all that a worker holds: the claims are ready at once, and no try is counted.
 create or replace function public.release_claims_for_worker(worker_id text)
 returns integer
 language plpgsql
@@ -3485,15 +2919,12 @@ begin
        and (c.status, c.worker_id) is not distinct from ('claimed', release_claims_for_worker.worker_id)
     returning c.item_id, c.work_type, c.fence
   ),
-  told as (
+  event as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
     select b.item_id, b.work_type, 'handed_back', release_claims_for_worker.worker_id, b.fence, 'the worker left'
       from back b
   )
   select count(*) into handed_back from back;
-  if handed_back > 0 then
-    perform work.note_arrivals();
-  end if;
   return handed_back;
 end
 $$;
@@ -3502,10 +2933,10 @@ comment on function public.release_claims_for_worker is
 
 -- 20_extend.sql
 
--- The heartbeat: a worker extends all that it holds in one call.
+-- The heartbeat: a worker extends the leases of all that it holds in one call.
 
--- Extend the leases of claims [{item_id, work_type, fence, progress}]; each is answered in the same place: held, with
--- the new end of its lease, lost, or cancelled by a person. An empty list only says that the worker is alive.
+-- Extend the leases of claims [{item_id, work_type, fence, progress}]; each is answered in its place: held, with the new
+-- end of its lease, lost, or cancelled by a person. An empty list says that the worker is alive.
 create or replace function public.extend_claims(worker_id text, held jsonb, ttl_seconds integer default null)
 returns json
 language plpgsql
@@ -3515,6 +2946,7 @@ declare
   wrong bigint;
   kept integer;
   answer json;
+  lost jsonb;
 begin
   perform work.check_name('worker_id', extend_claims.worker_id);
   perform work.check_list('held', extend_claims.held);
@@ -3536,9 +2968,9 @@ begin
       format('held[%s]', wrong), left((extend_claims.held -> wrong::integer)::text, 60),
       'an object with item_id, work_type and fence, as the claim had them, was expected; progress is a number from 0 to 1');
   end if;
-  perform work.saw_worker(extend_claims.worker_id);
+  perform work.touch_worker(extend_claims.worker_id);
 
-  -- The form of the update is that of a release, for its reasons.
+  -- The update has the form of close_succeeded(), for its reasons.
   with given as materialized (
     select g.*, coalesce(extend_claims.ttl_seconds, t.lease_seconds, 60) as ttl_seconds
       from rows from (jsonb_to_recordset(extend_claims.held) as (
@@ -3556,47 +2988,39 @@ begin
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', extend_claims.worker_id, g.fence)
     returning g.n, g.ttl_seconds, c.item_id, c.work_type, c.fence, c.expires_at
   )
-  select count(*), json_agg(told order by x.n)
+  select count(*), json_agg(claim order by x.n)
     into kept, answer
     from extended x
    cross join lateral (
-     select x.item_id, x.work_type, x.fence, 'held' as state, x.ttl_seconds, x.expires_at) as told;
+     select x.item_id, x.work_type, x.fence, 'held' as state, x.ttl_seconds, x.expires_at) as claim;
   if kept = jsonb_array_length(extend_claims.held) then
     return coalesce(answer, '[]');
   end if;
 
-  -- Locked against deletion, so that an event about the claim finds it. One that is being deleted is not waited for: who
-  -- deletes it may wait for another that was extended above.
-  with judged as materialized (
-    select g.n, g.item_id, g.work_type, g.fence, c.item_id is not null as exists, c.expires_at,
-           case
-             when (c.status, c.fence, c.worker_id) = ('claimed', g.fence, extend_claims.worker_id) then 'held'
-             when c.fence = g.fence and c.status = 'cancelled' then 'cancelled'
-             else 'lost'
-           end as state
-      from rows from (jsonb_to_recordset(extend_claims.held) as (item_id uuid, work_type text, fence bigint))
-           with ordinality as g(item_id, work_type, fence, n)
-      left join lateral (
-        select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type
-         limit 1 for key share skip locked) as c on true
-  ),
-  told as (
-    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select j.item_id, j.work_type, 'stale_extend', extend_claims.worker_id, j.fence, 'a heartbeat came too late'
-      from judged j
-     where j.state = 'lost' and j.exists
-     order by j.n
-  )
   select json_agg(
-           jsonb_build_object('item_id', j.item_id, 'work_type', j.work_type, 'fence', j.fence, 'state', j.state)
-           || case when j.state = 'held' then jsonb_build_object(
-                'expires_at', j.expires_at,
+           jsonb_build_object('item_id', a.item_id, 'work_type', a.work_type, 'fence', a.fence, 'state', a.state)
+           || case when a.state = 'held' then jsonb_build_object(
+                'expires_at', a.expires_at,
                 'ttl_seconds', coalesce(extend_claims.ttl_seconds, (
-                  select t.lease_seconds from public.work_types t where t.name = j.work_type)))
+                  select t.lease_seconds from public.work_types t where t.name = a.work_type)))
               else '{}' end
-           order by j.n)
-    into answer
-    from judged j;
+           order by a.n),
+         jsonb_agg(jsonb_build_object('item_id', a.item_id, 'work_type', a.work_type, 'fence', a.fence,
+           'detail', 'a heartbeat came too late') order by a.n) filter (where a.state = 'lost')
+    into answer, lost
+    from (select g.*, c.expires_at,
+                 case
+                   when (c.status, c.fence, c.worker_id) = ('claimed', g.fence, extend_claims.worker_id) then 'held'
+                   when c.fence = g.fence and c.status = 'cancelled' then 'cancelled'
+                   else 'lost'
+                 end as state
+            from rows from (jsonb_to_recordset(extend_claims.held) as (item_id uuid, work_type text, fence bigint))
+                 with ordinality as g(item_id, work_type, fence, n)
+            left join lateral (
+              select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type limit 1) as c on true) as a;
+  if lost is not null then
+    perform work.record_stale(extend_claims.worker_id, 'stale_extend', lost);
+  end if;
   return answer;
 end
 $$;
@@ -3605,8 +3029,9 @@ comment on function public.extend_claims is
 
 -- 21_retry_cancel.sql
 
--- What a person does: retry what failed, cancel what is open.
+-- What a person does: retry work that failed, cancel work that is open.
 
+-- Refuse wrong arguments of retry_items() and cancel_items().
 create or replace function work.check_choice(work_type text, item_ids uuid[], max_items integer)
 returns void
 language plpgsql
@@ -3620,14 +3045,13 @@ begin
     perform work.refuse('item_ids', cardinality(item_ids) || ' long', 'one call takes at most 1000');
   end if;
   if max_items is null or max_items not between 1 and 10000 then
-    perform work.refuse('max_items', max_items::text, 'expected 1 to 10000');
+    perform work.refuse('max_items', max_items::text, '1 to 10000 were expected');
   end if;
 end
 $$;
 
--- Reopen failed claims with their tries reset: the named items' (then cancelled ones too), or all failed ones of the
--- type, the longest failed first, at most max_items a call. One whose item may not run yet waits until then. The answer
--- is how many.
+-- Reopen failed claims with their tries reset: of the named items (cancelled ones too), or all failed ones of the type,
+-- the longest failed first, at most max_items a call. A claim whose item may not run yet waits. Answers how many.
 create or replace function public.retry_items(
   work_type text,
   item_ids uuid[] default null,
@@ -3649,8 +3073,8 @@ begin
        order by c.finished_at
        limit retry_items.max_items);
   end if;
-  -- An ended claim did not follow its item; items and workflows are locked against change, and read by a statement of
-  -- its own.
+  -- A terminal claim has not followed its item. Items and workflows are locked against change, then read by a statement
+  -- that sees what the lock waited for.
   perform from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as wanted
     join public.work_items i on i.id = any (array[wanted.id])
      for share of i;
@@ -3659,14 +3083,14 @@ begin
            select i.workflow_id from unnest(chosen) as u(id) join public.work_items i on i.id = any (array[u.id])))
    order by w.id for share;
   with wanted as materialized (
-    select p.*, retry_items.work_type as work_type
+    select r.*, retry_items.work_type as work_type
       from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as given
-      join work.places p on p.item_id = any (array[given.id])
+      join work.ranked_items r on r.item_id = any (array[given.id])
      order by given.id
   ),
-  open as (
+  reopened as (
     update public.work_claims c
-       set priority = wanted.priority, line = wanted.line, class_id = wanted.class_id, affinity = wanted.affinity,
+       set priority = wanted.priority, rank = wanted.rank, class_id = wanted.class_id, affinity = wanted.affinity,
            workflow_id = wanted.workflow_id, failures = 0, crashes = 0, finished_at = null,
            status = case when wanted.run_after > clock_timestamp() then 'waiting' else 'ready' end,
            due_at = greatest(wanted.run_after, clock_timestamp()), worker_id = null, progress = null
@@ -3676,22 +3100,44 @@ begin
          or (c.status is not distinct from 'cancelled' and retry_items.item_ids is not null))
     returning c.item_id, c.fence
   ),
-  told as (
+  event as (
     insert into public.work_events (item_id, work_type, event, fence)
-    select o.item_id, retry_items.work_type, 'retried', o.fence from open o
+    select r.item_id, retry_items.work_type, 'retried', r.fence from reopened r
   )
-  select count(*) into reopened from open;
-  if reopened > 0 then
-    perform work.note_arrivals();
-  end if;
+  select count(*) into reopened from reopened;
   return reopened;
 end
 $$;
 comment on function public.retry_items is
   'Reopens failed claims of a work type with their tries reset: of the named items (cancelled ones too), or all failed ones, at most max_items a call. Answers how many.';
 
--- Cancel open claims: the named items', also those nobody has claimed yet, or all open ones of the type, at most
--- max_items a call. Running ones are told by their next heartbeat. The answer is how many.
+-- Open claims of a work type, at most so many: the ready ones in order, then others.
+create or replace function work.open_items(work_type text, max_items integer)
+returns uuid[]
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return array(
+    select o.item_id
+      from (
+        (select r.item_id from public.work_claims r
+          where r.work_type = open_items.work_type and r.status = 'ready' and r.class_id > 0
+          order by r.priority desc, r.rank, r.position limit open_items.max_items)
+        union all
+        (select w.item_id from public.work_claims w
+          where w.work_type = open_items.work_type and w.status = 'waiting' limit open_items.max_items)
+        union all
+        (select h.item_id from public.work_claims h
+          where h.work_type = open_items.work_type and h.status = 'claimed' limit open_items.max_items)
+      ) as o
+     limit open_items.max_items);
+end
+$$;
+
+-- Cancel open claims: of the named items, also those that have no claim yet, or all open ones of the type, at most
+-- max_items a call. A worker hears of it with its next heartbeat. Answers how many.
 create or replace function public.cancel_items(
   work_type text,
   item_ids uuid[] default null,
@@ -3707,40 +3153,32 @@ declare
 begin
   perform work.check_choice(cancel_items.work_type, cancel_items.item_ids, cancel_items.max_items);
   if chosen is null then
+    chosen := work.open_items(cancel_items.work_type, cancel_items.max_items);
+  else
     chosen := array(
-      select o.item_id
-        from (
-          (select r.item_id from public.work_claims r
-            where r.work_type = cancel_items.work_type and r.status = 'ready' and r.class_id > 0
-            order by r.priority desc, r.line, r.position limit cancel_items.max_items)
-          union all
-          (select w.item_id from public.work_claims w
-            where w.work_type = cancel_items.work_type and w.status = 'waiting' limit cancel_items.max_items)
-          union all
-          (select h.item_id from public.work_claims h
-            where h.work_type = cancel_items.work_type and h.status = 'claimed' limit cancel_items.max_items)
-        ) as o
-       limit cancel_items.max_items);
+      select i.id
+        from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as wanted
+        join public.work_items i on i.id = any (array[wanted.id])
+       order by i.id
+         for share of i);
+    perform work.enroll(chosen, array[cancel_items.work_type]);
   end if;
-  with stopped as (
-    insert into public.work_claims as c
-      (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id, finished_at)
-    select i.id, cancel_items.work_type, 'cancelled', coalesce(w.priority, i.priority), coalesce(w.line, i.seq), i.seq,
-           i.class_id, i.affinity, i.workflow_id, clock_timestamp()
-      from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as wanted
-      join public.work_items i on i.id = any (array[wanted.id])
-      left join public.work_workflows w on w.id = i.workflow_id
-       for key share of i
-    on conflict (item_id, work_type) do update
+  with wanted as materialized (
+    select distinct u.id, cancel_items.work_type as work_type from unnest(chosen) as u(id) order by u.id
+  ),
+  cancelled as (
+    update public.work_claims c
        set status = 'cancelled', finished_at = clock_timestamp(), worker_id = null, progress = null
-     where c.status in ('blocked', 'waiting', 'ready', 'claimed')
+      from wanted
+     where c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
+       and c.status in ('blocked', 'waiting', 'ready', 'claimed')
     returning c.item_id, c.fence
   ),
-  told as (
+  event as (
     insert into public.work_events (item_id, work_type, event, fence)
-    select s.item_id, cancel_items.work_type, 'cancelled', s.fence from stopped s
+    select c.item_id, cancel_items.work_type, 'cancelled', c.fence from cancelled c
   )
-  select count(*) into cancelled from stopped;
+  select count(*) into cancelled from cancelled;
   return cancelled;
 end
 $$;
@@ -4318,25 +3756,7 @@ begin
        order by i.seq
        limit enroll_pool.max_items
          for share);
-    perform from public.work_workflows w
-     where w.id = any (array(
-             select i.workflow_id from unnest(item_ids) as n(id) join public.work_items i on i.id = any (array[n.id])))
-     order by w.id for share;
-    with new_claims as (
-      insert into public.work_claims
-        (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id, due_at)
-      select p.item_id, declared.name, case when p.run_after > clock_timestamp() then 'waiting' else 'ready' end,
-             p.priority, p.line, p.position, p.class_id, p.affinity, p.workflow_id, greatest(p.run_after, clock_timestamp())
-        from unnest(item_ids) as n(id)
-        join work.places p on p.item_id = any (array[n.id])
-       order by n.id
-      on conflict do nothing
-      returning 1
-    )
-    select count(*) into step from new_claims;
-    if step > 0 then
-      perform work.note_arrivals();
-    end if;
+    step := work.enroll(item_ids, array[declared.name]);
     page_size := cardinality(item_ids);
     through := (select i.seq from public.work_items i where i.id = item_ids[page_size]);
     enrolled := enrolled + step;
@@ -4455,7 +3875,7 @@ select next_in_line.work_type, next_in_line.item_id,
    select c.work_type, c.item_id, c.due_at
      from public.work_claims c
     where c.work_type = t.name and c.class_id = k.id and c.status = 'ready'
-    order by c.priority desc, c.line, c.position
+    order by c.priority desc, c.rank, c.position
     limit 1) as next_in_line
  where t.paused or next_in_line.due_at < now() - interval '5 minutes'
 union all
@@ -4706,11 +4126,6 @@ served as materialized (
             join live w on w.work_types is null or t.work_type = any (w.work_types)) as d
     join work.profiles p on p.id = d.profile_id
    cross join lateral unnest(p.class_ids || p.yielded_class_ids) as m(class_id)
-),
-judged as materialized (
-  select coalesce(min(p.judged_through), 0) as through
-    from work.profiles p
-   where p.id in (select l.profile_id from live l)
 )
 select l.work_type,
        l.class_id,
@@ -4720,14 +4135,13 @@ select l.work_type,
        clock_timestamp() - l.ready_since as oldest_wait,
        (select c.item_id from public.work_claims c
          where c.work_type = l.work_type and c.class_id = l.class_id and c.status = 'ready'
-         order by c.priority desc, c.line, c.position
+         order by c.priority desc, c.rank, c.position
          limit 1) as example_item,
        work.match_report(k.clauses, k.labels, l.work_type) ->> 'text' as reason
   from line l
   join public.work_classes k on k.id = l.class_id
- cross join judged j
  where not exists (select from served s where s.work_type = l.work_type and s.class_id = l.class_id)
-   and (k.number <= j.through or (work.match_report(k.clauses, k.labels, l.work_type) -> 'matching')::bigint = 0);
+   and (work.match_report(k.clauses, k.labels, l.work_type) -> 'matching')::bigint = 0;
 comment on view public.work_unmatched is
   'work-claims: ready items that no live worker can run, by work type and class: how many, the oldest wait, the first of them, and which clause fails on how many live workers.';
 
@@ -4740,13 +4154,14 @@ stable
 as $$
 #variable_conflict use_column
 declare
-  checked boolean;
   form jsonb;
 begin
   would_match.requires := coalesce(nullif(would_match.requires, 'null'), '{}');
   would_match.labels := coalesce(nullif(would_match.labels, 'null'), '{}');
-  checked := would_match.work_type is null or work.check_name('work_type', would_match.work_type);
-  checked := work.check_properties('labels', would_match.labels, 8192);
+  if would_match.work_type is not null then
+    perform work.check_name('work_type', would_match.work_type);
+  end if;
+  perform work.check_properties('labels', would_match.labels, 8192);
   form := work.parse_requirement(would_match.requires, 'requires');
   return jsonb_build_object('tag', 'c:' || (form ->> 'text'))
     || work.match_report(work.parts_of(form), would_match.labels, would_match.work_type);
@@ -4804,11 +4219,11 @@ begin
     return answer || jsonb_build_object('due_at', claim.due_at, 'error', left(claim.error, 2000), 'text', told);
   elsif claim.status = 'ready' then
     -- Rows are counted from the front of the line, a thousand and no more.
-    select count(*) filter (where (-r.priority, r.line, r.position) < (-claim.priority, claim.line, claim.position))
+    select count(*) filter (where (-r.priority, r.rank, r.position) < (-claim.priority, claim.rank, claim.position))
       into before
-      from (select c.priority, c.line, c.position from public.work_claims c
+      from (select c.priority, c.rank, c.position from public.work_claims c
              where c.work_type = claim.work_type and c.class_id = claim.class_id and c.status = 'ready'
-             order by c.priority desc, c.line, c.position
+             order by c.priority desc, c.rank, c.position
              limit 1001) as r;
     select * into class from public.work_classes k where k.id = claim.class_id;
     report := work.match_report(class.clauses, class.labels, claim.work_type);
@@ -4849,7 +4264,6 @@ stable
 as $$
 #variable_conflict use_column
 declare
-  checked boolean;
   item public.work_items;
   class public.work_classes;
   rules public.work_types;
@@ -4860,7 +4274,9 @@ begin
   if explain_item.item_id is null then
     perform work.refuse('item_id', null, 'the id of an item was expected');
   end if;
-  checked := explain_item.work_type is null or work.check_name('work_type', explain_item.work_type);
+  if explain_item.work_type is not null then
+    perform work.check_name('work_type', explain_item.work_type);
+  end if;
   select * into item from public.work_items i where i.id = explain_item.item_id;
   if not found then
     perform work.refuse('item_id', explain_item.item_id::text, 'there is no such item', 'PT404');
@@ -4897,60 +4313,6 @@ $$;
 comment on function public.explain_item is
   'Says in sentences what each claim of an item is doing, or why it does nothing: who holds it, when it is due, its place in line, which clause fails on how many live workers.';
 
--- Delete classes that no item has, at most so many a call. While somebody gives classes to items it waits, a second at
--- most: then the answer is 0, and it was the wrong moment.
-create or replace function public.prune_classes(max_classes integer default 1000)
-returns integer
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  dropped integer[];
-begin
-  if prune_classes.max_classes is null or prune_classes.max_classes not between 1 and 10000 then
-    perform work.refuse('max_classes', prune_classes.max_classes::text, 'expected 1 to 10000');
-  end if;
-  -- In a transaction with one snapshot it would not see the items that it waited for.
-  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-    perform work.refuse('transaction_isolation', current_setting('transaction_isolation'),
-      'prune_classes() has to see what others commit: call it in read committed');
-  end if;
-  begin
-    perform pg_advisory_xact_lock(work.class_lock_key());
-  exception when lock_not_available then
-    return 0;
-  end;
-
-  -- Statements of their own: they see the items of a call that this one waited for. Rows that somebody has locked are
-  -- left for the next time, so that nobody waits with others in hand.
-  with unused as (
-    delete from public.work_classes c
-     where c.ctid = any (array(
-             select k.ctid
-               from public.work_classes k
-              where k.id <> 1
-                and not exists (select from public.work_items i where i.class_id = k.id and i.class_id <> 1)
-              order by k.id
-              limit prune_classes.max_classes
-                for update skip locked))
-    returning c.id
-  )
-  select array_agg(u.id) into dropped from unused u;
-  if dropped is null then
-    return 0;
-  end if;
-  -- A number that stays behind in a profile that somebody has locked matches nothing.
-  update work.profiles p
-     set class_ids = array(select unnest(p.class_ids) except select unnest(dropped) order by 1),
-         yielded_class_ids = array(select unnest(p.yielded_class_ids) except select unnest(dropped) order by 1)
-   where p.ctid = any (array(select k.ctid from work.profiles k order by k.id for no key update skip locked))
-     and exists (select unnest(p.class_ids || p.yielded_class_ids) intersect select unnest(dropped));
-  return cardinality(dropped);
-end
-$$;
-comment on function public.prune_classes is
-  'Deletes classes that no item has, at most max_classes a call, and answers how many; 0 also where others are giving classes to items for longer than a second.';
-
 -- 28_lists.sql
 
 -- Lists: items, claims and workers with everything that people ask about them. PostgREST filters, orders and pages.
@@ -4974,7 +4336,7 @@ select i.id,
   left join public.work_classes k on k.id = i.class_id;
 comment on view public.work_item_list is 'work-claims: items with their labels, requirements and workflow.';
 
--- The condition on classes is always true; with it a filter on status = ready alone can use work_claims_in_line.
+-- The condition on classes is always true; with it a filter on status = ready alone can use work_claims_in_order.
 -- item_key is item_id once more, as the item's own column: a page after a key bounds both, so that no plan reads the items
 -- before it (a merge join would).
 create or replace view public.work_claim_list with (security_invoker = true) as
@@ -4984,7 +4346,7 @@ select c.item_id,
        i.pool,
        i.source_key,
        c.priority,
-       c.line as rank,
+       c.rank,
        c.position,
        w.name as workflow,
        c.affinity,
@@ -5059,7 +4421,7 @@ revoke all on schema work from public, anon, authenticated;
 revoke all on all sequences in schema work from public, anon, authenticated, service_role;
 revoke execute on all functions in schema work from public, anon, authenticated;
 grant usage on schema work to service_role;
-grant usage, select, update on all sequences in schema work to service_role;
+grant usage, select on all sequences in schema work to service_role;
 grant execute on all functions in schema work to service_role;
 revoke all on type public.work_claim_status from public, anon, authenticated;
 
@@ -5067,7 +4429,8 @@ do $$
 declare
   public_functions constant text[] := array[
     'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'detach_pool',
-    'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim', 'prune_classes', 'reap_expired_claims', 'refused_classes', 'register_worker', 'release_claims_for_worker',
+    'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim',
+    'prune_classes', 'reap_expired_claims', 'refused_classes', 'register_worker', 'release_claims_for_worker',
     'release_item', 'release_items', 'retire_worker', 'retry_items', 'set_priority', 'would_match'];
   -- A table or view of ours in public says so in its comment.
   relation record;

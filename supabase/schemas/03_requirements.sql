@@ -437,9 +437,12 @@ immutable
 strict
 parallel safe
 as $$
+declare
+  form jsonb;
 begin
   perform work.check_requirement_size(argument, requirement);
-  return work.requirement_form(argument, '', requirement);
+  form := work.requirement_form(argument, '', requirement);
+  return form || jsonb_build_object('tag', 'c:' || (form ->> 'text'), 'clauses', work.parts_of(form));
 end
 $$;
 comment on function work.parse_requirement is

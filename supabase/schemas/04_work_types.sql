@@ -8,13 +8,12 @@ create table if not exists public.work_types (
   max_crashes integer not null default 5 check (max_crashes between 1 and 1000),
   backoff_seconds integer not null default 10 check (backoff_seconds between 0 and 86400),
   backoff_limit_seconds integer not null default 3600 check (backoff_limit_seconds between 0 and 604800),
+  passed_over_seconds integer not null default 300 check (passed_over_seconds between 0 and 604800),
   paused boolean not null default false,
   enrolled_through bigint not null default 0,
   enroll_until bigint not null default 0,
   created_at timestamptz not null default clock_timestamp()
 );
-alter table public.work_types
-  add column if not exists passed_over_seconds integer not null default 300 check (passed_over_seconds between 0 and 604800);
 comment on table public.work_types is
   'work-claims: one row a work type, with its rules. define_work_type() writes it; a work type that is first seen in claim_items() gets the defaults.';
 comment on column public.work_types.pool is 'The pool whose items are enrolled for this work; null: only claim_items() makes claims.';
@@ -27,16 +26,16 @@ comment on column public.work_types.enrolled_through is 'The seq of the last pas
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
 
--- Enrolling new items and declaring a work type for their pool must not pass each other: inserts share this lock,
--- a declaration takes it alone.
+-- Inserting items and declaring a work type for their pool must not pass each other: an insert shares this advisory
+-- lock, a declaration takes it alone.
 create or replace function work.pool_lock_key(pool text)
 returns bigint
 language sql
 immutable
 as $$ select hashtextextended('work-claims pool ' || pool, 0) $$;
 
--- Declare a work type, or change the rules of one: what is left null keeps its value. Items that come later are
--- enrolled by themselves; enroll_pool() enrols the ones that are there.
+-- Declare a work type, or change its rules: an argument that is null keeps its value. Later items are enrolled as they
+-- come; enroll_pool() enrols the present ones.
 create or replace function public.define_work_type(
   work_type text,
   pool text default null,
@@ -56,24 +55,12 @@ declare
   declared public.work_types;
 begin
   perform work.check_name('work_type', define_work_type.work_type);
-  if define_work_type.lease_seconds not between 1 and 86400 then
-    perform work.refuse('lease_seconds', define_work_type.lease_seconds::text, 'a lease needs 1 to 86400 seconds');
-  end if;
-  if define_work_type.max_failures not between 1 and 1000 then
-    perform work.refuse('max_failures', define_work_type.max_failures::text, 'expected 1 to 1000');
-  end if;
-  if define_work_type.max_crashes not between 1 and 1000 then
-    perform work.refuse('max_crashes', define_work_type.max_crashes::text, 'expected 1 to 1000');
-  end if;
-  if define_work_type.backoff_seconds not between 0 and 86400 then
-    perform work.refuse('backoff_seconds', define_work_type.backoff_seconds::text, 'expected 0 to 86400');
-  end if;
-  if define_work_type.backoff_limit_seconds not between 0 and 604800 then
-    perform work.refuse('backoff_limit_seconds', define_work_type.backoff_limit_seconds::text, 'expected 0 to 604800');
-  end if;
-  if define_work_type.passed_over_seconds not between 0 and 604800 then
-    perform work.refuse('passed_over_seconds', define_work_type.passed_over_seconds::text, 'expected 0 to 604800');
-  end if;
+  perform work.check_range('lease_seconds', define_work_type.lease_seconds, 1, 86400);
+  perform work.check_range('max_failures', define_work_type.max_failures, 1, 1000);
+  perform work.check_range('max_crashes', define_work_type.max_crashes, 1, 1000);
+  perform work.check_range('backoff_seconds', define_work_type.backoff_seconds, 0, 86400);
+  perform work.check_range('backoff_limit_seconds', define_work_type.backoff_limit_seconds, 0, 604800);
+  perform work.check_range('passed_over_seconds', define_work_type.passed_over_seconds, 0, 604800);
   if define_work_type.pool is not null then
     perform work.check_pool(define_work_type.pool);
     perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
@@ -109,4 +96,4 @@ begin
 end
 $$;
 comment on function public.define_work_type is
-  'Declares a work type for a pool, or changes its rules; what is null keeps its value. Items that come later are enrolled by themselves, enroll_pool() enrols the past ones.';
+  'Declares a work type for a pool, or changes its rules; a null argument keeps its value. Later items are enrolled as they come, enroll_pool() enrols the present ones.';

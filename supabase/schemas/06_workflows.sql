@@ -1,24 +1,23 @@
--- Workflows: items that belong together. Its priority counts for all of them, and the older workflow goes first.
+-- Workflows: items that belong together. The workflow's priority counts for all of them, and the older workflow goes first.
 create table if not exists public.work_workflows (
   id bigint generated always as identity primary key,
   name text not null unique check (length(name) between 1 and 200),
-  priority integer check (priority between -1000000 and 1000000),
-  line bigint not null default nextval('work.item_seq'),
+  priority integer not null default 0 check (priority between -1000000 and 1000000),
+  rank bigint not null default nextval('work.item_seq'),
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_workflows is
   'work-claims: named sets of items that are worked on together. The first item that names one makes it; define_workflow() gives it a priority.';
-comment on column public.work_workflows.priority is 'Counts for all its items; null: each item''s own does.';
-comment on column public.work_workflows.line is 'Its place in line within one priority: that of the moment it was made.';
+comment on column public.work_workflows.priority is 'Counts for all its items, in place of their own.';
+comment on column public.work_workflows.rank is 'Its rank within one priority: older workflows have lower ones.';
 
--- Make sure that these workflows are there: new ones stand in line as they are named here.
+-- Make the workflows that are missing, ranked in the order of names[].
 create or replace function work.intern_workflows(names text[])
 returns void
 language plpgsql
 as $$
 #variable_conflict use_column
 begin
-  -- They go in by name, so that two calls with the same new ones wait for each other in one order.
   with missing as materialized (
     select u.name, min(u.n) as n
       from unnest(intern_workflows.names) with ordinality as u(name, n)
@@ -27,17 +26,18 @@ begin
      group by u.name
      order by min(u.n)
   ),
-  numbered as materialized (
-    select m.name, nextval('work.item_seq') as line from missing m
+  ranked as materialized (
+    select m.name, nextval('work.item_seq') as rank from missing m
   )
-  insert into public.work_workflows (name, line)
-  select n.name, n.line from numbered n order by n.name
+  -- In the order of names: two calls that make the same workflows would deadlock otherwise.
+  insert into public.work_workflows (name, rank)
+  select r.name, r.rank from ranked r order by r.name
   on conflict (name) do nothing;
 end
 $$;
 
--- Name a workflow, or change its priority; null leaves each item its own. Its open claims move at once.
-create or replace function public.define_workflow(workflow text, priority integer default null)
+-- Name a workflow, or change its priority. Its open claims move at once.
+create or replace function public.define_workflow(workflow text, priority integer default 0)
 returns jsonb
 language plpgsql
 as $$
@@ -46,7 +46,7 @@ declare
   defined public.work_workflows;
 begin
   perform work.check_name('workflow', define_workflow.workflow);
-  if define_workflow.priority not between -1000000 and 1000000 then
+  if define_workflow.priority is null or define_workflow.priority not between -1000000 and 1000000 then
     perform work.refuse('priority', define_workflow.priority::text, 'a whole number from -1000000 to 1000000 was expected');
   end if;
   insert into public.work_workflows as w (name, priority)
@@ -57,4 +57,4 @@ begin
 end
 $$;
 comment on function public.define_workflow is
-  'Names a workflow, or changes its priority, which counts for all its items; null leaves each item its own. Its open claims move at once.';
+  'Names a workflow, or changes its priority, which counts for all its items. Its open claims move at once.';

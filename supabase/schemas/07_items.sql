@@ -8,15 +8,14 @@ create table if not exists public.work_pools (
   payload_columns text[],
   priority_column text,
   run_after_column text,
+  requires_column text,
+  labels_column text,
+  affinity_column text,
+  workflow_column text,
   mirrored_through jsonb,
   is_mirrored boolean not null default true,
   created_at timestamptz not null default clock_timestamp()
 );
-alter table public.work_pools
-  add column if not exists requires_column text,
-  add column if not exists labels_column text,
-  add column if not exists affinity_column text,
-  add column if not exists workflow_column text;
 comment on table public.work_pools is
   'work-claims: named sets of items. "default" takes items from enqueue_items(); every other one mirrors a table, see attach_pool().';
 comment on column public.work_pools.source is 'The attached table.';
@@ -25,6 +24,7 @@ comment on column public.work_pools.mirrored_through is 'The key of the last pas
 
 insert into public.work_pools (name) values ('default') on conflict do nothing;
 
+-- Refuse a pool that does not exist.
 create or replace function work.check_pool(pool text)
 returns void
 language plpgsql
@@ -47,12 +47,11 @@ create table if not exists public.work_items (
   priority integer not null default 0 check (priority between -1000000 and 1000000),
   dedupe_key text check (length(dedupe_key) between 1 and 500),
   run_after timestamptz check (run_after > '-infinity'),
+  class_id integer not null default 1,
+  affinity text check (length(affinity) between 1 and 200),
+  workflow_id bigint,
   created_at timestamptz not null default clock_timestamp()
 );
-alter table public.work_items
-  add column if not exists class_id integer not null default 1,
-  add column if not exists affinity text check (length(affinity) between 1 and 200),
-  add column if not exists workflow_id bigint;
 comment on table public.work_items is
   'work-claims: one row a subject of work. An attached table''s rows are mirrored here; enqueue_items() adds others. Deleting an item deletes its claims.';
 comment on column public.work_items.seq is 'First come, first served: the order in which items came.';
@@ -73,8 +72,8 @@ comment on index public.work_items_by_workflow is 'Which items belong to this wo
 create index if not exists work_items_by_pool on public.work_items (pool, seq);
 comment on index public.work_items_by_pool is 'Which items of the pool come after this one? (paging candidates, enrolling past items)';
 
--- What is wrong with an item that somebody wants to enqueue; null where nothing is.
-create or replace function work.wrong_item(item jsonb)
+-- Say what is wrong with an item for enqueue_items(); null where nothing is.
+create or replace function work.item_error(item jsonb)
 returns text
 language plpgsql
 immutable
@@ -122,11 +121,10 @@ begin
   return null;
 end
 $$;
-comment on function work.wrong_item is 'Says what is wrong with an item for enqueue_items(); null where nothing is.';
+comment on function work.item_error is 'Says what is wrong with an item for enqueue_items(); null where nothing is.';
 
--- Ids for new items, in their order: those of one call stand side by side, so that what is next in line lies together in
--- each index. With a request id they follow from it and from nothing else: a repeated call meets its own rows. They begin
--- with the time, or as the request id does (RFC 9562, version 8): later calls come after, if the request ids do.
+-- Ids for new items (RFC 9562, version 8). The ids of one call are neighbours in each index, and begin with the time or
+-- with the request id. With a request id they follow from it alone: a repeated call meets its own rows.
 create or replace function work.new_ids(request_id uuid, how_many integer)
 returns uuid[]
 language plpgsql
@@ -145,8 +143,8 @@ end
 $$;
 comment on function work.new_ids is 'Ids for new items, side by side; those of a request id are always the same.';
 
--- Add items in bulk; the answer is their ids, in the order given. An item whose dedupe key is there already is not
--- added again: the answer has the id of the one that is. With a request id, a repeated call adds nothing.
+-- Add items in bulk; the answer is their ids, in the order given. For a dedupe key that an item has already, the answer
+-- is that item's id. With a request id, a repeated call adds nothing.
 create or replace function public.enqueue_items(items jsonb, request_id uuid default null)
 returns jsonb
 language plpgsql
@@ -159,9 +157,9 @@ declare
   answer jsonb;
 begin
   perform work.check_list('items', enqueue_items.items);
-  select e.n - 1 as at, work.wrong_item(e.value) as why into wrong
+  select e.n - 1 as at, work.item_error(e.value) as why into wrong
     from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
-   where work.wrong_item(e.value) is not null
+   where work.item_error(e.value) is not null
    order by e.n
    limit 1;
   if found then
@@ -184,9 +182,11 @@ begin
        from jsonb_array_elements(enqueue_items.items) as e(value);
   end if;
 
+  if enqueue_items.request_id is not null then
+    perform work.is_repeated(enqueue_items.request_id, sha256(convert_to(enqueue_items.items::text, 'UTF8')));
+  end if;
   ids := work.new_ids(enqueue_items.request_id, jsonb_array_length(enqueue_items.items));
-  -- Rows go in by dedupe key, so that two calls with the same keys wait for each other in one order; seq keeps the order
-  -- given.
+  -- In the order of dedupe keys: two calls with the same keys would deadlock otherwise. seq keeps the order given.
   with given as materialized (
     select e.n,
            ids[e.n] as id,
@@ -213,7 +213,7 @@ begin
   )
   select jsonb_agg(id order by n) into answer from numbered;
 
-  -- A statement of its own: it sees the items of a call that this one waited for.
+  -- A second statement sees the items of a call that the insert waited for.
   if jsonb_path_exists(enqueue_items.items, '$[*].dedupe_key ? (@ != null)') then
     select jsonb_agg(coalesce(held.id::text, answer ->> (e.n - 1)::integer) order by e.n) into answer
       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)

@@ -1,4 +1,4 @@
--- Events: what left the happy path.
+-- Events: what left the happy path of a claim.
 create table if not exists public.work_events (
   id bigint generated always as identity primary key,
   item_id uuid not null,
@@ -12,11 +12,9 @@ create table if not exists public.work_events (
   foreign key (item_id, work_type) references public.work_claims (item_id, work_type) on delete cascade
 );
 comment on table public.work_events is
-  'work-claims: what left the happy path of a claim: a lease that ended, a failure, a late writer, a person''s hand. The newest 20 of each claim are kept.';
+  'work-claims: what left the happy path of a claim: a lease that ended, a failure, a late call, a person''s action. The newest 20 of each claim are kept.';
 create index if not exists work_events_by_claim on public.work_events (item_id, work_type, id);
 comment on index public.work_events_by_claim is 'What happened to this claim?';
-
--- The sequence behind the identity gets default privileges of its own.
 
 -- Keep the newest 20 events of each claim that has new ones.
 create or replace function work.prune_events()
@@ -37,3 +35,22 @@ $$;
 create or replace trigger prune_events
   after insert on public.work_events referencing new table as new_events
   for each statement execute function work.prune_events();
+
+-- Record calls of a worker that changed nothing, since its claims are lost: keys[n] is {item_id, work_type, fence, detail}.
+create or replace function work.record_stale(worker_id text, event text, keys jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  -- Locked against deletion, so that the event finds its claim. A claim that is being deleted is skipped: the transaction
+  -- that deletes it may wait for a row of this one.
+  insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
+  select k.item_id, k.work_type, record_stale.event, record_stale.worker_id, k.fence, k.detail
+    from jsonb_to_recordset(record_stale.keys) as k(item_id uuid, work_type text, fence bigint, detail text)
+   cross join lateral (
+     select from public.work_claims c
+      where c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
+        for key share skip locked) as present;
+end
+$$;

@@ -1,6 +1,6 @@
--- What time does to claims: leases end, waits end.
+-- What every claim call does first: leases that have ended are taken back, waits that have ended are readied.
 
--- How many leases of this work type may end without a release; the default where nobody declared it.
+-- How many leases of this work type may end without a release; the default where it is not declared.
 create or replace function work.max_crashes(work_type text)
 returns integer
 language plpgsql
@@ -12,8 +12,8 @@ begin
 end
 $$;
 
--- Take back claims whose lease has ended: the longest ended, and these items' in any case. Each counts a crash; with
--- no crash left the claim ends failed.
+-- Take back claims whose lease has ended: the longest ended ones, and these items' in any case. Each counts a crash; a
+-- claim with no crash left ends failed.
 create or replace function work.reap(max_items integer, item_ids uuid[], work_types text[])
 returns integer
 language plpgsql
@@ -24,7 +24,7 @@ declare
   reaped integer;
 begin
   -- "Is not distinct from" where the rows are found already: with an equality the planner may walk the index on leases
-  -- to find them again, and so everything that is held.
+  -- again, and so everything that is held.
   with lapsed as (
     update public.work_claims c
        set crashes = c.crashes + 1,
@@ -54,20 +54,37 @@ begin
        and c.status is not distinct from 'claimed'
     returning c.item_id, c.work_type, c.fence, c.error
   ),
-  told as (
+  event as (
     insert into public.work_events (item_id, work_type, event, fence, detail)
     select l.item_id, l.work_type, 'expired', l.fence, l.error from lapsed l
   )
   select count(*) into reaped from lapsed;
-  if reaped > 0 then
-    perform work.note_arrivals();
-  end if;
   return reaped;
 end
 $$;
 
--- Every claim call begins with this: lapsed leases are taken back, what is due is readied, at most 1,000 of each, the
--- worker was seen, and classes that have come are judged. The answer is the worker's profile.
+-- Make claims ready whose wait has ended, the longest due ones first.
+create or replace function work.ready_due(max_items integer)
+returns void
+language plpgsql
+as $$
+declare
+  moment timestamptz := clock_timestamp();
+begin
+  update public.work_claims c
+     set status = 'ready'
+   where c.ctid = any (array(
+           select w.ctid from public.work_claims w
+            where w.status = 'waiting' and w.due_at <= moment
+            order by w.due_at
+            limit ready_due.max_items
+              for no key update skip locked))
+     and c.status is not distinct from 'waiting';
+end
+$$;
+
+-- Take back ended leases, ready what is due (at most 1,000 of each), note the worker, judge new classes. Every claim call
+-- begins with this; it answers the worker's profile.
 create or replace function work.catch_up(worker_id text, work_types text[], item_ids uuid[])
 returns work.profiles
 language plpgsql
@@ -81,26 +98,23 @@ declare
   is_unjudged boolean;
   profile work.profiles;
 begin
-  -- One statement for all that mostly has nothing to do, and one question after it: in PL/pgSQL each costs some
-  -- microseconds, and so does each join. Classes are asked for by number: the last one of all would cost a page of the index.
+  -- One statement asks all questions: each further one costs some microseconds of every claim call.
   select exists (select from public.work_claims c where c.status = 'claimed' and c.expires_at <= moment),
          exists (select from public.work_claims c where c.status = 'waiting' and c.due_at <= moment),
          coalesce(
            (select w.last_seen_at from public.work_workers w where w.id = catch_up.worker_id) < moment - interval '5 seconds',
            false),
-         exists (select from public.work_classes c where c.number > p.judged_through)
-           or exists (select from public.work_classes c where c.number is null),
-         p.id, p.class_ids, p.class_bits, p.yielded_class_ids, p.yield_seconds, p.judged_through, p.is_broad
+         exists (
+           select from public.work_classes c
+            where c.made_by >= pg_snapshot_xmin(p.judged)
+              and not (pg_visible_in_snapshot(c.made_by, p.judged))),
+         p.id, p.class_ids, p.yielded_class_ids, p.yield_seconds
     into has_lapsed, has_due, is_unseen, is_unjudged,
-         profile.id, profile.class_ids, profile.class_bits, profile.yielded_class_ids, profile.yield_seconds,
-         profile.judged_through, profile.is_broad
+         profile.id, profile.class_ids, profile.yielded_class_ids, profile.yield_seconds
     from work.profiles p
    where p.id = coalesce(
            (select w.profile_id from public.work_workers w where w.id = catch_up.worker_id), 1);
-  if not (has_lapsed or has_due or is_unseen or is_unjudged) then
-    return profile;
-  end if;
-  -- Rows that the caller will wait for are locked first, in the order of keys: it must not wait with others in hand.
+  -- Rows that the caller will wait for are locked first, in the order of keys: it must not wait while it holds others.
   if (has_lapsed or has_due) and cardinality(catch_up.item_ids) > 0 then
     perform
        from (select distinct u.id from unnest(catch_up.item_ids) as u(id) order by u.id) as wanted
@@ -113,30 +127,19 @@ begin
     perform work.reap(1000, coalesce(catch_up.item_ids, '{}'), catch_up.work_types);
   end if;
   if has_due then
-    update public.work_claims c
-       set status = 'ready'
-     where c.ctid = any (array(
-             select w.ctid from public.work_claims w
-              where w.status = 'waiting' and w.due_at <= moment
-              order by w.due_at
-              limit 1000
-                for no key update skip locked))
-       and c.status is not distinct from 'waiting';
-    if found then
-      perform work.note_arrivals();
-    end if;
+    perform work.ready_due(1000);
   end if;
   if is_unseen then
-    perform work.saw_worker(catch_up.worker_id);
+    perform work.touch_worker(catch_up.worker_id);
   end if;
   if is_unjudged then
-    profile := work.judged_profile(profile.id);
+    profile := work.refresh_profile(profile.id);
   end if;
   return profile;
 end
 $$;
 
--- Take back claims whose lease has ended; the answer is how many. Every claim call does it too.
+-- Take back claims whose lease has ended; answers how many. Every claim call does it too.
 create or replace function public.reap_expired_claims(max_items integer default 1000)
 returns integer
 language plpgsql
@@ -149,4 +152,4 @@ begin
 end
 $$;
 comment on function public.reap_expired_claims is
-  'Takes back claims whose lease has ended and answers how many. Every claim call does so too: nobody has to call it.';
+  'Takes back claims whose lease has ended and answers how many. Every claim call does so too: no one has to call it.';

@@ -1,7 +1,7 @@
--- The end of a claim: released by its holder, with an outcome.
+-- Release: the holder of a claim closes it, with an outcome.
 
--- What is wrong with an outcome that a worker sends; null where nothing is.
-create or replace function work.wrong_outcome(outcome jsonb)
+-- Say what is wrong with an outcome for release_items(); null where nothing is.
+create or replace function work.outcome_error(outcome jsonb)
 returns text
 language plpgsql
 immutable
@@ -29,9 +29,9 @@ begin
   return null;
 end
 $$;
-comment on function work.wrong_outcome is 'Says what is wrong with an outcome for release_items(); null where nothing is.';
+comment on function work.outcome_error is 'Says what is wrong with an outcome for release_items(); null where nothing is.';
 
--- Refuses outcomes of which one is wrong, and says which and why.
+-- Refuse outcomes of which one is wrong, and say which and why.
 create or replace function work.check_outcomes(outcomes jsonb)
 returns void
 language plpgsql
@@ -39,9 +39,9 @@ as $$
 declare
   wrong record;
 begin
-  select e.n - 1 as at, work.wrong_outcome(e.value) as why into wrong
+  select e.n - 1 as at, work.outcome_error(e.value) as why into wrong
     from jsonb_array_elements(outcomes) with ordinality as e(value, n)
-   where work.wrong_outcome(e.value) is not null
+   where work.outcome_error(e.value) is not null
    limit 1;
   if found then
     raise exception using errcode = 'PT400', message = format('outcomes[%s]: %s', wrong.at, wrong.why);
@@ -49,79 +49,55 @@ begin
 end
 $$;
 
--- Close claims, each only for the holder's worker id and current fence. Each outcome is answered with the claim's new
--- state, or "lost". A release that comes again is answered as before and changes nothing.
-create or replace function work.close_claims(worker_id text, outcomes jsonb)
-returns json
+-- Close claims that succeeded, in the order of keys; answers how many.
+create or replace function work.close_succeeded(worker_id text, outcomes jsonb)
+returns integer
 language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  all_succeeded boolean;
-  succeeded integer;
-  handed_back integer;
-  answer json;
-  moment timestamptz := clock_timestamp();
+  closed integer;
 begin
-  -- Asking each outcome what it is costs as much as closing it: where all claim to have succeeded it is asked only if
-  -- some could not be closed. Where not, their rows are locked first, since they are closed by two statements and both
-  -- have to lock in one order.
-  all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
-    and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
-    and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
-  if all_succeeded is not true then
-    if work.check_list('outcomes', close_claims.outcomes) and jsonb_array_length(close_claims.outcomes) = 0 then
-      return '[]';
-    end if;
-    perform work.check_outcomes(close_claims.outcomes);
-    perform
-       from (select o.item_id, o.work_type
-               from jsonb_to_recordset(close_claims.outcomes) as o(item_id uuid, work_type text)
-              order by o.item_id, o.work_type) as g
-      cross join lateral (
-        select from public.work_claims c
-         where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-           for no key update) as locked;
-  end if;
-
-  -- In the order of keys, as in every call that waits for rows. "= any (array[…])" and "is not distinct from" hold the
-  -- planner to one look-up by key for each outcome: with plain equalities it could as well walk all that is held, or
-  -- the whole table, once for each outcome, in a plan it made when the table was small.
+  -- "= any (array[…])" and "is not distinct from" hold the planner to one look-up by key for each outcome. With plain
+  -- equalities a plan made while the table was small may scan all that is held, once for each outcome.
   with given as materialized (
     select o.*
-      from jsonb_to_recordset(close_claims.outcomes) as o(
+      from jsonb_to_recordset(close_succeeded.outcomes) as o(
              item_id uuid, work_type text, fence bigint, outcome text, result jsonb)
      where o.outcome = 'succeeded' and o.fence is not null
      order by o.item_id, o.work_type
-  ),
-  done as (
-    update public.work_claims c
-       set status = 'succeeded', finished_at = moment, result = g.result, error = null, progress = 1
-      from given g
-     where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-       and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_claims.worker_id, g.fence)
-    returning c.status
   )
-  select json_agg(d.status), count(*) into answer, succeeded from done d;
-  if succeeded = jsonb_array_length(close_claims.outcomes) then
-    return answer;
-  end if;
-  if all_succeeded then
-    perform work.check_outcomes(close_claims.outcomes);
-  end if;
+  update public.work_claims c
+     set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1
+    from given g
+   where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
+     and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence);
+  get diagnostics closed = row_count;
+  return closed;
+end
+$$;
 
-  -- What left the happy path: handed back, or failed, which is counted and recorded.
+-- Close claims that failed, which is counted and recorded, or that are handed back; answers how many.
+create or replace function work.close_others(worker_id text, outcomes jsonb)
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+  closed integer;
+begin
   with given as materialized (
     select o.*, coalesce(t.max_failures, 3) as max_failures, coalesce(t.backoff_seconds, 10) as backoff_seconds,
            coalesce(t.backoff_limit_seconds, 3600) as backoff_limit_seconds
-      from jsonb_to_recordset(close_claims.outcomes) as o(
+      from jsonb_to_recordset(close_others.outcomes) as o(
              item_id uuid, work_type text, fence bigint, outcome text, error text, final boolean,
              retry_after_seconds double precision)
       left join public.work_types t on t.name = o.work_type
      where o.outcome <> 'succeeded'
      order by o.item_id, o.work_type
   ),
-  undone as (
+  closed as (
     update public.work_claims c
        set status = case when g.outcome = 'released' then case when c.due_at > moment then 'waiting' else 'ready' end
                          when g.final or c.failures + 1 >= g.max_failures then 'failed'
@@ -139,50 +115,81 @@ begin
            progress = null
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-       and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_claims.worker_id, g.fence)
+       and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_others.worker_id, g.fence)
     returning g.outcome, c.item_id, c.work_type, c.fence, c.error
   ),
-  told as (
+  event as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select u.item_id, u.work_type, 'failed', close_claims.worker_id, u.fence, u.error from undone u where u.outcome = 'failed'
+    select u.item_id, u.work_type, 'failed', close_others.worker_id, u.fence, u.error from closed u where u.outcome = 'failed'
   )
-  select count(*) into handed_back from undone u where u.outcome = 'released';
-  if handed_back > 0 then
-    perform work.note_arrivals();
+  select count(*) into closed from closed;
+  return closed;
+end
+$$;
+
+-- Close claims, each for its holder's worker id and current fence only. Each outcome is answered with the claim's new
+-- state, or "lost", which is recorded. A repeated release is answered as before and changes nothing.
+create or replace function work.close_claims(worker_id text, outcomes jsonb)
+returns json
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  all_succeeded boolean;
+  lost jsonb;
+  answer json;
+begin
+  -- To check each outcome costs as much as to close it. Where all say that they succeeded, they are checked only if some
+  -- could not be closed.
+  all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
+    and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
+    and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
+  if all_succeeded and work.close_succeeded(close_claims.worker_id, close_claims.outcomes)
+       = jsonb_array_length(close_claims.outcomes) then
+    return to_json(array_fill('succeeded'::text, array[jsonb_array_length(close_claims.outcomes)]));
+  end if;
+  perform work.check_list('outcomes', close_claims.outcomes);
+  if jsonb_array_length(close_claims.outcomes) = 0 then
+    return '[]';
+  end if;
+  perform work.check_outcomes(close_claims.outcomes);
+  if all_succeeded is not true then
+    -- Two statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
+    perform
+       from (select o.item_id, o.work_type
+               from jsonb_to_recordset(close_claims.outcomes) as o(item_id uuid, work_type text)
+              order by o.item_id, o.work_type) as g
+      cross join lateral (
+        select from public.work_claims c
+         where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
+           for no key update) as locked;
+    perform work.close_succeeded(close_claims.worker_id, close_claims.outcomes);
+    perform work.close_others(close_claims.worker_id, close_claims.outcomes);
   end if;
 
-  -- A row that shows this worker and this fence and is not held was closed by this worker, now or in an earlier call
-  -- of the same kind: taking back and cancelling leave no worker.
-  -- Locked against deletion, so that an event about the claim finds it. One that is being deleted is not waited for: who
-  -- deletes it may wait for another that was closed above.
-  with judged as materialized (
-    select g.n, g.item_id, g.work_type, g.fence, g.outcome, c.item_id is not null as exists,
-           case when (c.fence, c.worker_id) is not distinct from (g.fence, close_claims.worker_id) and c.status <> 'claimed'
-             then c.status else 'lost' end as state
-      from rows from (jsonb_to_recordset(close_claims.outcomes) as (
-             item_id uuid, work_type text, fence bigint, outcome text))
-           with ordinality
-        as g(item_id, work_type, fence, outcome, n)
-      left join lateral (
-        select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type
-         limit 1 for key share skip locked) as c on true
-  ),
-  told as (
-    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select j.item_id, j.work_type, 'stale_release', close_claims.worker_id, j.fence,
-           format('a release as %s came too late', j.outcome)
-      from judged j
-     where j.state = 'lost' and j.exists
-     order by j.n
-  )
-  select json_agg(j.state order by j.n) into answer from judged j;
+  -- A row with this worker and fence that is not held was closed by this worker, in this call or in an earlier one:
+  -- reaping and cancelling leave no worker.
+  select json_agg(a.state order by a.n),
+         jsonb_agg(jsonb_build_object('item_id', a.item_id, 'work_type', a.work_type, 'fence', a.fence,
+           'detail', format('a release as %s came too late', a.outcome)) order by a.n) filter (where a.state = 'lost')
+    into answer, lost
+    from (select g.*,
+                 case when (c.fence, c.worker_id) is not distinct from (g.fence, close_claims.worker_id) and c.status <> 'claimed'
+                   then c.status else 'lost' end as state
+            from rows from (jsonb_to_recordset(close_claims.outcomes) as (
+                   item_id uuid, work_type text, fence bigint, outcome text))
+                 with ordinality as g(item_id, work_type, fence, outcome, n)
+            left join lateral (
+              select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type limit 1) as c on true) as a;
+  if lost is not null then
+    perform work.record_stale(close_claims.worker_id, 'stale_release', lost);
+  end if;
   return answer;
 end
 $$;
-comment on function work.close_claims is 'Closes claims for their holder; every other outcome is answered "lost" and recorded.';
 
--- Close one claim. True for its holder only; a late or foreign call changes nothing and is recorded. Nor is it true that a
--- claim succeeded which its holder has given up already.
+-- Close one claim. True for its holder only; a late or foreign call changes nothing and is recorded. False also where the
+-- holder has released the claim with another outcome already.
 create or replace function public.release_item(
   item_id uuid,
   work_type text,
@@ -196,13 +203,13 @@ returns boolean
 language plpgsql
 as $$
 declare
-  checked boolean;
   state text;
 begin
   if item_id is null then
     perform work.refuse('item_id', null, 'the id of the claimed item was expected');
   end if;
-  checked := work.check_name('work_type', work_type) and work.check_name('worker_id', worker_id);
+  perform work.check_name('work_type', work_type);
+  perform work.check_name('worker_id', worker_id);
   if outcome is null or outcome not in ('succeeded', 'failed', 'released') then
     perform work.refuse('outcome', outcome, 'succeeded, failed or released was expected');
   end if;
@@ -212,22 +219,23 @@ begin
   state := work.close_claims(worker_id, jsonb_build_array(jsonb_build_object(
     'item_id', item_id, 'work_type', work_type, 'fence', fence, 'outcome', outcome, 'result', result, 'error', error
   ))) ->> 0;
-  return case outcome when 'succeeded' then state = 'succeeded' else state <> 'lost' end;
+  return case outcome
+    when 'succeeded' then state = 'succeeded'
+    when 'failed' then state in ('waiting', 'ready', 'failed')
+    else state in ('waiting', 'ready')
+  end;
 end
 $$;
 comment on function public.release_item is
-  'Closes one claim as succeeded, failed or released (handed back). True for the holder of its current fence only, and for a success only where it stands; a late or foreign call changes nothing and is recorded.';
+  'Closes one claim as succeeded, failed or released (handed back). True for the holder of its current fence only; a late or foreign call, or a second one with another outcome, changes nothing.';
 
--- Close many claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds}]; each is answered
--- in the same place with its new state, or "lost".
+-- Close many claims; each outcome is answered in its place with the claim's new state, or "lost".
 create or replace function public.release_items(worker_id text, outcomes jsonb)
 returns json
 language plpgsql
 as $$
-declare
-  checked boolean;
 begin
-  checked := work.check_name('worker_id', worker_id);
+  perform work.check_name('worker_id', worker_id);
   return work.close_claims(worker_id, outcomes);
 end
 $$;
@@ -242,7 +250,6 @@ create or replace function public.finish_and_claim(
   max_items integer default 1,
   ttl_seconds integer default null,
   warm text[] default null,
-  "only" jsonb default null,
   request_id uuid default null
 )
 returns json
@@ -251,28 +258,27 @@ as $$
 declare
   states json;
 begin
+  perform work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm);
   if request_id is not null and work.is_repeated(request_id) then
-    perform work.check_claim(work_types, worker_id, max_items, ttl_seconds, warm, "only");
     select r.released into states from work.requests r where r.request_id = finish_and_claim.request_id;
     return json_build_object(
       'released', coalesce(states, work.close_claims(worker_id, outcomes)),
-      'claimed', work.claims_of_request(worker_id, request_id, true));
+      'claimed', work.claims_of_request(worker_id, request_id));
   end if;
   states := work.close_claims(worker_id, outcomes);
-  -- What was handed back or failed may be claimed again right below: a repeated call could not tell its state then.
+  -- A claim that was handed back or failed may be claimed again below: a repeated call could not tell its state then.
   if request_id is not null and jsonb_path_exists(states::jsonb, '$[*] ? (@ != "succeeded")') then
     update work.requests r set released = states where r.request_id = finish_and_claim.request_id;
   end if;
   return json_build_object(
     'released', states,
-    'claimed', work.take_next(
-      work_types, worker_id, max_items, ttl_seconds, warm, "only", request_id));
+    'claimed', work.take_next(work_types, worker_id, max_items, ttl_seconds, warm, request_id));
 end
 $$;
 comment on function public.finish_and_claim is
   'release_items() and claim_next() in one round trip; answers {released, claimed}.';
 
--- Hand back all that a worker holds, as it leaves: the claims are ready at once and no try is counted.
+-- Hand back all that a worker holds: the claims are ready at once, and no try is counted.
 create or replace function public.release_claims_for_worker(worker_id text)
 returns integer
 language plpgsql
@@ -297,15 +303,12 @@ begin
        and (c.status, c.worker_id) is not distinct from ('claimed', release_claims_for_worker.worker_id)
     returning c.item_id, c.work_type, c.fence
   ),
-  told as (
+  event as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
     select b.item_id, b.work_type, 'handed_back', release_claims_for_worker.worker_id, b.fence, 'the worker left'
       from back b
   )
   select count(*) into handed_back from back;
-  if handed_back > 0 then
-    perform work.note_arrivals();
-  end if;
   return handed_back;
 end
 $$;

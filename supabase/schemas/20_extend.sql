@@ -1,7 +1,7 @@
--- The heartbeat: a worker extends all that it holds in one call.
+-- The heartbeat: a worker extends the leases of all that it holds in one call.
 
--- Extend the leases of claims [{item_id, work_type, fence, progress}]; each is answered in the same place: held, with
--- the new end of its lease, lost, or cancelled by a person. An empty list only says that the worker is alive.
+-- Extend the leases of claims [{item_id, work_type, fence, progress}]; each is answered in its place: held, with the new
+-- end of its lease, lost, or cancelled by a person. An empty list says that the worker is alive.
 create or replace function public.extend_claims(worker_id text, held jsonb, ttl_seconds integer default null)
 returns json
 language plpgsql
@@ -11,6 +11,7 @@ declare
   wrong bigint;
   kept integer;
   answer json;
+  lost jsonb;
 begin
   perform work.check_name('worker_id', extend_claims.worker_id);
   perform work.check_list('held', extend_claims.held);
@@ -32,9 +33,9 @@ begin
       format('held[%s]', wrong), left((extend_claims.held -> wrong::integer)::text, 60),
       'an object with item_id, work_type and fence, as the claim had them, was expected; progress is a number from 0 to 1');
   end if;
-  perform work.saw_worker(extend_claims.worker_id);
+  perform work.touch_worker(extend_claims.worker_id);
 
-  -- The form of the update is that of a release, for its reasons.
+  -- The update has the form of close_succeeded(), for its reasons.
   with given as materialized (
     select g.*, coalesce(extend_claims.ttl_seconds, t.lease_seconds, 60) as ttl_seconds
       from rows from (jsonb_to_recordset(extend_claims.held) as (
@@ -52,47 +53,39 @@ begin
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', extend_claims.worker_id, g.fence)
     returning g.n, g.ttl_seconds, c.item_id, c.work_type, c.fence, c.expires_at
   )
-  select count(*), json_agg(told order by x.n)
+  select count(*), json_agg(claim order by x.n)
     into kept, answer
     from extended x
    cross join lateral (
-     select x.item_id, x.work_type, x.fence, 'held' as state, x.ttl_seconds, x.expires_at) as told;
+     select x.item_id, x.work_type, x.fence, 'held' as state, x.ttl_seconds, x.expires_at) as claim;
   if kept = jsonb_array_length(extend_claims.held) then
     return coalesce(answer, '[]');
   end if;
 
-  -- Locked against deletion, so that an event about the claim finds it. One that is being deleted is not waited for: who
-  -- deletes it may wait for another that was extended above.
-  with judged as materialized (
-    select g.n, g.item_id, g.work_type, g.fence, c.item_id is not null as exists, c.expires_at,
-           case
-             when (c.status, c.fence, c.worker_id) = ('claimed', g.fence, extend_claims.worker_id) then 'held'
-             when c.fence = g.fence and c.status = 'cancelled' then 'cancelled'
-             else 'lost'
-           end as state
-      from rows from (jsonb_to_recordset(extend_claims.held) as (item_id uuid, work_type text, fence bigint))
-           with ordinality as g(item_id, work_type, fence, n)
-      left join lateral (
-        select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type
-         limit 1 for key share skip locked) as c on true
-  ),
-  told as (
-    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select j.item_id, j.work_type, 'stale_extend', extend_claims.worker_id, j.fence, 'a heartbeat came too late'
-      from judged j
-     where j.state = 'lost' and j.exists
-     order by j.n
-  )
   select json_agg(
-           jsonb_build_object('item_id', j.item_id, 'work_type', j.work_type, 'fence', j.fence, 'state', j.state)
-           || case when j.state = 'held' then jsonb_build_object(
-                'expires_at', j.expires_at,
+           jsonb_build_object('item_id', a.item_id, 'work_type', a.work_type, 'fence', a.fence, 'state', a.state)
+           || case when a.state = 'held' then jsonb_build_object(
+                'expires_at', a.expires_at,
                 'ttl_seconds', coalesce(extend_claims.ttl_seconds, (
-                  select t.lease_seconds from public.work_types t where t.name = j.work_type)))
+                  select t.lease_seconds from public.work_types t where t.name = a.work_type)))
               else '{}' end
-           order by j.n)
-    into answer
-    from judged j;
+           order by a.n),
+         jsonb_agg(jsonb_build_object('item_id', a.item_id, 'work_type', a.work_type, 'fence', a.fence,
+           'detail', 'a heartbeat came too late') order by a.n) filter (where a.state = 'lost')
+    into answer, lost
+    from (select g.*, c.expires_at,
+                 case
+                   when (c.status, c.fence, c.worker_id) = ('claimed', g.fence, extend_claims.worker_id) then 'held'
+                   when c.fence = g.fence and c.status = 'cancelled' then 'cancelled'
+                   else 'lost'
+                 end as state
+            from rows from (jsonb_to_recordset(extend_claims.held) as (item_id uuid, work_type text, fence bigint))
+                 with ordinality as g(item_id, work_type, fence, n)
+            left join lateral (
+              select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type limit 1) as c on true) as a;
+  if lost is not null then
+    perform work.record_stale(extend_claims.worker_id, 'stale_extend', lost);
+  end if;
   return answer;
 end
 $$;

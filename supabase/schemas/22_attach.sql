@@ -529,25 +529,7 @@ begin
        order by i.seq
        limit enroll_pool.max_items
          for share);
-    perform from public.work_workflows w
-     where w.id = any (array(
-             select i.workflow_id from unnest(item_ids) as n(id) join public.work_items i on i.id = any (array[n.id])))
-     order by w.id for share;
-    with new_claims as (
-      insert into public.work_claims
-        (item_id, work_type, status, priority, line, position, class_id, affinity, workflow_id, due_at)
-      select p.item_id, declared.name, case when p.run_after > clock_timestamp() then 'waiting' else 'ready' end,
-             p.priority, p.line, p.position, p.class_id, p.affinity, p.workflow_id, greatest(p.run_after, clock_timestamp())
-        from unnest(item_ids) as n(id)
-        join work.places p on p.item_id = any (array[n.id])
-       order by n.id
-      on conflict do nothing
-      returning 1
-    )
-    select count(*) into step from new_claims;
-    if step > 0 then
-      perform work.note_arrivals();
-    end if;
+    step := work.enroll(item_ids, array[declared.name]);
     page_size := cardinality(item_ids);
     through := (select i.seq from public.work_items i where i.id = item_ids[page_size]);
     enrolled := enrolled + step;

@@ -100,7 +100,7 @@ select next_in_line.work_type, next_in_line.item_id,
    select c.work_type, c.item_id, c.due_at
      from public.work_claims c
     where c.work_type = t.name and c.class_id = k.id and c.status = 'ready'
-    order by c.priority desc, c.line, c.position
+    order by c.priority desc, c.rank, c.position
     limit 1) as next_in_line
  where t.paused or next_in_line.due_at < now() - interval '5 minutes'
 union all

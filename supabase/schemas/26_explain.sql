@@ -237,11 +237,6 @@ served as materialized (
             join live w on w.work_types is null or t.work_type = any (w.work_types)) as d
     join work.profiles p on p.id = d.profile_id
    cross join lateral unnest(p.class_ids || p.yielded_class_ids) as m(class_id)
-),
-judged as materialized (
-  select coalesce(min(p.judged_through), 0) as through
-    from work.profiles p
-   where p.id in (select l.profile_id from live l)
 )
 select l.work_type,
        l.class_id,
@@ -251,14 +246,13 @@ select l.work_type,
        clock_timestamp() - l.ready_since as oldest_wait,
        (select c.item_id from public.work_claims c
          where c.work_type = l.work_type and c.class_id = l.class_id and c.status = 'ready'
-         order by c.priority desc, c.line, c.position
+         order by c.priority desc, c.rank, c.position
          limit 1) as example_item,
        work.match_report(k.clauses, k.labels, l.work_type) ->> 'text' as reason
   from line l
   join public.work_classes k on k.id = l.class_id
- cross join judged j
  where not exists (select from served s where s.work_type = l.work_type and s.class_id = l.class_id)
-   and (k.number <= j.through or (work.match_report(k.clauses, k.labels, l.work_type) -> 'matching')::bigint = 0);
+   and (work.match_report(k.clauses, k.labels, l.work_type) -> 'matching')::bigint = 0;
 comment on view public.work_unmatched is
   'work-claims: ready items that no live worker can run, by work type and class: how many, the oldest wait, the first of them, and which clause fails on how many live workers.';
 
@@ -271,13 +265,14 @@ stable
 as $$
 #variable_conflict use_column
 declare
-  checked boolean;
   form jsonb;
 begin
   would_match.requires := coalesce(nullif(would_match.requires, 'null'), '{}');
   would_match.labels := coalesce(nullif(would_match.labels, 'null'), '{}');
-  checked := would_match.work_type is null or work.check_name('work_type', would_match.work_type);
-  checked := work.check_properties('labels', would_match.labels, 8192);
+  if would_match.work_type is not null then
+    perform work.check_name('work_type', would_match.work_type);
+  end if;
+  perform work.check_properties('labels', would_match.labels, 8192);
   form := work.parse_requirement(would_match.requires, 'requires');
   return jsonb_build_object('tag', 'c:' || (form ->> 'text'))
     || work.match_report(work.parts_of(form), would_match.labels, would_match.work_type);
@@ -335,11 +330,11 @@ begin
     return answer || jsonb_build_object('due_at', claim.due_at, 'error', left(claim.error, 2000), 'text', told);
   elsif claim.status = 'ready' then
     -- Rows are counted from the front of the line, a thousand and no more.
-    select count(*) filter (where (-r.priority, r.line, r.position) < (-claim.priority, claim.line, claim.position))
+    select count(*) filter (where (-r.priority, r.rank, r.position) < (-claim.priority, claim.rank, claim.position))
       into before
-      from (select c.priority, c.line, c.position from public.work_claims c
+      from (select c.priority, c.rank, c.position from public.work_claims c
              where c.work_type = claim.work_type and c.class_id = claim.class_id and c.status = 'ready'
-             order by c.priority desc, c.line, c.position
+             order by c.priority desc, c.rank, c.position
              limit 1001) as r;
     select * into class from public.work_classes k where k.id = claim.class_id;
     report := work.match_report(class.clauses, class.labels, claim.work_type);
@@ -380,7 +375,6 @@ stable
 as $$
 #variable_conflict use_column
 declare
-  checked boolean;
   item public.work_items;
   class public.work_classes;
   rules public.work_types;
@@ -391,7 +385,9 @@ begin
   if explain_item.item_id is null then
     perform work.refuse('item_id', null, 'the id of an item was expected');
   end if;
-  checked := explain_item.work_type is null or work.check_name('work_type', explain_item.work_type);
+  if explain_item.work_type is not null then
+    perform work.check_name('work_type', explain_item.work_type);
+  end if;
   select * into item from public.work_items i where i.id = explain_item.item_id;
   if not found then
     perform work.refuse('item_id', explain_item.item_id::text, 'there is no such item', 'PT404');
@@ -427,57 +423,3 @@ end
 $$;
 comment on function public.explain_item is
   'Says in sentences what each claim of an item is doing, or why it does nothing: who holds it, when it is due, its place in line, which clause fails on how many live workers.';
-
--- Delete classes that no item has, at most so many a call. While somebody gives classes to items it waits, a second at
--- most: then the answer is 0, and it was the wrong moment.
-create or replace function public.prune_classes(max_classes integer default 1000)
-returns integer
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  dropped integer[];
-begin
-  if prune_classes.max_classes is null or prune_classes.max_classes not between 1 and 10000 then
-    perform work.refuse('max_classes', prune_classes.max_classes::text, 'expected 1 to 10000');
-  end if;
-  -- In a transaction with one snapshot it would not see the items that it waited for.
-  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-    perform work.refuse('transaction_isolation', current_setting('transaction_isolation'),
-      'prune_classes() has to see what others commit: call it in read committed');
-  end if;
-  begin
-    perform pg_advisory_xact_lock(work.class_lock_key());
-  exception when lock_not_available then
-    return 0;
-  end;
-
-  -- Statements of their own: they see the items of a call that this one waited for. Rows that somebody has locked are
-  -- left for the next time, so that nobody waits with others in hand.
-  with unused as (
-    delete from public.work_classes c
-     where c.ctid = any (array(
-             select k.ctid
-               from public.work_classes k
-              where k.id <> 1
-                and not exists (select from public.work_items i where i.class_id = k.id and i.class_id <> 1)
-              order by k.id
-              limit prune_classes.max_classes
-                for update skip locked))
-    returning c.id
-  )
-  select array_agg(u.id) into dropped from unused u;
-  if dropped is null then
-    return 0;
-  end if;
-  -- A number that stays behind in a profile that somebody has locked matches nothing.
-  update work.profiles p
-     set class_ids = array(select unnest(p.class_ids) except select unnest(dropped) order by 1),
-         yielded_class_ids = array(select unnest(p.yielded_class_ids) except select unnest(dropped) order by 1)
-   where p.ctid = any (array(select k.ctid from work.profiles k order by k.id for no key update skip locked))
-     and exists (select unnest(p.class_ids || p.yielded_class_ids) intersect select unnest(dropped));
-  return cardinality(dropped);
-end
-$$;
-comment on function public.prune_classes is
-  'Deletes classes that no item has, at most max_classes a call, and answers how many; 0 also where others are giving classes to items for longer than a second.';

@@ -19,7 +19,7 @@ select i.id,
   left join public.work_classes k on k.id = i.class_id;
 comment on view public.work_item_list is 'work-claims: items with their labels, requirements and workflow.';
 
--- The condition on classes is always true; with it a filter on status = ready alone can use work_claims_in_line.
+-- The condition on classes is always true; with it a filter on status = ready alone can use work_claims_in_order.
 -- item_key is item_id once more, as the item's own column: a page after a key bounds both, so that no plan reads the items
 -- before it (a merge join would).
 create or replace view public.work_claim_list with (security_invoker = true) as
@@ -29,7 +29,7 @@ select c.item_id,
        i.pool,
        i.source_key,
        c.priority,
-       c.line as rank,
+       c.rank,
        c.position,
        w.name as workflow,
        c.affinity,

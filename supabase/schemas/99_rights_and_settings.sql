@@ -6,7 +6,7 @@ revoke all on schema work from public, anon, authenticated;
 revoke all on all sequences in schema work from public, anon, authenticated, service_role;
 revoke execute on all functions in schema work from public, anon, authenticated;
 grant usage on schema work to service_role;
-grant usage, select, update on all sequences in schema work to service_role;
+grant usage, select on all sequences in schema work to service_role;
 grant execute on all functions in schema work to service_role;
 revoke all on type public.work_claim_status from public, anon, authenticated;
 
@@ -14,7 +14,8 @@ do $$
 declare
   public_functions constant text[] := array[
     'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'detach_pool',
-    'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim', 'prune_classes', 'reap_expired_claims', 'refused_classes', 'register_worker', 'release_claims_for_worker',
+    'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim',
+    'prune_classes', 'reap_expired_claims', 'refused_classes', 'register_worker', 'release_claims_for_worker',
     'release_item', 'release_items', 'retire_worker', 'retry_items', 'set_priority', 'would_match'];
   -- A table or view of ours in public says so in its comment.
   relation record;

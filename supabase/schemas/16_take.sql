@@ -1,0 +1,327 @@
+-- Take: which ready rows a worker gets next.
+--
+-- Ready claims have one order: priority, rank, position. A lane is what is ready of one work type and one class.
+-- work_claims_ready holds each lane in order, work_claims_in_order all lanes of a work type together. A worker takes from
+-- the lanes of the classes it matches, and gets the first rows of all of these.
+--
+-- Each lock_… function locks rows and answers their ctids, in order. It skips rows that another call has locked, so a call
+-- may win fewer than there are. Nothing is kept between calls. Why there are three ways, and what each costs:
+-- docs/decisions/matching-by-class.md.
+
+-- Lock the first rows of one lane.
+create or replace function work.lock_lane(work_type text, class_id integer, wanted integer)
+returns tid[]
+language plpgsql
+as $$
+begin
+  return array(
+    select c.ctid
+      from public.work_claims c
+     where c.class_id = lock_lane.class_id and c.work_type = lock_lane.work_type and c.status = 'ready'
+     order by c.priority desc, c.rank, c.position
+     limit lock_lane.wanted
+       for no key update skip locked);
+end
+$$;
+
+-- Lock the first rows of these classes that are among the first rows of all classes. It reads a bounded number of rows,
+-- however many lanes there are, and finds enough where much of what is ready is for this worker.
+create or replace function work.lock_ahead(work_types text[], class_ids integer[], wanted integer)
+returns tid[]
+language plpgsql
+as $$
+declare
+  window_size constant integer := 64 + 16 * wanted;
+begin
+  return array(
+    select c.ctid
+      from (select r.*
+              from unnest(lock_ahead.work_types) as t(name)
+             cross join lateral (
+               select n.ctid as row_id, n.class_id, n.priority, n.rank, n.position
+                 from public.work_claims n
+                where n.work_type = t.name and n.status = 'ready' and n.class_id > 0
+                order by n.priority desc, n.rank, n.position
+                limit window_size) as r
+             order by r.priority desc, r.rank, r.position
+             limit window_size) as ahead
+      join public.work_claims c on c.ctid = ahead.row_id
+     -- "Is true" keeps this a hashed lookup, built once a call. Without it the planner may turn it into a join.
+     where (ahead.class_id in (select u.id from unnest(lock_ahead.class_ids) as u(id))) is true
+       and c.status is not distinct from 'ready' and c.class_id is not distinct from ahead.class_id
+     order by ahead.priority desc, ahead.rank, ahead.position
+     limit lock_ahead.wanted
+       for no key update of c skip locked);
+end
+$$;
+
+-- Lock the first rows of many lanes of one work type with one range scan. The heads of some lanes give its end: if they
+-- are as many as are wanted, no row behind the last of them can be among the first rows of all lanes. Empty where the
+-- heads are too few or the range is long: lock_first() finds the same rows then.
+create or replace function work.lock_range(work_type text, class_ids integer[], wanted integer)
+returns tid[]
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  -- Three other calls may hold as many rows each.
+  enough constant integer := 8 + 4 * wanted;
+  longest constant integer := 64 * enough;
+  top integer;
+  last_rank bigint;
+  row_ids tid[];
+begin
+  select h.priority, max(h.rank)
+    into top, last_rank
+    from (select f.*, rank() over (order by f.priority desc) as priority_rank
+            from unnest(lock_range.class_ids[:64]) as k(id)
+           cross join lateral (
+             select c.priority, c.rank
+               from public.work_claims c
+              where c.class_id = k.id and c.work_type = lock_range.work_type and c.status = 'ready'
+              order by c.priority desc, c.rank, c.position
+              limit 1) as f
+           order by f.priority desc, f.rank
+           limit enough) as h
+   where h.priority_rank = 1
+   group by h.priority
+  having count(*) = enough;
+  -- A lane outside of the sample may have a higher priority.
+  if top is distinct from (
+    select c.priority
+      from public.work_claims c
+     where c.work_type = lock_range.work_type and c.status = 'ready' and c.class_id > 0
+     order by c.priority desc, c.rank, c.position
+     limit 1) then
+    return '{}';
+  end if;
+  with near as materialized (
+    select n.ctid as row_id, n.rank, n.position
+      from public.work_claims n
+     where n.class_id = any (lock_range.class_ids) and n.work_type = lock_range.work_type
+       and n.status = 'ready' and n.priority = top and n.rank <= last_rank
+     limit longest
+  )
+  select array(
+           select c.ctid
+             from near
+             join public.work_claims c on c.ctid = near.row_id
+            where c.status is not distinct from 'ready'
+              and (select count(*) from near) < longest
+            order by near.rank, near.position
+            limit wanted
+              for no key update of c skip locked)
+    into row_ids;
+  return row_ids;
+end
+$$;
+
+-- Lock the first rows of these lanes, wherever they are, besides those that this call has locked. The first N rows of many
+-- lanes are in the N lanes with the first heads, and none is behind the head of the Nth of these.
+create or replace function work.lock_first(
+  work_types text[], class_ids integer[], wanted integer, besides tid[] default '{}', due_before timestamptz default null)
+returns tid[]
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  width integer := 8 + 4 * wanted;
+  below integer := 2000000;
+  lane_types text[];
+  lane_classes integer[];
+  top integer;
+  last_rank bigint;
+  last_position bigint;
+  is_bounded boolean;
+  row_ids tid[];
+  seen integer;
+begin
+  -- Each round looks at one priority, and again with a greater width where other calls hold what it found.
+  for round in 1..20 loop
+    select array_agg(h.work_type), array_agg(h.class_id), max(h.priority), count(*) = width,
+           (array_agg(h.rank order by h.rank desc, h.position desc))[1],
+           (array_agg(h.position order by h.rank desc, h.position desc))[1]
+      into lane_types, lane_classes, top, is_bounded, last_rank, last_position
+      from (select t.name as work_type, k.id as class_id, f.*, rank() over (order by f.priority desc) as priority_rank
+              from unnest(lock_first.work_types) as t(name)
+             cross join unnest(lock_first.class_ids) as k(id)
+             cross join lateral (
+               select c.priority, c.rank, c.position
+                 from public.work_claims c
+                where c.class_id = k.id and c.work_type = t.name and c.status = 'ready' and c.priority < below
+                order by c.priority desc, c.rank, c.position
+                limit 1) as f
+             order by f.priority desc, f.rank, f.position
+             limit width) as h
+     where h.priority_rank = 1;
+    exit when top is null;
+    if not is_bounded then
+      last_rank := 9223372036854775807;
+    end if;
+
+    with near as materialized (
+      select r.*
+        from unnest(lane_types, lane_classes) as l(work_type, class_id)
+       cross join lateral (
+         select c.ctid as row_id, c.rank, c.position, c.due_at
+           from public.work_claims c
+          where c.class_id = l.class_id and c.work_type = l.work_type and c.status = 'ready'
+            and c.priority = top and (c.rank, c.position) <= (last_rank, last_position)
+          order by c.rank, c.position
+          limit width) as r
+       order by r.rank, r.position
+       limit width
+    )
+    select array(
+             select c.ctid
+               from near n
+               join public.work_claims c on c.ctid = n.row_id
+              where c.status is not distinct from 'ready' and c.ctid <> all (besides)
+                and (due_before is null or n.due_at <= due_before)
+              order by n.rank, n.position
+              limit wanted
+                for no key update of c skip locked),
+           (select count(*) from near)
+      into row_ids, seen;
+    besides := besides || row_ids;
+    wanted := wanted - cardinality(row_ids);
+    exit when wanted = 0;
+    -- Yielded rows are looked for once in each priority.
+    if due_before is not null or (seen < width and not is_bounded) then
+      below := top;
+    else
+      width := width * 4;
+    end if;
+  end loop;
+  return besides;
+end
+$$;
+
+-- Lock rows that a worker is warm for, of the priority of the first row in order, unless that row has waited too long.
+create or replace function work.lock_warm(work_types text[], class_ids integer[], wanted integer, warm text[])
+returns tid[]
+language plpgsql
+as $$
+declare
+  first record;
+begin
+  select f.* into first
+    from (select c.priority, c.rank, c.position,
+                 c.due_at <= clock_timestamp() - make_interval(secs => t.passed_over_seconds) as is_overdue
+            from public.work_types t
+           cross join unnest(lock_warm.class_ids) as k(id)
+           cross join lateral (
+             select h.priority, h.rank, h.position, h.due_at
+               from public.work_claims h
+              where h.class_id = k.id and h.work_type = t.name and h.status = 'ready'
+              order by h.priority desc, h.rank, h.position
+              limit 1) as c
+           where t.name = any (lock_warm.work_types)) as f
+   order by f.priority desc, f.rank, f.position
+   limit 1;
+  if not found or first.is_overdue then
+    return '{}';
+  end if;
+  return array(
+    select c.ctid
+      from (select r.*
+              from unnest(lock_warm.work_types) as t(name)
+             cross join (select distinct u.affinity from unnest(lock_warm.warm) as u(affinity)) as w
+             cross join lateral (
+               select n.ctid as row_id, n.class_id, n.rank, n.position
+                 from public.work_claims n
+                where n.work_type = t.name and n.affinity = w.affinity and n.priority = first.priority and n.status = 'ready'
+                order by n.rank, n.position
+                -- Warmth is a preference: rows behind this many that are for others do not count.
+                limit 64 + 16 * wanted) as r) as near
+      join public.work_claims c on c.ctid = near.row_id
+     where (near.class_id in (select u.id from unnest(lock_warm.class_ids) as u(id))) is true
+       and c.status is not distinct from 'ready'
+     order by near.rank, near.position
+     limit lock_warm.wanted
+       for no key update of c skip locked);
+end
+$$;
+
+-- Claim rows that the caller has locked, and answer the claims in their order. Every claim is made by this statement.
+create or replace function work.hold(row_ids tid[], worker_id text, ttl_seconds integer, request_id uuid)
+returns json
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  answer json;
+begin
+  if row_ids = '{}' then
+    return '[]';
+  end if;
+  -- The clock is read with the row locked: no lease begins before the last one of the row has ended.
+  with held as (
+    update public.work_claims c
+       set status = 'claimed',
+           worker_id = hold.worker_id,
+           fence = nextval('work.fence'),
+           request_id = hold.request_id,
+           claimed_at = clock_timestamp(),
+           expires_at = clock_timestamp() + make_interval(secs => coalesce(hold.ttl_seconds, t.lease_seconds)),
+           progress = null
+      from unnest(hold.row_ids) with ordinality as p(row_id, n), public.work_types t
+     where c.ctid = p.row_id and t.name = c.work_type and not t.paused
+    returning p.n, c.item_id, c.work_type, c.fence, coalesce(hold.ttl_seconds, t.lease_seconds) as ttl_seconds,
+              c.expires_at, c.failures, c.crashes
+  )
+  select json_agg(claim order by h.n)
+    into answer
+    from held h
+    join public.work_items i on i.id = h.item_id
+   cross join lateral (
+     select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.failures, h.crashes, i.pool, i.source_key,
+            i.payload) as claim;
+  return coalesce(answer, '[]');
+end
+$$;
+
+-- Claim the next items of a worker, at most max_items.
+create or replace function work.take_next(
+  work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], request_id uuid)
+returns json
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  profile work.profiles := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
+  wanted integer := least(max_items, 1000);
+  lanes constant integer := cardinality(profile.class_ids) * cardinality(work_types);
+  open_types text[];
+  row_ids tid[] := '{}';
+begin
+  if lanes = 1 and work_types[1] is not null and coalesce(warm, '{}') = '{}' and profile.yielded_class_ids = '{}' then
+    -- The most frequent call: hold() passes over a paused work type.
+    return work.hold(
+      work.lock_lane(work_types[1], profile.class_ids[1], wanted), take_next.worker_id, ttl_seconds, take_next.request_id);
+  end if;
+  open_types := array(select t.name from public.work_types t where t.name = any (take_next.work_types) and not t.paused);
+  if cardinality(warm) > 0 then
+    row_ids := work.lock_warm(open_types, profile.class_ids, wanted, warm);
+  elsif lanes > 16 then
+    row_ids := work.lock_ahead(open_types, profile.class_ids, wanted);
+    if cardinality(row_ids) < wanted and lanes > 64 and cardinality(open_types) = 1 then
+      row_ids := work.lock_range(open_types[1], profile.class_ids, wanted);
+    end if;
+    -- Rows that one of these lacked are looked for from the beginning, so that the order is exact.
+    if cardinality(row_ids) < wanted then
+      row_ids := '{}';
+    end if;
+  end if;
+  if cardinality(row_ids) < wanted then
+    row_ids := work.lock_first(open_types, profile.class_ids, wanted - cardinality(row_ids), row_ids);
+  end if;
+  -- A worker that spares its capabilities takes common items that others left for yield_seconds, after all of its own.
+  if cardinality(row_ids) < wanted and profile.yielded_class_ids <> '{}' then
+    row_ids := work.lock_first(
+      open_types, profile.yielded_class_ids, wanted - cardinality(row_ids), row_ids,
+      clock_timestamp() - make_interval(secs => profile.yield_seconds));
+  end if;
+  return work.hold(row_ids, take_next.worker_id, ttl_seconds, take_next.request_id);
+end
+$$;
