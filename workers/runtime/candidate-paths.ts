@@ -1,10 +1,5 @@
 // How candidates are asked for: items of a pool that nobody has claimed for a work type.
 
-/** Which claims make an item no candidate: done, not to run yet, or held on a lease that has not ended. */
-const taken =
-  "(status.in.(succeeded,failed,cancelled,blocked)," +
-  "and(status.eq.claimed,expires_at.gt.now),and(status.eq.waiting,due_at.gt.now))";
-
 /**
  * So many items are looked at by one request. Each costs the database some ten microseconds, done or not: a pool of a
  * million done ones would run into the API's time-out, and hold up the worker.
@@ -29,12 +24,11 @@ export function candidatesPath(
   aside: readonly number[] = [],
 ): string {
   return `work_items?${[
-    "select=id,seq,pool,class_id,source_key,payload,work_claims()",
+    "select=id,seq,pool,class_id,source_key,payload,work_taken()",
     `pool=eq.${encodeURIComponent(pool)}`,
     "or=(run_after.is.null,run_after.lte.now)",
-    `work_claims.work_type=eq.${encodeURIComponent(workType)}`,
-    `work_claims.or=${taken}`,
-    "work_claims=is.null",
+    `work_taken.work_type=eq.${encodeURIComponent(workType)}`,
+    "work_taken=is.null",
     ...(aside.length > 0 ? [`class_id=not.in.(${aside.slice(0, asideInPath)})`] : []),
     `seq=gt.${after}`,
     ...(Number.isFinite(until) ? [`seq=lte.${until}`] : []),
