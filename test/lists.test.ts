@@ -124,9 +124,10 @@ describe("items", async () => {
 });
 
 describe("claims", async () => {
+  await client.defineWorkflow("claims", { priority: 2 });
   const { pool: name, ids } = await pool([
     { priority: 3, labels: { customer: "acme" } },
-    { priority: 2, workflow: "claims" },
+    { workflow: "claims" },
     { priority: 1 },
     { run_after: "2099-01-01T00:00:00Z", requires: { gpu: "a100" } },
     { requires: { gpu: "a100" } },

@@ -171,7 +171,7 @@ test("a lease is reckoned from before its request was sent, with a margin", () =
 test("candidates are an anti-join on the embed itself, and names are escaped", () => {
   expect(decodeURIComponent(candidatesPath("a&b,c", "em bed", 17, 99, 50))).toBe(
     "work_items?select=id,seq,pool,class_id,source_key,payload,work_taken()&pool=eq.a&b,c" +
-      "&or=(run_after.is.null,run_after.lte.now)&work_taken.work_type=eq.é/?&work_taken=is.null" +
+      "&or=(run_after.is.null,run_after.lte.now)&work_taken.work_type=eq.em bed&work_taken=is.null" +
       "&seq=gt.17&seq=lte.99&order=seq&limit=50",
   );
   expect(candidatesPath("a&b,c", "em bed", 0, Number.POSITIVE_INFINITY, 1)).toContain("pool=eq.a%26b%2Cc&");
