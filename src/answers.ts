@@ -1,6 +1,7 @@
 /** Answers of the functions and views, in the database's own names. Functions answer JSON, whose shape stands here. */
 
 import type { Database } from "./database.types.ts";
+import type { statuses } from "./lists/query.ts";
 import type { Requirement } from "./requirement/requirement.ts";
 
 type Tables = Database["public"]["Tables"];
@@ -8,7 +9,7 @@ type Views = Database["public"]["Views"];
 
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json };
 
-export type ClaimStatus = "blocked" | "waiting" | "ready" | "claimed" | "succeeded" | "failed" | "cancelled";
+export type ClaimStatus = (typeof statuses)[number];
 
 export type ClaimedItem = {
   item_id: string;
@@ -113,7 +114,7 @@ export type WouldMatch = MatchReport & { tag: string; text: string };
 /** One claim: why it does not run, or what became of it. What else there is depends on its status. */
 export type ExplainedClaim = {
   work_type: string;
-  status: "blocked" | "waiting" | "ready" | "claimed" | "succeeded" | "failed" | "cancelled";
+  status: ClaimStatus;
   failures: number;
   crashes: number;
   text: string;

@@ -49,7 +49,7 @@ export function queryString(query: Query): string {
       ([column, operator, value]) => `${encodeURIComponent(column)}=${encodeURIComponent(`${operator}.${value}`)}`,
     ),
     ...ors.map((parts) => `or=${encodeURIComponent(`(${parts})`)}`),
-    ...(order.length > 0 ? [`order=${order.join(",")}`] : []),
+    ...(order.length > 0 ? [`order=${order.map(encodeURIComponent).join(",")}`] : []),
     ...(limit === undefined ? [] : [`limit=${limit}`]),
     ...(offset === undefined ? [] : [`offset=${offset}`]),
   ].join("&");
