@@ -252,7 +252,7 @@ describe("types", () => {
 
   test("a rule out of range is refused by the database: exit code 1", async () => {
     const { code, err } = await work("types", "score", "--lease", "0");
-    expect(err).toContain("a lease needs 1 to 86400 seconds");
+    expect(err).toContain("lease_seconds is 0; 1 to 86400 were expected");
     expect(code).toBe(1);
   });
 });
