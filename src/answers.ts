@@ -85,7 +85,7 @@ export type WorkerRow = Omit<Tables["work_workers"]["Row"], "capabilities" | "ac
 
 export type HeldRow = Views["work_held"]["Row"];
 
-export type StuckRow = { work_type: string; item_id: string; reason: string; since: string };
+export type StuckRow = { work_type: string | null; item_id: string | null; reason: string; since: string | null };
 
 export type FailureRow = Views["work_failures"]["Row"];
 
@@ -109,29 +109,29 @@ export type MatchReport = {
   }[];
 };
 
-export type WouldMatch = MatchReport & { tag: string; text: string };
+export type WouldMatch = MatchReport & { tag: string };
 
-/** One claim: why it does not run, or what became of it. What else there is depends on its status. */
+/** One claim: why it does not run, or how it ended, and the facts behind that. */
 export type ExplainedClaim = {
   work_type: string;
   status: ClaimStatus;
+  reason: string;
   failures: number;
   crashes: number;
-  text: string;
-  worker_id?: string | null;
-  claimed_at?: string;
-  expires_at?: string;
-  lease_left_seconds?: number;
-  progress?: number | null;
-  due_at?: string;
-  ready_since?: string;
-  /** How many of its work type and class go before it: counted to 1000, `more_before` beyond. */
-  before?: number;
-  more_before?: boolean;
-  paused?: boolean;
-  workers?: MatchReport;
-  finished_at?: string;
-  error?: string | null;
+  error: string | null;
+  paused: boolean;
+  due_at: string;
+  worker_id: string | null;
+  claimed_at: string | null;
+  progress: number | null;
+  /** Below zero after the lease has ended; null where there is none. */
+  lease_left_seconds: number | null;
+  finished_at: string | null;
+  /** Of a ready claim: how many of its lane go before it, counted to 1000; `more_before` beyond. */
+  before: number | null;
+  more_before: boolean | null;
+  /** Of a ready claim. */
+  workers: MatchReport | null;
 };
 
 export type ExplainedItem = {
@@ -142,6 +142,10 @@ export type ExplainedItem = {
   tag: string;
   requires: Json;
   labels: Json;
+  run_after: string | null;
+  /** By the database's clock. */
+  asked_at: string;
+  /** The reasons of its claims, or why it has none. */
+  reason: string;
   claims: ExplainedClaim[];
-  text: string;
 };

@@ -112,7 +112,7 @@ export type WorkClient = Lists & {
   cancelItems(workType: string, options?: Options<"cancel_items", "workType">): Promise<number>;
   /** Give these items a priority, at most 1000 a call. Answers how many had another one. */
   setPriority(itemIds: readonly string[], priority: number): Promise<number>;
-  /** Why an item is not running, or what became of it, in sentences. */
+  /** Why an item is not running, or how it ended. */
   explainItem(itemId: string, options?: Options<"explain_item", "itemId">): Promise<ExplainedItem>;
   /** Which live workers would run such an item, and what fails on the others. Nothing is written. */
   wouldMatch(

@@ -254,54 +254,60 @@ export type Database = {
       work_pools: {
         Row: {
           affinity_column: string | null;
+          column_numbers: Json | null;
           created_at: string;
           is_mirrored: boolean;
-          key_attnums: number[] | null;
           key_columns: string[] | null;
           key_is_uuid: boolean;
           labels_column: string | null;
           mirrored_through: Json | null;
           name: string;
+          paused_types: string[] | null;
           payload_columns: string[] | null;
           priority_column: string | null;
           requires_column: string | null;
           run_after_column: string | null;
           source: unknown;
+          stopped_at: string | null;
           workflow_column: string | null;
         };
         ComputedFields: never;
         Insert: {
           affinity_column?: string | null;
+          column_numbers?: Json | null;
           created_at?: string;
           is_mirrored?: boolean;
-          key_attnums?: number[] | null;
           key_columns?: string[] | null;
           key_is_uuid?: boolean;
           labels_column?: string | null;
           mirrored_through?: Json | null;
           name: string;
+          paused_types?: string[] | null;
           payload_columns?: string[] | null;
           priority_column?: string | null;
           requires_column?: string | null;
           run_after_column?: string | null;
           source?: unknown;
+          stopped_at?: string | null;
           workflow_column?: string | null;
         };
         Update: {
           affinity_column?: string | null;
+          column_numbers?: Json | null;
           created_at?: string;
           is_mirrored?: boolean;
-          key_attnums?: number[] | null;
           key_columns?: string[] | null;
           key_is_uuid?: boolean;
           labels_column?: string | null;
           mirrored_through?: Json | null;
           name?: string;
+          paused_types?: string[] | null;
           payload_columns?: string[] | null;
           priority_column?: string | null;
           requires_column?: string | null;
           run_after_column?: string | null;
           source?: unknown;
+          stopped_at?: string | null;
           workflow_column?: string | null;
         };
         Relationships: [];
@@ -427,13 +433,15 @@ export type Database = {
     Views: {
       work_capability_match: {
         Row: {
-          class_id: number;
+          class_id: number | null;
+          example_worker: string | null;
           failing: string[] | null;
           labels: NonNullable<Json>;
           matches: boolean | null;
-          ready: number | null;
+          profile_id: number;
           requires: NonNullable<Json>;
-          worker_id: string;
+          work_type: string | null;
+          workers: number | null;
           yields: boolean | null;
         };
         ComputedFields: never;
@@ -652,20 +660,6 @@ export type Database = {
             referencedColumns: ["id"];
           },
         ];
-      };
-      work_unmatched: {
-        Row: {
-          class_id: number | null;
-          example_item: string | null;
-          labels: NonNullable<Json>;
-          oldest_wait: string | null;
-          ready: number | null;
-          reason: string | null;
-          requires: NonNullable<Json>;
-          work_type: string | null;
-        };
-        ComputedFields: never;
-        Relationships: [];
       };
       work_worker_list: {
         Row: {

@@ -1,9 +1,9 @@
 import type { EnrollStep } from "./answers.ts";
 
-/** Calls enroll_pool() until it is done; `told` hears of each step's running totals. */
+/** Calls enroll_pool() until it is done; `report` gets the totals after each call. */
 export async function enrollAll(
   step: () => Promise<EnrollStep>,
-  told: (mirrored: number, enrolled: number) => void,
+  report: (mirrored: number, enrolled: number) => void,
 ): Promise<void> {
   let mirrored = 0;
   let enrolled = 0;
@@ -11,7 +11,7 @@ export async function enrollAll(
     const taken = await step();
     mirrored += taken.mirrored;
     enrolled += taken.enrolled;
-    told(mirrored, enrolled);
+    report(mirrored, enrolled);
     if (taken.done) return;
   }
 }

@@ -14,10 +14,5 @@ export {
 } from "./lists/rows.ts";
 export type { ClaimSelector, ItemSelector, WorkerSelector } from "./lists/selector.ts";
 export type { OverviewRow } from "./overview.ts";
-export { canonicalRequirement, compileRequirement } from "./requirement/compile.ts";
-export { type FailingClause, failingClauses } from "./requirement/explain.ts";
-export { matches } from "./requirement/judge.ts";
-export { parseRequirement } from "./requirement/parse.ts";
-export { RequirementError } from "./requirement/refusal.ts";
 export type { Comparable, Comparison, Condition, Requirement } from "./requirement/requirement.ts";
 export type { SupabaseClientLike } from "./transport.ts";

@@ -17,7 +17,7 @@ const sources = sourcesDigest();
 if (read(stamp) !== sources) build();
 linkCommand();
 
-/** npm notes in node_modules what it put there; what the lock file asks for has to be among it. */
+/** npm keeps a list in node_modules of all that it put there. Each package of the lock file has to be in it. */
 function isInstalled() {
   const wanted = JSON.parse(read(join(root, "package-lock.json")) ?? "{}").packages ?? {};
   const present = JSON.parse(read(join(root, "node_modules", ".package-lock.json")) ?? "{}").packages ?? {};
@@ -47,7 +47,7 @@ function build() {
   writeFileSync(stamp, sources);
 }
 
-/** npm links a package's command where the package is installed, not in its own clone: there `npx work-claims` needs this. */
+/** npm links the command of an installed package, and not in the package's own clone: there `npx work-claims` needs this. */
 function linkCommand() {
   const command = join(root, "node_modules", ".bin", "work-claims");
   if (process.platform === "win32" || existsSync(command)) return;

@@ -150,15 +150,20 @@ describe("attach", () => {
     expect(JSON.parse(out)).toMatchObject({ pool: "pictures", enrolled: 2 });
   });
 
-  test("again without them keeps the columns, and --columns '*' gives all", async () => {
+  test("again without them keeps the columns; '*' gives all, '' forgets one", async () => {
     await sql`create table public.notes (id int primary key, body text, secret text)`;
     const columns = async (): Promise<unknown> =>
       (await sql`select payload_columns from public.work_pools where name = 'notes'`)[0]?.payload_columns;
     await attach("notes", "--columns", "body");
     await attach("notes");
     expect(await columns()).toEqual(["body"]);
-    await attach("notes", "--columns", "*");
+    await attach("notes", "--columns", "*", "--priority", "id");
     expect(await columns()).toBe(null);
+    const priority = async (): Promise<unknown> =>
+      (await sql`select priority_column from public.work_pools where name = 'notes'`)[0]?.priority_column;
+    expect(await priority()).toBe("id");
+    await attach("notes", "--priority", "");
+    expect(await priority()).toBe(null);
   });
 
   test("takes the columns that say who can do a row, and what belongs together", async () => {
@@ -266,6 +271,15 @@ test("status shows each work type and who works", async () => {
   expect(overview).toContainEqual(expect.objectContaining({ work_type: "weigh", ready: 0 }));
   expect(workers).toContainEqual(expect.objectContaining({ id: "scales-1" }));
   expect((await work("status")).out).toMatch(/^scales-1 +weigh/m);
+});
+
+test("status shows a dash where it is not known since when a claim is stuck", async () => {
+  const [item = ""] = await client.enqueueItems([{}]);
+  await client.claimItems([item], "weigh", "scales-1");
+  await sql`update public.work_claims set expires_at = '-infinity' where item_id = ${item} and work_type = 'weigh'`;
+  const { out } = await work("status");
+  expect(out).toMatch(new RegExp(`^weigh +${item} +its lease has ended and no worker has called since +–$`, "m"));
+  await sql`delete from public.work_items where id = ${item}`;
 });
 
 /** Conditions as the options that they are typed in. */
@@ -456,7 +470,7 @@ describe("explain and match", () => {
     });
     const { code, out } = await work("explain", rows[0] ?? "");
     expect(out).toMatch(
-      /^render is ready since \d+ s; it is next in its line\. The only live worker that does render cannot run it\. It needs gpu_memory_gb >= 80; closest live worker gpu-7 has 24; 1 worker fails only on this\.\n$/,
+      /^render is ready since \d+ s; it is the head of its lane\. The only live worker that does render cannot run it\. It needs gpu_memory_gb >= 80; closest live worker gpu-7 has 24; 1 worker fails only on this\.\n$/,
     );
     expect(code).toBe(0);
     const asJson = await work("explain", rows[0] ?? "", "--type", "render", "--json");
@@ -478,7 +492,7 @@ describe("explain and match", () => {
     }
     const { code, out } = await work("match", '{"gpu_memory_gb": 20}', "--type", "draw");
     expect(out.split("\n")).toEqual([
-      "c:gpu_memory_gb>=20",
+      "gpu_memory_gb >= 20",
       "1 of the 2 live workers that do draw can run it. It needs gpu_memory_gb >= 20; closest live worker paints-16 has 16; 1 worker fails only on this.",
       "can run it: paints-48",
       "",
@@ -490,7 +504,7 @@ describe("explain and match", () => {
 
   test("a bad requirement is refused with the place of what is wrong: exit code 1", async () => {
     const { code, err } = await work("match", '{"gpu": null}');
-    expect(err).toContain("requires.gpu: expected a text, a number, a boolean, a list or an object, got null");
+    expect(err).toContain("requires.gpu is null; expected a text, a number, a boolean, a list or an object");
     expect(code).toBe(1);
   });
 

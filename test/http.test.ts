@@ -231,7 +231,7 @@ describe.each([
   test("nothing of ours is seen or done", async () => {
     const relations = await owner<{ name: string; kind: string }[]>`
       select relname::text as name, relkind::text as kind from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'v') and relname like 'work\\_%'`;
-    expect(relations.length).toBe(18);
+    expect(relations.length).toBe(17);
     for (const { name } of relations) {
       const { status, body } = await send(`${name}?limit=1`, { method: "GET" }, key);
       expect({ name, status, isArray: Array.isArray(body) }).toEqual({

@@ -1,15 +1,18 @@
-import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import postgres from "postgres";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import { type Addition, addMigrations } from "../src/stack/migrations.ts";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { type Addition, addMigration } from "../src/stack/migrations.ts";
 import { packageRoot } from "../src/stack/package-root.ts";
 import { pushMigrations } from "../src/stack/push.ts";
 import { type Stack, startStack } from "../src/stack/stack.ts";
 
 let project: string;
-/** Stands for the package's supabase folder, in a version of its own. */
+/** The package's supabase folder, in a version of the test's own. */
 let source: string;
 
 beforeEach(async () => {
@@ -17,136 +20,195 @@ beforeEach(async () => {
   source = join(project, "package");
   await mkdir(join(source, "migrations"), { recursive: true });
   await writeFile(join(source, "config.toml"), 'project_id = "work-claims"\n');
-  await packaged("20261101000100_one.sql", answer(1));
-  await packaged("20261101000200_two.sql", "create table if not exists public.two (id int);\n");
+  await release("0.1.0", 1);
 });
 afterEach(async () => {
   await rm(project, { recursive: true });
 });
 
-const packaged = (name: string, text: string): Promise<void> => writeFile(join(source, "migrations", name), text);
-const answer = (value: number): string =>
-  `create or replace function public.answer() returns int language sql as 'select ${value}';\n`;
+const own = "20261101000100_work_claims.sql";
+const later = "20261201100000_work_claims.sql";
 const migrations = (): string => join(project, "supabase", "migrations");
-const init = (now = "2026-12-01T10:00:00Z", force = false): Promise<Addition> =>
-  addMigrations(project, { source, force, now: new Date(now) });
+const init = (): Promise<Addition> => addMigration(project, { source, now: new Date("2026-12-01T10:00:00Z") });
 
-const none = { added: [], updated: [], unchanged: [], conflicting: [], edited: [], config: false };
-const both = ["20261101000100_one.sql", "20261101000200_two.sql"];
+/** The package of one version, whose only function answers with a number. */
+function release(version: string, value: number, more = ""): Promise<void> {
+  const text = `-- work-claims ${version}\ncreate or replace function public.answer() returns int language sql as 'select ${value}';\n`;
+  return writeFile(join(source, "migrations", own), text + more);
+}
 
-test("an empty project gets the migrations and a config.toml with its own name", async () => {
-  expect(await init()).toEqual({ ...none, added: both, config: true });
-  expect(await readdir(migrations())).toEqual(both);
+async function existing(name: string, text = "select 1;"): Promise<void> {
+  await mkdir(migrations(), { recursive: true });
+  await writeFile(join(migrations(), name), text);
+}
+
+test("an empty project gets the migration and a config.toml with its own name", async () => {
+  expect(await init()).toEqual({ added: own, previous: undefined, changes: [], config: true });
+  expect(await readdir(migrations())).toEqual([own]);
   expect(await readFile(join(project, "supabase", "config.toml"), "utf8")).toMatch(/project_id = "work-claims-test-/);
 });
 
-test("a second time changes nothing and says so", async () => {
+test("a second init changes nothing", async () => {
   await init();
-  expect(await init()).toEqual({ ...none, unchanged: both });
+  expect(await init()).toEqual({ added: undefined, previous: own, changes: [], config: false });
+  expect(await readdir(migrations())).toEqual([own]);
 });
 
-test("a config.toml that is there stays", async () => {
+test("init keeps a config.toml that exists", async () => {
   await mkdir(join(project, "supabase"), { recursive: true });
   await writeFile(join(project, "supabase", "config.toml"), "mine");
   expect((await init()).config).toBe(false);
   expect(await readFile(join(project, "supabase", "config.toml"), "utf8")).toBe("mine");
 });
 
-test("a project whose own migrations are later gets ours after them", async () => {
-  await mkdir(migrations(), { recursive: true });
-  await writeFile(join(migrations(), "20261115000000_mine.sql"), "select 1;");
-  expect((await init()).added).toEqual(["20261201100000_one.sql", "20261201100001_two.sql"]);
+test("the migration comes after later ones of the project", async () => {
+  await existing("20261115000000_mine.sql");
+  expect((await init()).added).toBe(later);
 });
 
-test("a project that numbers far ahead gets ours after them too", async () => {
-  await mkdir(migrations(), { recursive: true });
-  await writeFile(join(migrations(), "20991231235959_mine.sql"), "select 1;");
-  expect((await init()).added).toEqual(["20991231235960_one.sql", "20991231235961_two.sql"]);
+test("the migration comes after one that is numbered beyond the clock", async () => {
+  await existing("20991231235959_mine.sql");
+  expect((await init()).added).toBe("20991231235960_work_claims.sql");
 });
 
-test("a changed text arrives as a new file, and so does a new concept, in the package's order", async () => {
+test("a new version adds one file and names what it changes", async () => {
   await init();
-  await packaged("20261101000100_one.sql", answer(2));
-  await packaged("20261101000150_between.sql", "select 1;\n");
+  await release("0.2.0", 2, "create or replace function public.more() returns int language sql as 'select 3';\n");
   expect(await init()).toEqual({
-    ...none,
-    updated: ["20261201100000_one.sql"],
-    added: ["20261201100001_between.sql"],
-    unchanged: ["20261101000200_two.sql"],
+    added: later,
+    previous: own,
+    changes: ["from 0.1.0 to 0.2.0", "new functions: more"],
+    config: false,
   });
-  expect((await init("2026-12-02T10:00:00Z")).unchanged).toHaveLength(3);
+  expect((await init()).added).toBeUndefined();
 });
 
-test("a file that somebody edited is left alone, and force adds the package's text after it", async () => {
+test("an edited file stays as it is, and the package's text comes after it", async () => {
   await init();
-  const edited = join(migrations(), "20261101000100_one.sql");
-  const text = (await readFile(edited, "utf8")).replace("select 1", "select 100");
-  await writeFile(edited, text);
-  expect(await init()).toEqual({ ...none, edited: ["20261101000100_one.sql"], unchanged: ["20261101000200_two.sql"] });
-
-  await packaged("20261101000100_one.sql", answer(2));
-  expect((await init()).conflicting).toEqual(["20261101000100_one.sql"]);
-  expect((await init(undefined, true)).updated).toEqual(["20261201100000_one.sql"]);
-  expect(await readFile(edited, "utf8")).toBe(text);
+  await existing(own, "-- mine");
+  expect((await init()).added).toBe(later);
+  expect(await readFile(join(migrations(), own), "utf8")).toBe("-- mine");
+  expect((await init()).added).toBeUndefined();
 });
 
-test("text after the mark is an edit too", async () => {
+test("line ends that a checkout changed are no new version", async () => {
   await init();
-  await appendFile(join(migrations(), "20261101000100_one.sql"), "select 'mine';\n");
-  expect(await init()).toEqual({ ...none, edited: ["20261101000100_one.sql"], unchanged: ["20261101000200_two.sql"] });
-});
-
-test("line ends that a checkout turned are no edit", async () => {
-  await init();
-  const file = join(migrations(), "20261101000100_one.sql");
+  const file = join(migrations(), own);
   await writeFile(file, (await readFile(file, "utf8")).replaceAll("\n", "\r\n"));
-  expect((await init()).unchanged).toEqual(both);
+  expect((await init()).added).toBeUndefined();
 });
 
-test("from an empty project to an updated database, by supabase db push alone", async () => {
-  const stack = await startStack({ ephemeral: true });
-  try {
-    await init();
-    await pushMigrations(stack.dbUrl, project);
-    expect(await answered(stack)).toBe(1);
+// Each push by the CLI takes some seconds.
+describe("with a database", { timeout: 180_000 }, () => {
+  let stack: Stack;
 
-    await writeFile(join(migrations(), "20261120000000_mine.sql"), "create table public.mine (id int);");
-    await pushMigrations(stack.dbUrl, project);
-    await packaged("20261101000100_one.sql", answer(2));
-    await init();
-    expect(await pushMigrations(stack.dbUrl, project)).toEqual(["20261201100000_one.sql"]);
-    expect(await answered(stack)).toBe(2);
-    expect(await pushMigrations(stack.dbUrl, project)).toEqual([]);
-  } finally {
-    await stack.stop();
-  }
-});
+  beforeAll(async () => {
+    stack = await startStack({ ephemeral: true });
+  });
+  afterAll(() => stack.stop());
+  afterEach(() => ask("truncate supabase_migrations.schema_migrations"));
 
-test("the package's own migrations install into an empty project, and again as changed ones", async () => {
-  const stack = await startStack({ ephemeral: true });
-  try {
-    const first = await addMigrations(project, { force: false });
-    expect(await pushMigrations(stack.dbUrl, project)).toEqual(first.added);
-
-    const changed = join(project, "changed");
-    await mkdir(join(changed, "migrations"), { recursive: true });
-    const real = join(packageRoot(), "supabase");
-    await writeFile(join(changed, "config.toml"), await readFile(join(real, "config.toml")));
-    for (const name of await readdir(join(real, "migrations"))) {
-      await writeFile(join(changed, "migrations", name), await readFile(join(real, "migrations", name)));
-      await appendFile(join(changed, "migrations", name), "\n-- changed\n");
+  async function ask(query: string): Promise<postgres.RowList<postgres.Row[]>> {
+    const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
+    try {
+      return await sql.unsafe(query);
+    } finally {
+      await sql.end();
     }
-    const second = await addMigrations(project, { force: false, source: changed });
-    expect(second.updated).toHaveLength(first.added.length);
-    expect(await pushMigrations(stack.dbUrl, project)).toEqual(second.updated);
-  } finally {
-    await stack.stop();
   }
-});
 
-async function answered(stack: Stack): Promise<number> {
-  const sql = postgres(stack.dbUrl, { max: 1 });
-  const [row] = await sql`select public.answer() as answer`;
-  await sql.end();
-  return Number(row?.answer);
-}
+  test("push brings a database from nothing to the newest version", async () => {
+    await init();
+    expect(await pushMigrations(stack.dbUrl, project)).toEqual([own]);
+    await existing("20261120000000_mine.sql", "create table public.mine (id int);");
+    await pushMigrations(stack.dbUrl, project);
+    await release("0.2.0", 2);
+    await init();
+    expect(await pushMigrations(stack.dbUrl, project)).toEqual([later]);
+    expect([...(await ask("select answer()"))]).toEqual([{ answer: 2 }]);
+    expect(await pushMigrations(stack.dbUrl, project)).toEqual([]);
+  });
+
+  test("the package's own migration installs and installs again as a new version", async () => {
+    const first = await addMigration(project);
+    expect(await pushMigrations(stack.dbUrl, project)).toEqual([first.added]);
+    const text = await readFile(join(migrations(), first.added ?? ""), "utf8");
+    await writeFile(join(source, "migrations", own), text.replace(/^-- work-claims \S+/, "-- work-claims 9.9.9"));
+    const second = await init();
+    expect(second.changes).toEqual([expect.stringMatching(/^from 0\.\d+\.\d+ to 9\.9\.9$/)]);
+    expect(await pushMigrations(stack.dbUrl, project)).toEqual([second.added]);
+  });
+
+  test("the page on operating takes everything out, and push puts it in again", async () => {
+    const { added } = await addMigration(project);
+    await pushMigrations(stack.dbUrl, project);
+    await ask("create table articles (id int primary key)");
+    await ask("select attach_pool('articles')");
+    const before = await objects();
+
+    const page = await readFile(join(packageRoot(), "docs", "operating.md"), "utf8");
+    const section = page.slice(page.indexOf("## Taking it out"));
+    const [, sql = "", , repair = ""] = section.split(/^```(?:sql|sh)?\n/m);
+    await ask(sql);
+    expect(await objects()).toEqual([]);
+    await ask("insert into articles values (1)");
+    await shell(repair, { SUPABASE_DB_URL: stack.dbUrl });
+
+    expect(await pushMigrations(stack.dbUrl, project)).toEqual([added]);
+    expect(await objects()).toEqual(before);
+    await ask("select attach_pool('articles')");
+    expect([...(await ask("select (enroll_pool('articles') ->> 'mirrored')::int as mirrored"))]).toEqual([
+      { mirrored: 1 },
+    ]);
+  });
+
+  /** Type a command in the project, in which npm has installed what this repository has. */
+  async function shell(command: string, environment: Record<string, string>): Promise<string> {
+    const installed = join(project, "node_modules");
+    if (!existsSync(installed)) await symlink(join(packageRoot(), "node_modules"), installed);
+    const env = { ...process.env, ...environment };
+    const { stdout } = await promisify(execFile)("bash", ["-ec", command], { cwd: project, env });
+    return stdout;
+  }
+
+  /** The names of everything in the schemas work and public but the test's own tables and functions. */
+  async function objects(): Promise<string[]> {
+    const rows = await ask(`
+      select 'schema ' || nspname as name from pg_namespace where nspname = 'work'
+      union all select 'relation ' || oid::regclass from pg_class
+       where relnamespace in (select oid from pg_namespace where nspname in ('public', 'work'))
+         and oid::regclass::text !~ '^(articles|mine)'
+      union all select 'function ' || oid::regprocedure from pg_proc
+       where pronamespace in (select oid from pg_namespace where nspname in ('public', 'work')) and proname <> 'answer'
+      union all select 'type ' || oid::regtype from pg_type
+       where typtype = 'd' and typnamespace = 'public'::regnamespace
+      order by 1`);
+    return rows.map((row) => String(row.name));
+  }
+
+  test("the push command that init prints works in a project that is not linked", async () => {
+    const main = join(packageRoot(), "dist", "src", "cli", "main.js");
+    const applied = async (environment: Record<string, string>): Promise<string[]> => {
+      const printed = await shell(`node ${main} init`, environment);
+      await shell(/^ {2}\$ (.*)$/m.exec(printed)?.[1] ?? "false", environment);
+      const history = await ask("select version from supabase_migrations.schema_migrations");
+      return history.map((row) => `${row.version}_work_claims.sql`);
+    };
+    expect(await applied({ SUPABASE_DB_URL: stack.dbUrl })).toEqual([own]);
+    await rm(migrations(), { recursive: true });
+    await ask("truncate supabase_migrations.schema_migrations");
+    await writeFile(join(project, ".env.work-claims"), `SUPABASE_DB_URL=${stack.dbUrl}\n`);
+    expect(await applied({})).toEqual([own]);
+  });
+
+  test("supabase gen types writes nothing but types with the address that up writes", async () => {
+    await addMigration(project);
+    await pushMigrations(stack.dbUrl, project);
+    const address = { SUPABASE_DB_URL: stack.dbUrl };
+    const types = await shell('npx supabase gen types --remote="$SUPABASE_DB_URL"', address);
+    await writeFile(join(project, "database.ts"), types);
+    await shell("npx tsc --strict --noEmit --ignoreConfig database.ts", {});
+    expect(types).toMatch(/^\s*export type Json/);
+    expect(types).toContain("claim_next");
+  });
+});

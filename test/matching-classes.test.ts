@@ -74,9 +74,9 @@ describe.each(versions)("on Postgres %s", async (version) => {
       const rows = await sql<{ tag: string }[]>`
         select k.tag from unnest(${ids}::uuid[]) with ordinality as u(id, n)
           join work_items i using (id) join work_classes k on k.id = i.class_id order by n`;
-      expect(rows.map((row) => row.tag)).toEqual(order.map((n) => `c:rush=r${n},site.zone>=${version}`));
+      expect(rows.map((row) => row.tag)).toEqual(order.map((n) => `rush = r${n} and site.zone >= ${version}`));
     }
-    const [made] = await sql`select count(*)::integer as count from work_classes where tag like 'c:rush=%'`;
+    const [made] = await sql`select count(*)::integer as count from work_classes where tag like 'rush = %'`;
     expect(made?.count).toBe(50);
   });
 
@@ -150,11 +150,8 @@ describe.each(versions)("on Postgres %s", async (version) => {
     const [before] =
       await sql`select count(*) as items, (select count(*) from work_classes) as classes from work_items`;
     const wrong: [object, RegExp][] = [
-      [
-        { requires: { a: null } },
-        /^items\[2\]: requires: a: expected a text|^items\[2\]: requires.*a.*expected a text/,
-      ],
-      [{ requires: "gpu" }, /^items\[2\]: requires.*expected an object, got "gpu"/],
+      [{ requires: { a: null } }, /^items\[2\]: requires\.a is null; expected a text/],
+      [{ requires: "gpu" }, /^items\[2\]: requires is "gpu"; expected an object/],
       [{ requires: { any: [] } }, /^items\[2\]: requires.*any.*expected a list of one or more objects/],
       [{ labels: ["x"] }, /^items\[2\]: labels is \["x"\]; a JSON object was expected/],
       [{ labels: { "a.b": 1 } }, /^items\[2\]: labels is a name with a dot, a\.b;/],

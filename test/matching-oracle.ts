@@ -1,8 +1,9 @@
 // What a worker is to get, straight from the definition: every ready row is read, judged in TypeScript, and sorted.
 import type { Json } from "../src/answers.ts";
-import { matches, type Requirement } from "../src/index.ts";
+import type { Requirement } from "../src/index.ts";
 import { call } from "./calls.ts";
 import type { Sql } from "./database.ts";
+import { matches } from "./requirement-judge.ts";
 
 export interface Worker {
   id: string;

@@ -122,7 +122,7 @@ test("only the triggers on attached tables run as their owner, and only what dea
   ]);
   // Each of these puts in names from the catalog alone, quoted by it.
   expect(rows.filter((row) => row.dynamic).map((row) => row.name)).toEqual([
-    ...["attach_pool", "detach_pool", "enroll_pool", "mirror_deleted", "mirror_written"],
+    ...["detach_pool", "make_mirror_triggers", "mirror_deleted", "mirror_next_rows", "mirror_written"],
   ]);
   expect(rows.filter((row) => !row.path)).toEqual([]);
   const [views] = await owner`

@@ -24,7 +24,7 @@ async function enroll(pool: string, max_items: number): Promise<{ mirrored: numb
   return call(owner, "enroll_pool", { pool, max_items });
 }
 
-describe("a table becomes a pool", () => {
+describe("an attached table", () => {
   test.each([
     ["uuid", "id uuid primary key", ["11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"]],
     ["bigint", "id bigint primary key", ["-9223372036854775808", "9007199254740993"]],
@@ -32,7 +32,7 @@ describe("a table becomes a pool", () => {
     ["citext-like name", `id varchar(20) primary key`, ["a", "A"]],
     ["date", "id date primary key", ["2026-02-28", "2026-03-01"]],
     ["unique, not null", "id integer not null unique", ["1", "2"]],
-  ])("with a key that is %s", async (name, column, keys) => {
+  ])("has items for rows with a key that is %s", async (name, column, keys) => {
     const pool = `keyed ${name}`;
     await owner.unsafe(`create table "${pool}" (${column}, body text)`);
     await owner.unsafe(`insert into "${pool}" values ($1, 'old')`, [keys[0] ?? ""]);
@@ -49,7 +49,7 @@ describe("a table becomes a pool", () => {
     expect(await keysOf(pool)).toEqual(keys.slice(1));
   });
 
-  test("with a key of several columns", async () => {
+  test("has items for rows with a key of several columns", async () => {
     await owner`create table pages (site text, number integer, primary key (site, number))`;
     expect(await call(owner, "attach_pool", { source: "pages" })).toEqual({ pool: "pages", key: ["site", "number"] });
     await owner`insert into pages values ('a', 1), ('a', 2), ('a,1', 1)`;
@@ -58,7 +58,7 @@ describe("a table becomes a pool", () => {
     expect(await keysOf("pages")).toEqual(['["a", 2]']);
   });
 
-  test("with a time in its key, whatever the time zone of who writes", async () => {
+  test("has one item for a row with a time in its key, whatever the writer's time zone", async () => {
     await owner`create table readings (sensor text, at timestamptz, value integer, primary key (sensor, at))`;
     await owner`insert into readings values ('past', '2026-01-01T00:00:00Z', 0)`;
     await call(owner, "attach_pool", { source: "readings" });
@@ -72,7 +72,7 @@ describe("a table becomes a pool", () => {
     expect(await keysOf("readings")).toEqual([]);
   });
 
-  test("a uuid key is the item's id, so a worker claims rows by their own ids", async () => {
+  test("gives its uuid keys to its items, so that a worker claims rows by their own ids", async () => {
     await owner`create table docs (id uuid primary key default gen_random_uuid(), body text)`;
     await call(owner, "attach_pool", { source: "docs" });
     const [row] = await owner`insert into docs (body) values ('x') returning id`;
@@ -80,7 +80,7 @@ describe("a table becomes a pool", () => {
     expect(await call(sql, "claim_items", args)).toMatchObject([{ item_id: row?.id }]);
   });
 
-  test("two tables with the same uuid are two pools with an item each", async () => {
+  test("has an item of its own for a uuid that another table has too", async () => {
     await owner`create table twins (id uuid primary key)`;
     await owner`create table siblings (id uuid primary key)`;
     await call(owner, "attach_pool", { source: "twins" });
@@ -92,7 +92,7 @@ describe("a table becomes a pool", () => {
     expect(await keysOf("siblings")).toEqual(["33333333-3333-3333-3333-333333333333"]);
   });
 
-  test("in another schema, under its full name or one of one's own", async () => {
+  test("of another schema is a pool under its full name, or the name given", async () => {
     await owner`create schema shop`;
     await owner`create table shop.orders (id integer primary key)`;
     expect(await call(owner, "attach_pool", { source: "shop.orders" })).toMatchObject({ pool: "shop.orders" });
@@ -100,7 +100,7 @@ describe("a table becomes a pool", () => {
     expect(await call(owner, "attach_pool", { source: "shop.lines", pool: "lines" })).toMatchObject({ pool: "lines" });
   });
 
-  test("the columns that are named feed payload, priority and time", async () => {
+  test("feeds payload, priority and time from the columns named", async () => {
     await owner`create table mails (id integer primary key, subject text, secret text, urgency double precision, send_at timestamptz)`;
     await call(owner, "attach_pool", {
       source: "mails",
@@ -119,7 +119,7 @@ describe("a table becomes a pool", () => {
     expect((await next(sql, "send", "a", 9)).map((claim) => claim.source_key)).toEqual(["3"]);
   });
 
-  test("with columns that are called what they like", async () => {
+  test("may have columns with the names that our SQL uses", async () => {
     const columns = ["n", "o", "r", "i", "m", "page", "source_row", "row_number", "attached", "pool", "order"];
     await owner.unsafe(
       `create table words (id integer primary key, ${columns.map((name) => `"${name}" text`).join(", ")})`,
@@ -143,7 +143,7 @@ describe("a table becomes a pool", () => {
     expect(await keysOf("words")).toEqual(["2"]);
   });
 
-  test("a table without a key is refused", async () => {
+  test("needs a key: one without is refused", async () => {
     await owner`create table keyless (id integer)`;
     await owner`create unique index on keyless (id)`;
     await expect(call(owner, "attach_pool", { source: "keyless" })).rejects.toMatchObject({
@@ -153,14 +153,14 @@ describe("a table becomes a pool", () => {
   });
 });
 
-describe("rows are followed", () => {
+describe("items follow rows", () => {
   beforeAll(async () => {
     await owner`create table notes (id integer primary key, body text)`;
     await call(owner, "attach_pool", { source: "notes" });
     await call(owner, "define_work_type", { work_type: "file", pool: "notes" });
   });
 
-  test("through an upsert", async () => {
+  test("an upsert adds and changes items", async () => {
     await owner`insert into notes values (1, 'one'), (2, 'two')`;
     await owner`insert into notes values (2, 'TWO'), (3, 'three') on conflict (id) do update set body = excluded.body`;
     expect((await itemsOf("notes")).map((item) => item.payload)).toEqual([
@@ -170,7 +170,7 @@ describe("rows are followed", () => {
     ]);
   });
 
-  test("an unchanged row keeps its item, its claims and their state", async () => {
+  test("a changed row keeps its item, and its claim can be released", async () => {
     const [claim] = await next(sql, "file", "a");
     await owner`update notes set body = 'changed while it ran' where id = ${Number(claim?.source_key)}`;
     expect(await call(sql, "release_item", { ...release(claim), outcome: "succeeded" })).toBe(true);
@@ -190,7 +190,7 @@ describe("rows are followed", () => {
     ).toEqual([]);
   });
 
-  test("nothing that is rolled back leaves a trace", async () => {
+  test("a write that is rolled back changes no item", async () => {
     const before = await itemsOf("notes");
     await owner
       .begin(async (transaction) => {
@@ -202,13 +202,13 @@ describe("rows are followed", () => {
     expect(await itemsOf("notes")).toEqual(before);
   });
 
-  test("an emptied table has no items", async () => {
+  test("truncate deletes all items", async () => {
     await owner`truncate notes`;
     expect(await keysOf("notes")).toEqual([]);
     expect(await call(sql, "claim_next", { work_types: ["file"], worker_id: "a", max_items: 9 })).toEqual([]);
   });
 
-  test("in bulk by COPY, all of them and in order", async () => {
+  test("rows that COPY writes become items in the order of the file", async () => {
     const copy = await owner`copy notes from stdin`.writable();
     for (let id = 1; id <= 2500; id += 1) {
       copy.write(`${id}\tnote ${id}\n`);
@@ -224,7 +224,9 @@ describe("rows are followed", () => {
     expect(claims.map((claim) => claim.source_key)).toEqual(["1", "2", "3"]);
   });
 
-  test("a hundred thousand rows at once: inserted, changed and deleted", async () => {
+  test("a statement inserts, changes or deletes the items of a hundred thousand rows", {
+    timeout: 180_000,
+  }, async () => {
     await owner`create table lots (id bigint primary key, n integer)`;
     await call(owner, "attach_pool", { source: "lots" });
     await call(owner, "define_work_type", { work_type: "chew", pool: "lots" });
@@ -242,25 +244,32 @@ describe("rows are followed", () => {
     expect(left).toEqual({ items: 50000 });
   });
 
-  test("rows of a pool that statistics do not know yet are found by their keys", async () => {
+  test("a write looks up each row's item by its key, although statistics do not know the pool", async () => {
     const session = as("postgres");
-    await session`create table newcomers (id bigint primary key)`;
+    await session`create table newcomers (id bigint primary key, n integer default 0)`;
     await call(session, "attach_pool", { source: "newcomers" });
     await call(session, "enqueue_items", { items: Array(500).fill({}) });
     await session`analyze work_items`;
-    await session`insert into newcomers select generate_series(1, 5000)`;
+    const rowsRead = async (): Promise<number> => {
+      const [read] = await session`
+        select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::integer as rows
+          from pg_stat_xact_user_tables where relname in ('work_items', 'work_claims')`;
+      return Number(read?.rows);
+    };
     await session`begin`;
-    const read = (): Promise<{ rows: number }[]> => session`
-      select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::integer as rows
-        from pg_stat_xact_user_tables where relname in ('work_items', 'work_claims')`;
-    const [before] = await read();
+    await session`insert into newcomers select generate_series(1, 5000)`;
+    const inserted = await rowsRead();
+    await session`update newcomers set n = 1 where id % 50 = 1`;
+    const updated = await rowsRead();
     await session`delete from newcomers where id % 50 = 1`;
-    const [after] = await read();
+    const deleted = await rowsRead();
     await session`commit`;
-    expect(Number(after?.rows) - Number(before?.rows)).toBeLessThan(2000);
+    expect(inserted).toBeLessThan(20_000);
+    expect(updated - inserted).toBeLessThan(2000);
+    expect(deleted - updated).toBeLessThan(2000);
   });
 
-  test("by a writer who has no rights on work-claims", async () => {
+  test("a writer needs no right on work-claims", async () => {
     await owner`create table posts (id integer primary key, body text)`;
     await owner`grant select, insert, update, delete on posts to authenticated`;
     await call(owner, "attach_pool", { source: "posts" });
@@ -274,8 +283,8 @@ describe("rows are followed", () => {
   });
 });
 
-describe("a table that is let go", () => {
-  test("is followed no longer, and can be attached again", async () => {
+describe("a detached table", () => {
+  test("is not followed, and can be attached again", async () => {
     await owner`create table drafts (id integer primary key)`;
     await call(owner, "attach_pool", { source: "drafts" });
     await owner`insert into drafts values (1)`;
@@ -287,15 +296,189 @@ describe("a table that is let go", () => {
     await enroll("drafts", 10);
     expect(await keysOf("drafts")).toEqual(["1", "2"]);
   });
+});
 
-  test("a table that was dropped leaves items that can still be worked and the pool let go", async () => {
+/** What work.broken_pools says of a pool. */
+async function brokenReason(pool: string): Promise<string | undefined> {
+  const [row] = await sql`select reason from work.broken_pools where pool = ${pool}`;
+  return row?.reason;
+}
+
+describe("a named column changes", () => {
+  const payloadsOf = async (pool: string): Promise<unknown[]> => (await itemsOf(pool)).map((item) => item.payload);
+
+  async function attach(table: string, columns: string, args: Record<string, unknown>): Promise<void> {
+    await owner.unsafe(`create table ${table} (id integer primary key, ${columns})`);
+    await call(owner, "attach_pool", { source: table, ...args });
+  }
+
+  test("a renamed payload column keeps its name in payloads", async () => {
+    await attach("renamed", "body text, hint text", { payload_columns: ["body"] });
+    await owner`insert into renamed values (1, 'a', 'no')`;
+    await owner`alter table renamed rename column body to content`;
+    await owner`insert into renamed values (2, 'b', 'no')`;
+    await owner`update renamed set content = 'A' where id = 1`;
+    expect(await payloadsOf("renamed")).toEqual([{ body: "A" }, { body: "b" }]);
+    await call(owner, "attach_pool", { source: "renamed" });
+    expect(await enroll("renamed", 10)).toEqual({ mirrored: 0, enrolled: 0, done: true });
+    expect(await brokenReason("renamed")).toBe(undefined);
+    await call(owner, "attach_pool", { source: "renamed", payload_columns: ["content"] });
+    await enroll("renamed", 10);
+    expect(await payloadsOf("renamed")).toEqual([{ content: "A" }, { content: "b" }]);
+  });
+
+  test("a renamed priority column is followed", async () => {
+    await attach("ranked", "urgency integer", { priority_column: "urgency" });
+    await owner`alter table ranked rename column urgency to rank`;
+    await owner`insert into ranked values (1, 7)`;
+    expect(await sql`select priority from work_items where pool = 'ranked'`).toEqual([{ priority: 7 }]);
+  });
+
+  test("a column that takes the name of another is read in its place", async () => {
+    await attach("swapped", "body text", { payload_columns: ["body"] });
+    await owner`insert into swapped values (1, 'old')`;
+    await owner`alter table swapped add column next text`;
+    await owner`alter table swapped rename column body to former`;
+    await owner`alter table swapped rename column next to body`;
+    await owner`update swapped set body = 'new'`;
+    expect(await payloadsOf("swapped")).toEqual([{ body: "new" }]);
+  });
+
+  test.each([
+    { change: "dropped", alter: "drop column body", says: "dropped has no such column" },
+    { change: "retyped", alter: "alter column rank type text", says: "a column of numbers was expected" },
+  ])(
+    "a column that is $change stops the pool and no write, and nothing is lost",
+    async ({ change: table, alter, says }) => {
+      await attach(table, "body text, rank integer", { payload_columns: ["body"], priority_column: "rank" });
+      await owner.unsafe(`insert into ${table} values (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)`);
+      await owner.unsafe(`alter table ${table} ${alter}`);
+      await owner.unsafe(`insert into ${table} (id) values (4)`);
+      await owner.unsafe(`update ${table} set rank = null where id = 1`);
+      await owner.unsafe(`update ${table} set id = 5 where id = 2`);
+      await owner.unsafe(`delete from ${table} where id = 3`);
+      expect(await itemsOf(table)).toEqual([{ source_key: "1", payload: { body: "a" } }]);
+      expect(await brokenReason(table)).toContain(
+        `${says}: rows are not followed until attach_pool() is given columns that fit`,
+      );
+      await expect(enroll(table, 10)).rejects.toMatchObject({ code: "PT409", message: expect.stringContaining(says) });
+      await expect(call(owner, "attach_pool", { source: table })).rejects.toMatchObject({ code: "PT400" });
+
+      await call(owner, "attach_pool", { source: table, payload_columns: ["id"], priority_column: "" });
+      expect(await brokenReason(table)).toContain("call enroll_pool() until it says done");
+      expect(await enroll(table, 2)).toMatchObject({ mirrored: 2, done: false });
+      expect(await brokenReason(table)).toBeDefined();
+      expect(await enroll(table, 2)).toMatchObject({ mirrored: 1, done: true });
+      expect(await itemsOf(table)).toEqual([1, 4, 5].map((id) => ({ source_key: String(id), payload: { id } })));
+      expect(await brokenReason(table)).toBe(undefined);
+    },
+  );
+
+  test("a column that comes back is read again, and enroll_pool() takes in what was missed", async () => {
+    await attach("returned", "body text", { payload_columns: ["body"] });
+    await owner`alter table returned drop column body`;
+    await owner`insert into returned values (1)`;
+    await owner`alter table returned add column body text default 'x'`;
+    await owner`insert into returned values (2)`;
+    expect(await keysOf("returned")).toEqual(["2"]);
+    expect(await brokenReason("returned")).toContain("has rows that are no items yet: call enroll_pool()");
+    expect(await enroll("returned", 10)).toEqual({ mirrored: 1, enrolled: 0, done: true });
+    expect(await keysOf("returned")).toEqual(["1", "2"]);
+    expect(await brokenReason("returned")).toBe(undefined);
+  });
+
+  test("a row that is missed while enroll_pool() goes through the table is taken in by it", async () => {
+    await attach("between", "body text", { payload_columns: ["body"] });
+    await owner`insert into between values (1), (2), (3)`;
+    await call(owner, "attach_pool", { source: "between" });
+    await enroll("between", 2);
+    await owner`alter table between drop column body`;
+    await owner`insert into between values (0)`;
+    await owner`alter table between add column body text`;
+    expect(await enroll("between", 2)).toMatchObject({ done: false });
+    while (!(await enroll("between", 2)).done) {}
+    expect(await keysOf("between")).toEqual(["0", "1", "2", "3"]);
+  });
+
+  test("a dropped key column stops the pool and no write", async () => {
+    await attach("unkeyed", "body text", {});
+    await owner`insert into unkeyed values (1, 'a')`;
+    await owner`alter table unkeyed drop column id`;
+    await owner`insert into unkeyed values ('b')`;
+    await owner`update unkeyed set body = 'c'`;
+    await owner`delete from unkeyed`;
+    expect(await brokenReason("unkeyed")).toContain("key_column is id; unkeyed has no such column");
+    await owner`truncate unkeyed`;
+    expect(await keysOf("unkeyed")).toEqual([]);
+  });
+
+  test("work.broken_pools shows a pool with a disabled trigger", async () => {
+    await attach("silenced", "body text", {});
+    await owner`alter table silenced disable trigger work_claims_mirror_update`;
+    expect(await brokenReason("silenced")).toContain("silenced is missing or disabled: call attach_pool() again");
+  });
+});
+
+describe("a dropped table closes its pool", () => {
+  /** Another call of the worker, some seconds later. */
+  async function callLater(type: string, max_items = 1): Promise<Claim[]> {
+    await sql`update work_workers set last_seen_at = last_seen_at - interval '10 seconds' where id = 'closer'`;
+    return next(sql, type, "closer", max_items);
+  }
+  const pausedTypes = async (pool: string): Promise<unknown[]> => {
+    const rows = await sql`select name from work_types where pool = ${pool} and paused order by name`;
+    return rows.map((row) => row.name);
+  };
+
+  test("no item is handed out until a table is attached in its place", async () => {
+    await call(sql, "register_worker", { worker_id: "closer", instance: crypto.randomUUID() });
     await owner`create table gone (id integer primary key)`;
     await call(owner, "attach_pool", { source: "gone" });
     await call(owner, "define_work_type", { work_type: "remember", pool: "gone" });
-    await owner`insert into gone values (1)`;
+    await call(owner, "define_work_type", { work_type: "paused before", pool: "gone", paused: true });
+    await owner`insert into gone values (1), (2)`;
+    const [held] = await next(sql, "remember", "closer");
     await owner`drop table gone`;
-    expect(await next(sql, "remember", "a")).toMatchObject([{ source_key: "1" }]);
-    expect(await call(owner, "detach_pool", { pool: "gone" })).toBe(true);
+    expect(await brokenReason("gone")).toContain("its table was dropped");
+    expect(await callLater("remember")).toEqual([]);
+    expect(await pausedTypes("gone")).toEqual(["paused before", "remember"]);
+    expect(
+      await call(sql, "claim_items", { ...{ item_ids: [held?.item_id], work_type: "remember" }, worker_id: "b" }),
+    ).toEqual([]);
+    expect(await call(sql, "release_item", { ...release(held), worker_id: "closer", outcome: "succeeded" })).toBe(true);
+    await expect(enroll("gone", 10)).rejects.toMatchObject({ code: "PT409" });
+
+    await owner`create table gone (id integer primary key)`;
+    await owner`insert into gone values (1), (2), (3)`;
+    await call(owner, "attach_pool", { source: "gone" });
+    await enroll("gone", 10);
+    expect(await pausedTypes("gone")).toEqual(["paused before"]);
+    expect(await brokenReason("gone")).toBe(undefined);
+    expect((await callLater("remember", 9)).map((claim) => claim.source_key)).toEqual(["2", "3"]);
+  });
+
+  test("a work type that is resumed by hand is not paused again", async () => {
+    await owner`create table lost (id integer primary key)`;
+    await call(owner, "attach_pool", { source: "lost" });
+    await call(owner, "define_work_type", { work_type: "finish", pool: "lost" });
+    await owner`insert into lost values (1)`;
+    await owner`drop table lost`;
+    await call(sql, "reap_expired_claims");
+    expect(await pausedTypes("lost")).toEqual(["finish"]);
+    await call(sql, "define_work_type", { work_type: "finish", paused: false });
+    expect(await callLater("finish")).toHaveLength(1);
+    expect(await pausedTypes("lost")).toEqual([]);
+  });
+
+  test("detach_pool() leaves its work types paused", async () => {
+    await owner`create table parted (id integer primary key)`;
+    await call(owner, "attach_pool", { source: "parted" });
+    await call(owner, "define_work_type", { work_type: "part", pool: "parted" });
+    await owner`drop table parted`;
+    await call(sql, "reap_expired_claims");
+    expect(await call(owner, "detach_pool", { pool: "parted" })).toBe(true);
+    expect(await brokenReason("parted")).toBe(undefined);
+    expect(await pausedTypes("parted")).toEqual(["part"]);
   });
 });
 

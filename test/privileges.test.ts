@@ -22,8 +22,7 @@ const tables = ["claims", "classes", "events", "items", "pools", "types", "worke
   (name) => `public.work_${name}`,
 );
 const views = [
-  ...["capability_match", "claim_list", "failures", "held", "item_list", "overview", "stuck", "taken", "unmatched"],
-  "worker_list",
+  ...["capability_match", "claim_list", "failures", "held", "item_list", "overview", "stuck", "taken", "worker_list"],
 ].map((name) => `public.work_${name}`);
 
 const readAndWrite = ["DELETE", "INSERT", "SELECT", "UPDATE"];

@@ -60,10 +60,11 @@ test("the five-minute path of the README does what it says, as it is written", {
   const [install, settings, push, attach, start] = blocks("sh");
   const [script] = blocks("js");
 
-  const [pack, add] = (install as string).trim().split("\n") as [string, string];
+  const [pack, add, addCli] = (install as string).trim().split("\n") as [string, string, string];
   expect(pack).toContain("# in the clone");
   await type(`${pack.split("#")[0]} --pack-destination '${project}'`, clone);
   await type(add, project);
+  await type(addCli, project);
   expect(readFileSync(join(project, "package.json"), "utf8")).toContain("work-claims-0.1.0.tgz");
 
   // The addresses are placeholders: what they would set is in the environment.

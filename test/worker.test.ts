@@ -392,7 +392,8 @@ test("a handler that throws fails its item with the message only", async () => {
   expect(summary.failed).toBe(4);
   expect(outcomes[0]).toMatchObject({ outcome: "failed", error: "cannot reach the model with [key]" });
   expect(outcomes[1]).toMatchObject({ final: true, error: "this text is empty" });
-  expect(outcomes[2]).toMatchObject({ retry_after_seconds: 90 });
+  // True of the last try as well, after which there is no retry.
+  expect(outcomes[2]).toMatchObject({ retry_after_seconds: 90, error: "the handler asked for a retry after 90 s" });
   expect(outcomes[3].error).toHaveLength(8000);
   expect(JSON.stringify(outcomes)).not.toContain("worker.test.ts");
 });

@@ -1,45 +1,23 @@
-// The worker of the demo of matching: it has a model in memory or loads one, and waits as long as a GPU would take.
-// What it has and takes, it is told by WORK_CAPABILITIES, WORK_ACCEPTS, WORK_EXCLUSIVE and WORK_YIELD_SECONDS.
+// The worker of the demo of matching: it waits as long as a GPU would work, longer where it has to load the model first.
+// WORK_CAPABILITIES, WORK_ACCEPTS, WORK_EXCLUSIVE and WORK_YIELD_SECONDS say what it has and takes.
 import { work } from "./runtime/work.ts";
 
-type Job = { ms: number; model?: string };
-
-/** Loading takes as long as a job or two: worth it to do those for one model in a row. */
 const loadMs = 200;
+const jobMs = 150;
 
-function waiting(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    });
-  });
+function waiting(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-let inMemory: string | undefined;
-// What the last claim call said: one job at a time, so it is the call that brought the job.
-let warm: string[] = [];
+let inMemory: string | null = null;
 
 await work(
   "generate",
-  async (claim, { signal }) => {
-    const { ms, model } = claim.payload as Job;
-    const result = { warm, loaded: model !== undefined && model !== inMemory };
-    if (result.loaded) {
-      inMemory = undefined;
-      await waiting(loadMs, signal);
-      inMemory = model;
-    }
-    await waiting(ms, signal);
-    return result;
+  async ({ payload }) => {
+    const { model } = payload as { model: string | null };
+    if (model !== null && model !== inMemory) await waiting(loadMs);
+    inMemory = model ?? inMemory;
+    await waiting(jobMs);
   },
-  {
-    warm: () => {
-      warm = inMemory === undefined ? [] : [inMemory];
-      return warm;
-    },
-    idleMinSeconds: 0.05,
-    idleMaxSeconds: 0.2,
-  },
+  { warm: () => (inMemory === null ? [] : [inMemory]), idleMinSeconds: 0.05, idleMaxSeconds: 0.2 },
 );

@@ -6,14 +6,14 @@ import { type Command, exitCode, NoProject, WrongUsage } from "./command.ts";
 import { findDatabase, projectOptions } from "./project.ts";
 import { runningLine } from "./running-line.ts";
 
-/** Rows a step: a second or two of work, so that the table's own writers are never held up for long. */
+/** Rows a call: a second or two of work. The table's own writers wait no longer than that. */
 const stepRows = 10_000;
 
 const notInstalled = "work-claims is not installed in this database; run work-claims init and supabase db push";
 
 function list(given: string | undefined): string[] | null {
   if (given === undefined) return null;
-  // The database takes no names for all columns, and null for those it has.
+  // attach_pool() takes an empty list for all columns, and null for those of an earlier attach.
   if (given.trim() === "*") return [];
   const names = given.split(",").map((name) => name.trim());
   if (names.includes("")) throw new WrongUsage(`--columns is "${given}"; names with commas between them were expected`);
@@ -27,13 +27,14 @@ export const attach: Command = {
     "TABLE              the table, with its schema where that is not public",
     "--type NAME        a work type to do on each row; may be given again",
     "--pool NAME        the pool's name; else the table's",
-    "--columns a,b      what workers get of a row, '*' for all; else all columns, or those of an earlier attach",
-    "--priority COLUMN  a number: the larger, the sooner; else that of an earlier attach",
-    "--run-after COLUMN a time: not before it; else that of an earlier attach",
-    "--requires COLUMN  jsonb: what a row asks of a worker; else that of an earlier attach",
-    "--labels COLUMN    jsonb: what a row shows to workers; else that of an earlier attach",
-    "--affinity COLUMN  what a worker may be warm for; else that of an earlier attach",
-    "--workflow COLUMN  the name of the rows that belong together; else that of an earlier attach",
+    "--columns a,b      the columns that workers get; '*' for all",
+    "--priority COLUMN  a number: rows with a larger one come first",
+    "--run-after COLUMN a time: the row is not handed out before it",
+    "--requires COLUMN  jsonb: what the row asks of a worker",
+    "--labels COLUMN    jsonb: what the row shows to workers",
+    "--affinity COLUMN  what a worker may be warm for",
+    "--workflow COLUMN  the name of the workflow that the row belongs to",
+    "                   Attached again, a table keeps the columns that are not named; '' forgets one.",
     "--db-url URL       the database, as the table's owner (triggers are made); else SUPABASE_DB_URL",
     "--json             print the pool and the counts as JSON",
   ],
@@ -84,7 +85,7 @@ export const attach: Command = {
   },
 };
 
-/** Whether a table is a pool before we make it one; a name that is none is refused with what to write instead. */
+/** Whether the table is attached already. A name that has to be quoted is refused with its quoted form. */
 async function isAttached(sql: Sql, table: string): Promise<boolean> {
   try {
     const [row] = await sql<{ is_attached: boolean }[]>`
@@ -102,7 +103,7 @@ async function isAttached(sql: Sql, table: string): Promise<boolean> {
   }
 }
 
-/** A table's name with the quotes that SQL wants, in those that a shell wants. */
+/** A table's name quoted for SQL, and that quoted for a shell. */
 function quoted(table: string): string {
   const name = table
     .split(".")
@@ -111,7 +112,7 @@ function quoted(table: string): string {
   return `'${name.replaceAll("'", "'\\''")}'`;
 }
 
-/** Declare the work types, and take in the rows that are there. */
+/** Declares the work types and takes in the rows that are there. */
 async function enroll(
   sql: Sql,
   pool: string,
@@ -139,7 +140,7 @@ async function enroll(
   }
 }
 
-/** A table that was only now attached is let go again; the error says what state it is in. */
+/** Detaches a table that this call attached; the error says what state it is in. */
 async function unfinished(
   sql: Sql,
   pool: string,
@@ -163,7 +164,7 @@ async function unfinished(
 
 type NamedOption = "pool" | "priority" | "run-after" | "requires" | "labels" | "affinity" | "workflow";
 
-/** The pool's name, and the columns that say more of a row than its payload. */
+/** The pool's name and the columns, as the options name them. */
 type Named = { readonly [option in NamedOption]?: string | undefined };
 
 async function attachPool(sql: Sql, table: string, named: Named, columns: string[] | null): Promise<string> {

@@ -1,7 +1,7 @@
 /** One command of `work-claims`. */
 export type Command = {
   name: string;
-  /** What it does, in half a line. */
+  /** Half a line for the list of commands. */
   summary: string;
   /** Its arguments and options, a line each, for `--help`. */
   options?: readonly string[];
@@ -10,7 +10,7 @@ export type Command = {
   run(args: string[]): Promise<number>;
 };
 
-/** What the process exits with. */
+/** The exit codes of the process. */
 export const exitCode = { fine: 0, failed: 1, wrongUsage: 2, noProject: 3 } as const;
 
 /** The command was typed wrongly. */

@@ -1,6 +1,6 @@
 import { parseArgs } from "node:util";
 import { exactlyOnce } from "../demo/exactly-once.ts";
-import { matching } from "../demo/matching/play.ts";
+import { matching } from "../demo/matching.ts";
 import { stage } from "../demo/stage.ts";
 import { type Command, exitCode } from "./command.ts";
 import { openScreen } from "./screen.ts";

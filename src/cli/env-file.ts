@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { appendFileSync, chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 
-/** Where `up` writes the addresses and keys, and where the other commands look for them. */
+/** The file in which `up` writes addresses and keys, and in which the other commands look for them. */
 export const envFileName = ".env.work-claims";
 
 /** The names in it, as Supabase's own tools use them. */
@@ -14,7 +14,7 @@ export type ProjectVariables = {
   SUPABASE_DB_URL: string;
 };
 
-/** Write it for its owner's eyes alone, and keep it out of git. */
+/** Write the file, readable by its owner alone, and keep it out of git. */
 export function writeEnvFile(folder: string, variables: ProjectVariables): string {
   const file = join(folder, envFileName);
   const lines = Object.entries(variables).map(([name, value]) => `${name}=${value}`);
@@ -26,7 +26,7 @@ export function writeEnvFile(folder: string, variables: ProjectVariables): strin
   return file;
 }
 
-/** The variables of the file in a folder; none where there is no file. */
+/** The variables of the file in a folder; none without a file. */
 export function readEnvFile(folder: string): Record<string, string> {
   const file = join(folder, envFileName);
   if (!existsSync(file)) return {};
@@ -37,7 +37,7 @@ export function readEnvFile(folder: string): Record<string, string> {
   return Object.fromEntries(pairs);
 }
 
-/** A repository that does not ignore the file yet is told to in its own exclude list, which is no part of its history. */
+/** Add the file to the repository's exclude list, which is no part of its history, unless git ignores it already. */
 function keepOutOfGit(folder: string): void {
   const git = (...args: string[]): string =>
     execFileSync("git", args, { cwd: folder, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
@@ -51,6 +51,6 @@ function keepOutOfGit(folder: string): void {
       appendFileSync(exclude, `${before === "" || before.endsWith("\n") ? "" : "\n"}${envFileName}\n`);
     }
   } catch {
-    // No git here, so there is no commit that the file could get into.
+    // Without git or a repository, no commit can contain the file.
   }
 }

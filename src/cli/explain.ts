@@ -3,12 +3,13 @@ import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { printable } from "./printable.ts";
 import { projectOptions } from "./project.ts";
 import { projectClient } from "./project-client.ts";
+import { explainedLines } from "./sentences.ts";
 
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 export const explain: Command = {
   name: "explain",
-  summary: "why an item is not running, or what became of it",
+  summary: "why an item is not running, or how it ended",
   options: ["ITEM         the item's id", "--type TYPE  this work type only", "--json       print JSON"],
   example: "work-claims explain 3f0c9a52-7d1e-4b8a-9c55-0e6f2d1b7a44 --type embed",
   async run(args) {
@@ -24,8 +25,8 @@ export const explain: Command = {
     }
     const client = await projectClient(values);
     const answer = await client.explainItem(itemId, { workType: values.type });
-    const sentences = answer.claims.length === 0 ? [answer.text] : answer.claims.map(({ text }) => text);
-    console.log((values.json ? [JSON.stringify(answer)] : sentences).map(printable).join("\n"));
+    const lines = values.json ? [JSON.stringify(answer)] : explainedLines(answer);
+    console.log(lines.map(printable).join("\n"));
     return exitCode.fine;
   },
 };

@@ -1,13 +1,12 @@
 #!/usr/bin/env node
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { RequestError } from "../../workers/runtime/errors.ts";
-import { packageRoot } from "../stack/package-root.ts";
+import { packageManifest } from "../stack/package-root.ts";
 import { attach } from "./attach.ts";
 import { cancel } from "./cancel.ts";
 import { claims } from "./claims.ts";
 import { type Command, exitCode, NoProject, WrongUsage } from "./command.ts";
 import { demo } from "./demo.ts";
+import { doctor } from "./doctor.ts";
 import { down } from "./down.ts";
 import { explain } from "./explain.ts";
 import { init } from "./init.ts";
@@ -26,6 +25,7 @@ const commands: readonly Command[] = [
   up,
   down,
   init,
+  doctor,
   attach,
   types,
   status,
@@ -76,7 +76,7 @@ const noProjectCodes: Record<"http" | "database", readonly string[]> = {
   database: ["ECONNREFUSED", "ECONNRESET", "ENOTFOUND", "EAI_AGAIN", "CONNECT_TIMEOUT", "28P01", "28000", "3D000"],
 };
 
-/** What an error means for whoever called the command. */
+/** The exit code for an error. */
 function exitCodeOf(error: unknown): number {
   if (error instanceof WrongUsage) return exitCode.wrongUsage;
   if (error instanceof NoProject) return exitCode.noProject;
@@ -97,7 +97,7 @@ async function main(args: readonly string[]): Promise<number> {
     return name === undefined ? exitCode.wrongUsage : exitCode.fine;
   }
   if (name === "--version") {
-    console.log(JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8")).version);
+    console.log(packageManifest().version);
     return exitCode.fine;
   }
   const command = commands.find((candidate) => candidate.name === name);
@@ -126,5 +126,5 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) =>
 );
 
 const code: number = await main(process.argv.slice(2));
-// An interrupted command may leave a call under way that nobody waits for.
+// An interrupted command may leave a call under way; exit without waiting for it.
 process.stdout.write("", () => process.exit(code));

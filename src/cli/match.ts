@@ -1,11 +1,11 @@
 import { parseArgs } from "node:util";
 import type { Json, WouldMatch } from "../answers.ts";
-import { isObject } from "../requirement/json.ts";
 import type { Requirement } from "../requirement/requirement.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { printable } from "./printable.ts";
 import { projectOptions } from "./project.ts";
 import { projectClient } from "./project-client.ts";
+import { matchSentences } from "./sentences.ts";
 
 function jsonObject(what: string, given: string): Record<string, unknown> {
   let read: unknown;
@@ -14,16 +14,18 @@ function jsonObject(what: string, given: string): Record<string, unknown> {
   } catch {
     throw new WrongUsage(`${what} is no JSON: ${printable(given)}`);
   }
-  if (!isObject(read)) throw new WrongUsage(`${what} is a JSON object, such as {"gpu_memory_gb": 20}`);
-  return read;
+  if (typeof read !== "object" || read === null || Array.isArray(read)) {
+    throw new WrongUsage(`${what} is a JSON object, such as {"gpu_memory_gb": 20}`);
+  }
+  return read as Record<string, unknown>;
 }
 
-function show(answer: WouldMatch): string {
+function show(answer: WouldMatch, workType: string | undefined): string {
   const named = (matching: number, names: readonly string[]): string =>
     `${names.join(", ")}${matching > names.length ? ", …" : ""}`;
   return [
     answer.tag,
-    answer.text,
+    matchSentences(answer, workType),
     ...(answer.matching > 0 ? [`can run it: ${named(answer.matching, answer.matching_workers)}`] : []),
     ...(answer.yielding > 0 ? [`after a while: ${named(answer.yielding, answer.yielding_workers)}`] : []),
   ]
@@ -51,7 +53,7 @@ export const match: Command = {
     if (requires === undefined || more.length > 0) {
       throw new WrongUsage(`one requirement was expected, such as '{"gpu_memory_gb": 20}'`);
     }
-    // What is a good requirement the database says, with the place of what is wrong.
+    // The database checks the requirement, and names the place of what is wrong.
     const asked = jsonObject("the requirement", requires) as Requirement;
     const labels = values.labels === undefined ? undefined : jsonObject("--labels", values.labels);
     const client = await projectClient(values);
@@ -59,7 +61,7 @@ export const match: Command = {
       labels: labels as { [name: string]: Json } | undefined,
       workType: values.type,
     });
-    console.log(values.json ? printable(JSON.stringify(answer)) : show(answer));
+    console.log(values.json ? printable(JSON.stringify(answer)) : show(answer, values.type));
     return exitCode.fine;
   },
 };

@@ -57,7 +57,7 @@ function workersTable(rows: readonly WorkerRow[]): string {
 function stuckTable(rows: readonly StuckRow[]): string {
   return table(
     ["work type", "item", "does not move because", "since"],
-    rows.map((row) => [row.work_type, row.item_id, row.reason, ago(row.since)]),
+    rows.map((row) => [row.work_type, row.item_id, row.reason, row.since && ago(row.since)]),
   );
 }
 

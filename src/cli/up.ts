@@ -4,17 +4,17 @@ import { mkdir } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { AlreadyRunning, holderOf, readKeys, readNote, removeUnused } from "../stack/data-dir.ts";
-import { addMigrations, holdsMigrations, removeUnapplied } from "../stack/migrations.ts";
-import { parsePort } from "../stack/ports.ts";
+import { removeUnused } from "../stack/data-dir.ts";
+import { AlreadyRunning } from "../stack/lock.ts";
+import { addMigration, holdsMigration } from "../stack/migrations.ts";
 import { isAlive } from "../stack/process-identity.ts";
-import { appliedVersions } from "../stack/push.ts";
 import type { Grants } from "../stack/roles.ts";
 import { startStack } from "../stack/stack.ts";
+import { keysFile, lockFile, runningFile } from "../stack/state-files.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { type ProjectVariables, writeEnvFile } from "./env-file.ts";
 
-/** What a process that Ctrl-C ended before it was ready leaves with. */
+/** The exit code after Ctrl-C during a start. */
 const interruptedCode = 130;
 
 type Wanted = {
@@ -58,21 +58,21 @@ export const up: Command = {
     };
     if (!values.detach) return runUntilStopped(wanted);
     if (wanted.ephemeral)
-      throw new WrongUsage("--detach and --ephemeral exclude each other: nobody would know its folder");
+      throw new WrongUsage("--detach and --ephemeral exclude each other: down could not find the folder");
     return detach(args, resolve(wanted.dataDir ?? ".work-claims"));
   },
 };
 
 async function runUntilStopped(wanted: Wanted): Promise<number> {
   const dataDir = resolve(wanted.dataDir ?? ".work-claims");
-  const holder = wanted.ephemeral ? undefined : await holderOf(dataDir);
+  const holder = wanted.ephemeral ? undefined : await lockFile.read(dataDir);
   if (holder && isAlive(holder)) return showRunning(dataDir);
   const stopping = new AbortController();
   let asked = 0;
   let isUpdating = false;
   const onSignal = (): void => {
     asked += 1;
-    // Asked twice, leave at once: the guards beside the servers stop those.
+    // On a second signal, leave at once: the guards beside the servers stop those.
     if (asked > 1) process.exit(interruptedCode);
     stopping.abort(new Error("stopped"));
   };
@@ -81,16 +81,18 @@ async function runUntilStopped(wanted: Wanted): Promise<number> {
     console.log("starting Postgres and PostgREST …");
     const stack = await startStack({
       ...wanted,
-      migrations: (folder, dbUrl) =>
-        projectFor(folder, dbUrl, () => {
-          isUpdating = true;
-        }),
+      migrations: async (folder) => {
+        if (await holdsMigration(process.cwd())) return process.cwd();
+        const { added, previous } = await addMigration(join(folder, "project"));
+        isUpdating = added !== undefined && previous !== undefined;
+        return join(folder, "project");
+      },
       signal: stopping.signal,
       log: console.error,
     });
     const variables = variablesOf(stack);
     const file = writeEnvFile(process.cwd(), variables);
-    if (stack.applied.length > 0) console.log(`applied ${stack.applied.length} migrations with supabase db push`);
+    for (const name of stack.applied) console.log(`applied ${name} with supabase db push`);
     for (const line of addressLines(variables, file)) console.log(line);
     console.log(
       wanted.ephemeral ? "Ctrl-C stops it and removes its data." : `Ctrl-C stops it; data stays in ${stack.dataDir}.`,
@@ -119,17 +121,7 @@ async function runUntilStopped(wanted: Wanted): Promise<number> {
   }
 }
 
-/** Migrations come from the project here where work-claims was put into it, else from a copy beside the data. */
-async function projectFor(dataDir: string, dbUrl: string, onUpdate: () => void): Promise<string> {
-  if (await holdsMigrations(process.cwd())) return process.cwd();
-  const project = join(dataDir, "project");
-  await removeUnapplied(project, await appliedVersions(dbUrl));
-  const { updated } = await addMigrations(project, { force: false });
-  if (updated.length > 0) onUpdate();
-  return project;
-}
-
-/** The same command again, without a terminal; here we only wait until it is ready. */
+/** Run the same command again without a terminal, and wait until it is ready. */
 async function detach(args: readonly string[], dataDir: string): Promise<number> {
   const made = await mkdir(join(dataDir, "logs"), { recursive: true });
   const logFile = join(dataDir, "logs", "up.log");
@@ -144,7 +136,7 @@ async function detach(args: readonly string[], dataDir: string): Promise<number>
     code = left;
   });
   while (code === undefined) {
-    const note = await readNote(dataDir);
+    const note = await runningFile.read(dataDir);
     if (note?.isReady && note.owner.pid === child.pid) {
       child.unref();
       await showRunning(dataDir);
@@ -158,7 +150,7 @@ async function detach(args: readonly string[], dataDir: string): Promise<number>
 }
 
 async function showRunning(dataDir: string): Promise<number> {
-  const [note, keys] = await Promise.all([readNote(dataDir), readKeys(dataDir)]);
+  const [note, keys] = await Promise.all([runningFile.read(dataDir), keysFile.read(dataDir)]);
   if (!note?.isReady || !keys) {
     console.log(`a stack on ${dataDir} is being started by another process; try again in a moment`);
     return exitCode.failed;
@@ -201,18 +193,16 @@ function addressLines(variables: ProjectVariables, file: string): string[] {
   ];
 }
 
-/** Take the env file away, unless another stack has written it since. */
+/** Remove the env file, unless another stack has written it since. */
 function forget(file: string, variables: ProjectVariables): void {
   if (existsSync(file) && readFileSync(file, "utf8").includes(variables.SUPABASE_SECRET_KEY)) rmSync(file);
 }
 
 function portOf(text: string | undefined, flag: string): number | undefined {
   if (text === undefined) return undefined;
-  try {
-    return parsePort(text, flag);
-  } catch (error) {
-    throw new WrongUsage((error as Error).message);
-  }
+  const port = Number(text);
+  if (Number.isInteger(port) && port >= 1 && port <= 65535) return port;
+  throw new WrongUsage(`${flag} is ${text}; a port is a whole number from 1 to 65535`);
 }
 
 function grantsOf(text: string | undefined): Grants {

@@ -45,9 +45,7 @@ export async function stage(
   const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
   const workers: DemoWorker[] = [];
   try {
-    done(
-      `Postgres and PostgREST are up at ${stack.url}, ${stack.applied.length} migrations pushed by supabase db push`,
-    );
+    done(`Postgres and PostgREST are up at ${stack.url}, with the schema that supabase db push applied`);
     signal.throwIfAborted();
     const isRight = await play.perform({
       screen,

@@ -16,10 +16,12 @@ export type Comparison = {
 /** A number is a minimum, a list means all of it, "all" asks for nothing, an object compares or nests. */
 export type Condition = Comparable | readonly Comparable[] | Comparison | Requirement;
 
-/** What an item asks of a worker's capabilities, or a worker of an item's labels: all members must hold. */
-export type Requirement = {
+/**
+ * What an item asks of a worker's capabilities, or a worker of an item's labels: all members must hold.
+ * An intersection, since an index signature does not admit optional members without exactOptionalPropertyTypes.
+ */
+export type Requirement = { readonly [name: string]: Condition | readonly Requirement[] } & {
   readonly any?: readonly Requirement[];
   readonly all?: readonly Requirement[];
   readonly not?: Requirement;
-  readonly [name: string]: Condition | readonly Requirement[];
 };

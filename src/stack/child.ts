@@ -3,8 +3,8 @@ import type { Writable } from "node:stream";
 import type { OsUser } from "./os-user.ts";
 
 /**
- * A server process that cannot outlive this one. A shell beside it waits on a pipe that we hold; when we are gone, even by
- * SIGKILL, the pipe ends and the shell stops the server.
+ * A server process that cannot outlive this one. A shell beside it waits on a pipe that this process holds. When this process
+ * ends, even by SIGKILL, the pipe ends and the shell stops the server.
  */
 const guarded = `
 ( read -r _ <&3 || kill -s "$1" $$ ) >/dev/null 2>&1 &
@@ -13,7 +13,7 @@ shift
 exec "$@"
 `;
 
-/** The same for a folder: it waits for Postgres to have left it, and a little for what else was about to write. */
+/** The same for a folder. It waits until Postgres has left it, and removes it again for files that were written late. */
 const removing = `
 read -r _ <&3 && exit
 n=0
@@ -39,7 +39,7 @@ export type ServerCommand = {
   user: OsUser;
   /** The signal that asks it to leave. */
   stopSignal: "INT" | "TERM";
-  /** Where its output goes: a file descriptor, or a pipe to be read here. */
+  /** A file descriptor for its output, or a pipe that this process reads. */
   output: number | "pipe";
 };
 
@@ -48,7 +48,7 @@ export function startServer(command: ServerCommand): ServerProcess {
     ...command.user,
     cwd: "/",
     env: command.env,
-    // A session of its own: Ctrl-C in the terminal reaches us alone, and we stop things in order.
+    // A session of its own: Ctrl-C in the terminal reaches this process alone, which stops the servers in order.
     detached: true,
     stdio: ["ignore", command.output, command.output, "pipe"],
   });
@@ -78,7 +78,7 @@ export function startServer(command: ServerCommand): ServerProcess {
   };
 }
 
-/** Stop a server: ask, wait, and kill when it does not leave. */
+/** Stop a server: ask by the signal, wait, and kill it after that time. */
 export async function stopServer(server: ServerProcess, signal: NodeJS.Signals, patienceMs: number): Promise<void> {
   if (server.hasExited()) return;
   server.kill(signal);
@@ -87,7 +87,7 @@ export async function stopServer(server: ServerProcess, signal: NodeJS.Signals, 
   clearTimeout(timer);
 }
 
-/** Have a folder removed when this process is killed; the answer takes that back. */
+/** Remove a folder if this process is killed. Call the answer when the folder may stay or is removed. */
 export function removeWhenKilled(folder: string): () => void {
   const child = spawn("/bin/sh", ["-c", removing, "sh", folder], {
     cwd: "/",

@@ -1,20 +1,22 @@
-import { spawn } from "node:child_process";
-import { chown, mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { closeSync, openSync } from "node:fs";
+import { chown, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { type ServerCommand, startServer } from "./child.ts";
 import type { DataDir } from "./data-dir.ts";
 import type { OsUser } from "./os-user.ts";
 import type { PostgresBinaries, PostgresMajor } from "./postgres-binaries.ts";
 import { end, hasLeft, identify, type ProcessIdentity } from "./process-identity.ts";
+import { lastLines } from "./supervise.ts";
 
 /** The superuser of a Supabase database; `postgres` is none there. */
 export const superuser = "supabase_admin";
 
-/** The environment of Postgres' programs: nothing of ours leaks into it. */
+/** The environment of Postgres' programs, without the variables of this process. */
 export function postgresEnvironment(): Record<string, string> {
   return { PATH: process.env.PATH ?? "/usr/bin:/bin", LC_ALL: "C", TZ: "UTC" };
 }
 
-/** Make the database cluster where there is none. It is built aside and moved, so an interrupted start leaves none. */
+/** Make the database cluster if there is none. It is built aside and moved, so an interrupted start leaves none. */
 export async function ensureCluster(
   dataDir: DataDir,
   binaries: PostgresBinaries,
@@ -42,18 +44,23 @@ export async function ensureCluster(
       await chown(draft, user.uid, user.gid);
     }
     const locale = process.platform === "linux" ? "C.UTF-8" : "C";
-    await runProgram(
-      binaries.initdb,
-      [
-        `--pgdata=${draft}`,
-        `--username=${superuser}`,
-        `--pwfile=${passwordFile}`,
-        "--auth=scram-sha-256",
-        "--encoding=UTF8",
-        `--locale=${locale}`,
-        ...(dataDir.ephemeral ? ["--no-sync"] : []),
-      ],
-      user,
+    await runInitdb(
+      dataDir,
+      {
+        file: binaries.initdb,
+        args: [
+          `--pgdata=${draft}`,
+          `--username=${superuser}`,
+          `--pwfile=${passwordFile}`,
+          "--auth=scram-sha-256",
+          "--encoding=UTF8",
+          `--locale=${locale}`,
+          ...(dataDir.ephemeral ? ["--no-sync"] : []),
+        ],
+        env: postgresEnvironment(),
+        user,
+        stopSignal: "TERM",
+      },
       signal,
     );
     await rename(draft, cluster);
@@ -71,8 +78,8 @@ async function removeDrafts(home: string): Promise<void> {
 }
 
 /**
- * A killed predecessor may have left a server on this cluster, or only its lock file, whose number somebody else may wear now.
- * Afterwards nothing runs on the cluster and Postgres starts without a question.
+ * A killed stack may have left a server on this cluster, or only its lock file, whose pid another process may have now.
+ * Afterwards no server runs on the cluster, and Postgres starts.
  */
 export async function clearPredecessor(cluster: string): Promise<"nothing" | "a stale lock" | "a running server"> {
   const file = join(cluster, "postmaster.pid");
@@ -83,14 +90,14 @@ export async function clearPredecessor(cluster: string): Promise<"nothing" | "a 
     await rm(file, { force: true });
     return "a stale lock";
   }
-  // SIGINT is Postgres' fast shutdown: it ends the sessions and writes everything down.
+  // SIGINT is Postgres' fast shutdown: it ends the sessions and writes everything.
   await end(server, "SIGINT", 15_000);
   await hasLeft(server, 5_000);
   await rm(file, { force: true });
   return "a running server";
 }
 
-/** The process of that number, if it is a Postgres on this cluster. */
+/** The process with this pid, if it is a Postgres on this cluster. */
 async function serverOn(cluster: string, pid: number): Promise<ProcessIdentity | undefined> {
   const found = Number.isInteger(pid) && pid > 0 ? identify(pid) : undefined;
   if (!found) return undefined;
@@ -100,48 +107,16 @@ async function serverOn(cluster: string, pid: number): Promise<ProcessIdentity |
   return isPostgres ? found : undefined;
 }
 
-/** Whether the server says, in its lock file, that it takes connections. */
-export async function isReady(cluster: string, pid: number): Promise<boolean> {
-  const lines = (await readFile(join(cluster, "postmaster.pid"), "utf8").catch(() => "")).split("\n");
-  return Number(lines[0]) === pid && lines[7]?.trim() === "ready";
-}
-
-/** The last lines of a log, for a message. */
-export async function lastLines(file: string, count: number): Promise<string> {
-  const size = await stat(file).then(
-    (facts) => facts.size,
-    () => 0,
-  );
-  if (size === 0) return "(it wrote nothing)";
-  return (await readFile(file, "utf8")).trimEnd().split("\n").slice(-count).join("\n");
-}
-
-function runProgram(file: string, args: string[], user: OsUser, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(file, args, {
-      ...user,
-      cwd: "/",
-      env: postgresEnvironment(),
-      detached: true,
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    let output = "";
-    const keep = (chunk: Buffer): void => {
-      output += chunk.toString();
-    };
-    child.stdout.on("data", keep);
-    child.stderr.on("data", keep);
-    // It leads its own process group, so its own children (a Postgres in bootstrap mode) go with it.
-    const stop = (): void => {
-      if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, "SIGKILL");
-    };
-    signal.addEventListener("abort", stop, { once: true });
-    child.once("error", reject);
-    child.once("close", (code) => {
-      signal.removeEventListener("abort", stop);
-      if (signal.aborted) reject(signal.reason);
-      else if (code === 0) resolve();
-      else reject(new Error(`${file} ended with ${code}:\n${output.trimEnd().split("\n").slice(-8).join("\n")}`));
-    });
-  });
+async function runInitdb(dataDir: DataDir, command: Omit<ServerCommand, "output">, signal: AbortSignal): Promise<void> {
+  const logFile = join(dataDir.path, "logs", "initdb.log");
+  const output = openSync(logFile, "w", 0o600);
+  const initdb = startServer({ ...command, output });
+  closeSync(output);
+  // It leads its own process group, so its children (a Postgres in bootstrap mode) are killed with it.
+  const kill = (): boolean => initdb.hasExited() || process.kill(-initdb.pid, "SIGKILL");
+  signal.addEventListener("abort", kill);
+  const { code } = await initdb.exited;
+  signal.removeEventListener("abort", kill);
+  signal.throwIfAborted();
+  if (code !== 0) throw new Error(`initdb ended with ${code}:\n${await lastLines(logFile)}`);
 }

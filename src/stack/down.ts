@@ -1,17 +1,19 @@
 import { join } from "node:path";
 import { clearPredecessor } from "./cluster.ts";
-import { holderOf, lock, notedClusterHome, removeNote } from "./data-dir.ts";
+import { notedClusterHome } from "./data-dir.ts";
+import { lock } from "./lock.ts";
 import { hasLeft, isAlive } from "./process-identity.ts";
 import { endPredecessors } from "./stack.ts";
+import { lockFile, runningFile } from "./state-files.ts";
 
 export type Stopped = "running" | "left over" | "nothing";
 
-/** A stack that is still working on its last requests and its last checkpoint gets this long. */
+/** Time for a stack to finish its last requests and its last checkpoint. */
 const patienceMs = 30_000;
 
-/** Stop the stack on a data folder from another process, and end what a killed one left behind. */
+/** Stop the stack on a data folder from another process, and end the servers that a killed one left running. */
 export async function stopStack(path: string, log: (line: string) => void): Promise<Stopped> {
-  const holder = await holderOf(path);
+  const holder = await lockFile.read(path);
   const wasRunning = holder !== undefined && isAlive(holder);
   if (wasRunning) {
     process.kill(holder.pid, "SIGTERM");
@@ -25,7 +27,7 @@ export async function stopStack(path: string, log: (line: string) => void): Prom
   try {
     const ended = await endPredecessors(path, log);
     const left = await clearPredecessor(join(await notedClusterHome(path), "postgres"));
-    await removeNote(path);
+    await runningFile.remove(path);
     if (wasRunning) return "running";
     return ended > 0 || left === "a running server" ? "left over" : "nothing";
   } finally {

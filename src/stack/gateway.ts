@@ -1,39 +1,60 @@
-import { Agent, createServer, type IncomingMessage, request, type Server, type ServerResponse } from "node:http";
+import { Agent, createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { Credentials, Verdict } from "./api-key.ts";
+import { createProxyServer } from "httpxy";
+import type { Credentials, Verdict } from "./authenticate.ts";
+import { freePort } from "./ports.ts";
 
 /** The address of the stack: it answers as a Supabase project's does, in front of PostgREST. */
 export type Gateway = { url: string; port: number; stop: () => Promise<void> };
 
 export type GatewayPlan = {
-  /** The port a person named; without one, the preferred or any free one. */
+  /** The port that the user named; without one, the preferred or any free one. */
   port: number | undefined;
   preferredPort: number;
-  admit: (credentials: Credentials) => Verdict;
-  /** Where PostgREST listens now; undefined while there is none. */
+  authenticate: (credentials: Credentials) => Verdict;
+  /** The port of PostgREST; undefined while there is none. */
   upstream: () => number | undefined;
 };
 
 const prefix = "/rest/v1";
 
-/** Headers that belong to one connection, and those the gateway speaks for itself. */
-const notForwarded = new Set([
-  "apikey",
-  "authorization",
-  "connection",
-  "host",
-  "keep-alive",
-  "proxy-connection",
-  "transfer-encoding",
-  "upgrade",
-  "te",
-]);
-
 export async function runGateway(plan: GatewayPlan): Promise<Gateway> {
-  // PostgREST closes a connection that was idle for 30 seconds; ours go first, so that no request meets a closing one.
+  // PostgREST closes a connection after 30 idle seconds. The gateway closes first, so no request meets a closing connection.
   const agent = new Agent({ keepAlive: true, maxSockets: 256, timeout: 20_000 });
-  const server = createServer((incoming, outgoing) => serve(plan, agent, incoming, outgoing));
-  // Longer than the pauses of clients that keep connections, for the same reason.
+  const proxy = createProxyServer({ agent, proxyTimeout: 0 });
+  // The gateway answers CORS itself.
+  proxy.on("proxyRes", ({ headers }) => {
+    for (const name of Object.keys(headers)) if (name.startsWith("access-control-")) delete headers[name];
+  });
+  const server = createServer((request, response) => {
+    response.setHeader("access-control-allow-origin", "*");
+    if (request.method === "OPTIONS" && request.headers["access-control-request-method"]) {
+      return preflight(request, response);
+    }
+    const { path, apikey } = withoutKey(request.url ?? "/");
+    if (!/^\/rest\/v1([/?]|$)/.test(path)) {
+      const hint = `Tables and functions are under ${prefix}/`;
+      return answer(response, 404, { message: "no Route matched with those values", hint });
+    }
+    const verdict = plan.authenticate({
+      apikey: single(request.headers.apikey) ?? apikey,
+      authorization: request.headers.authorization,
+      userAgent: request.headers["user-agent"],
+    });
+    if ("message" in verdict) return answer(response, 401, verdict);
+    const port = plan.upstream();
+    if (port === undefined) return unavailable(response);
+    request.headers.authorization = verdict.authorization;
+    delete request.headers.apikey;
+    request.url = path.slice(prefix.length).replace(/^(?!\/)/, "/");
+    response.setHeader("access-control-expose-headers", exposedHeaders);
+    proxy.web(request, response, { target: `http://127.0.0.1:${port}` }).catch(() => {
+      // Half an answer must not look like a whole one.
+      if (response.headersSent) response.destroy();
+      else unavailable(response);
+    });
+  });
+  // Longer than the pauses of clients that keep connections, for the same reason as above.
   server.keepAliveTimeout = 75_000;
   const port = await listen(server, plan);
   return {
@@ -46,135 +67,64 @@ export async function runGateway(plan: GatewayPlan): Promise<Gateway> {
           resolve();
         });
         server.closeIdleConnections();
-        // What still runs gets a second to finish.
+        // Running requests get a second to finish.
         setTimeout(() => server.closeAllConnections(), 1_000).unref();
       }),
   };
 }
 
-async function listen(server: Server, plan: GatewayPlan): Promise<number> {
-  const { port: named, preferredPort } = plan;
-  const attempts = named === undefined ? [preferredPort, 0] : [named];
-  for (const port of attempts) {
-    const taken = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
+async function listen(server: Server, { port: named, preferredPort }: GatewayPlan): Promise<number> {
+  for (const port of named === undefined ? [preferredPort, await freePort()] : [named]) {
+    const error = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
       server.once("error", resolve);
       server.listen(port, "127.0.0.1", () => {
         server.removeListener("error", resolve);
         resolve(undefined);
       });
     });
-    if (!taken) return (server.address() as AddressInfo).port;
-    if (named !== undefined) throw portRefused(named, taken);
-    if (port === 0) throw taken;
+    if (!error) return (server.address() as AddressInfo).port;
+    if (port !== named) continue;
+    if (error.code === "EADDRINUSE") {
+      throw new Error(`Port ${port} is in use; name another with --port, or none to take a free one`);
+    }
+    if (error.code === "EACCES") {
+      throw new Error(`Port ${port} needs more rights than this user has; name one from 1024 up`);
+    }
+    throw error;
   }
   throw new Error("No port is free on 127.0.0.1");
 }
 
-function portRefused(port: number, error: NodeJS.ErrnoException): Error {
-  if (error.code === "EADDRINUSE")
-    return new Error(`Port ${port} is in use; name another with --port, or none to take a free one`);
-  if (error.code === "EACCES")
-    return new Error(`Port ${port} needs more rights than this user has; name one from 1024 up`);
-  return error;
+const exposedHeaders =
+  "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, Transfer-Encoding, Range-Unit";
+
+function preflight(request: IncomingMessage, response: ServerResponse): void {
+  response.setHeader("access-control-allow-methods", "GET, HEAD, PUT, PATCH, POST, DELETE, OPTIONS");
+  response.setHeader("access-control-allow-headers", single(request.headers["access-control-request-headers"]) ?? "*");
+  response.setHeader("access-control-max-age", "3600");
+  response.writeHead(204).end();
 }
 
-function serve(plan: GatewayPlan, agent: Agent, incoming: IncomingMessage, outgoing: ServerResponse): void {
-  outgoing.setHeader("access-control-allow-origin", "*");
-  if (incoming.method === "OPTIONS" && incoming.headers["access-control-request-method"]) {
-    preflight(incoming, outgoing);
-    return;
-  }
-  const { path, apikey } = withoutKey(incoming.url ?? "/");
-  if (path !== prefix && !path.startsWith(`${prefix}/`) && !path.startsWith(`${prefix}?`)) {
-    const hint = `Tables and functions are under ${prefix}/`;
-    answer(outgoing, 404, { message: "no Route matched with those values", hint });
-    return;
-  }
-  const verdict = plan.admit({
-    apikey: single(incoming.headers.apikey) ?? apikey,
-    authorization: incoming.headers.authorization,
-    userAgent: incoming.headers["user-agent"],
-  });
-  const port = plan.upstream();
-  if (!verdict.admitted) answer(outgoing, 401, verdict.body);
-  else if (port === undefined) away(outgoing);
-  else forward(agent, port, path.slice(prefix.length), verdict.authorization, incoming, outgoing);
+function unavailable(response: ServerResponse): void {
+  response.setHeader("retry-after", "1");
+  answer(response, 503, { message: "PostgREST is not running", hint: "It is being started; try again in a moment." });
 }
 
-function forward(
-  agent: Agent,
-  port: number,
-  rest: string,
-  authorization: string,
-  incoming: IncomingMessage,
-  outgoing: ServerResponse,
-): void {
-  const headers: Record<string, string | string[]> = { authorization };
-  for (const [name, value] of Object.entries(incoming.headers)) {
-    if (value !== undefined && !notForwarded.has(name)) headers[name] = value;
-  }
-  const path = rest.startsWith("/") ? rest : `/${rest}`;
-  const upstream = request({ agent, host: "127.0.0.1", port, method: incoming.method, path, headers }, (response) => {
-    for (const [name, value] of Object.entries(response.headers)) {
-      if (value !== undefined && !notForwarded.has(name) && !name.startsWith("access-control-"))
-        outgoing.setHeader(name, value);
-    }
-    outgoing.setHeader(
-      "access-control-expose-headers",
-      "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, Transfer-Encoding, Range-Unit",
-    );
-    outgoing.writeHead(response.statusCode ?? 502);
-    response.pipe(outgoing);
-    // Half an answer must not look like a whole one.
-    response.once("error", () => outgoing.destroy());
-  });
-  upstream.once("error", () => {
-    incoming.unpipe(upstream);
-    incoming.resume();
-    if (outgoing.headersSent) outgoing.destroy();
-    else away(outgoing);
-  });
-  outgoing.once("close", () => {
-    if (!outgoing.writableFinished) upstream.destroy();
-  });
-  incoming.pipe(upstream);
+function answer(response: ServerResponse, status: number, body: unknown): void {
+  response.setHeader("content-type", "application/json; charset=utf-8");
+  response.writeHead(status).end(JSON.stringify(body));
 }
 
-function away(outgoing: ServerResponse): void {
-  outgoing.setHeader("retry-after", "1");
-  answer(outgoing, 503, { message: "PostgREST is away", hint: "It is being started; try again in a moment." });
-}
-
-function preflight(incoming: IncomingMessage, outgoing: ServerResponse): void {
-  outgoing.setHeader("access-control-allow-methods", "GET, HEAD, PUT, PATCH, POST, DELETE, OPTIONS");
-  outgoing.setHeader("access-control-allow-headers", single(incoming.headers["access-control-request-headers"]) ?? "*");
-  outgoing.setHeader("access-control-max-age", "3600");
-  outgoing.writeHead(204).end();
-}
-
-function answer(outgoing: ServerResponse, status: number, body: unknown): void {
-  outgoing.setHeader("content-type", "application/json; charset=utf-8");
-  outgoing.writeHead(status).end(JSON.stringify(body));
-}
-
-/** The address without an apikey parameter, which PostgREST would take for a filter on a column. */
+/** The address without an apikey parameter: PostgREST would read it as a filter on a column. */
 function withoutKey(url: string): { path: string; apikey: string | undefined } {
-  const question = url.indexOf("?");
-  if (question < 0 || !url.includes("apikey=", question)) return { path: url, apikey: undefined };
-  const parameters = url.slice(question + 1).split("&");
-  const key = parameters.find((parameter) => parameter.startsWith("apikey="));
-  if (key === undefined) return { path: url, apikey: undefined };
-  const others = parameters.filter((parameter) => parameter !== key);
-  const path = others.length === 0 ? url.slice(0, question) : `${url.slice(0, question)}?${others.join("&")}`;
-  return { path, apikey: decoded(key.slice("apikey=".length)) };
-}
-
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
+  const [path = "", query = ""] = url.split(/\?(.*)/s);
+  const parameters = query.split("&");
+  const others = parameters.filter((parameter) => !parameter.startsWith("apikey="));
+  if (others.length === parameters.length) return { path: url, apikey: undefined };
+  return {
+    path: others.length === 0 ? path : `${path}?${others.join("&")}`,
+    apikey: new URLSearchParams(query).get("apikey") ?? undefined,
+  };
 }
 
 function single(value: string | string[] | undefined): string | undefined {

@@ -1,6 +1,6 @@
 import { createHash, createHmac, randomBytes } from "node:crypto";
 
-/** What opens a project. Made once for a data folder and kept with it. */
+/** The keys and passwords of a project, made once for a data folder and kept in it. */
 export type Keys = {
   jwtSecret: string;
   anonKey: string;

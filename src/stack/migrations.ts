@@ -1,133 +1,97 @@
-import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { packageRoot } from "./package-root.ts";
 
-/**
- * Putting our migrations into a project. A file that is there is never written again: `supabase db push` skips a version it has
- * applied, so a change travels as a new file after all others. A last line in each says which concept it holds and its digest,
- * so the newest file of a concept is today's, and an edit by hand shows.
- */
+/** The one migration of work-claims, as init put it into a project or found it there. */
 export type Addition = {
-  /** Files written for the first time. */
-  added: string[];
-  /** Files written because the package's text of that concept is another than the project's newest. */
-  updated: string[];
-  unchanged: string[];
-  /** Newest files of a concept that somebody edited and whose text the package has changed since; left alone without force. */
-  conflicting: string[];
-  /** Edited files whose text in the package is what it was; they are left alone. */
-  edited: string[];
+  /** The file that was written; undefined if the project's newest one is equal to the package's. */
+  added: string | undefined;
+  /** The newest file of work-claims before that. */
+  previous: string | undefined;
+  /** Lines about the difference between the two; empty without a previous one. */
+  changes: string[];
+  /** Whether a config.toml was written. */
   config: boolean;
 };
 
-export type AddOptions = {
-  force: boolean;
-  /** The package's supabase folder, and the time a new file's version is made of. */
-  source?: string;
-  now?: Date;
-};
+type Migration = { name: string; version: number; text: string };
 
-type Migration = { name: string; version: string; concept: string; body: string };
-/** A file of ours in a project, and whether it is as it was written. */
-type Written = Migration & { digest: string; isEdited: boolean };
-
-export async function addMigrations(projectDir: string, options: AddOptions): Promise<Addition> {
+/**
+ * Put the package's migration into a project. A file that is there is never written again, since push skips its version. The
+ * migration is whole and can be run again, so a new release is one more file with the whole text.
+ */
+export async function addMigration(
+  projectDir: string,
+  options: { source?: string; now?: Date } = {},
+): Promise<Addition> {
   const source = options.source ?? join(packageRoot(), "supabase");
   const folder = join(projectDir, "supabase", "migrations");
   await mkdir(folder, { recursive: true });
-  const packaged = await migrationsIn(join(source, "migrations"));
+  const packaged = await packagedMigration(source);
   const present = await migrationsIn(folder);
-  const written = present.flatMap(asWritten);
-  const version = versionsAfter(present.at(-1)?.version ?? "", options.now ?? new Date());
-  const addition: Addition = { added: [], updated: [], unchanged: [], conflicting: [], edited: [], config: false };
+  const previous = present.filter(isOurs).at(-1);
+  const config = await writeConfig(projectDir, source);
+  if (previous?.text === packaged.text) return { added: undefined, previous: previous.name, changes: [], config };
 
-  const put = async (migration: Migration): Promise<string> => {
-    const name = `${version(migration.version)}_${migration.concept}.sql`;
-    await writeFile(join(folder, name), withMark(migration), { flag: "wx" });
-    return name;
-  };
-  for (const migration of packaged) {
-    const newest = written.filter((file) => file.concept === migration.concept).at(-1);
-    if (!newest) addition.added.push(await put(migration));
-    else if (newest.body === migration.body) addition.unchanged.push(newest.name);
-    else if (!newest.isEdited || options.force) addition.updated.push(await put(migration));
-    else if (newest.digest === digest(migration.body)) addition.edited.push(newest.name);
-    else addition.conflicting.push(newest.name);
+  const last = present.at(-1)?.version ?? 0;
+  const clock = Number((options.now ?? new Date()).toISOString().replace(/\D/g, "").slice(0, 14));
+  const version = [packaged.version, clock].find((candidate) => candidate > last) ?? last + 1;
+  const added = `${version}_work_claims.sql`;
+  await writeFile(join(folder, added), packaged.text, { flag: "wx" });
+  return { added, previous: previous?.name, changes: previous ? changesOf(previous.text, packaged.text) : [], config };
+}
+
+/** Whether a project has the migration of work-claims already. */
+export async function holdsMigration(projectDir: string): Promise<boolean> {
+  return (await migrationsIn(join(projectDir, "supabase", "migrations"))).some(isOurs);
+}
+
+/** The migration of this package, from its supabase folder. */
+export async function packagedMigration(source: string = join(packageRoot(), "supabase")): Promise<Migration> {
+  const found = (await migrationsIn(join(source, "migrations"))).filter(isOurs).at(-1);
+  if (!found) throw new Error(`${source} has no migration of work-claims; install the package again`);
+  return found;
+}
+
+/** The functions, tables and views that the migration makes in the schema public. */
+export function publicNames(text: string, kind: "function" | "table" | "view"): string[] {
+  const made = text.matchAll(new RegExp(`^create (?:or replace )?${kind} (?:if not exists )?public\\.([a-z_]+)`, "gm"));
+  return [...new Set([...made].map((match) => match[1] ?? ""))].sort();
+}
+
+function changesOf(before: string, after: string): string[] {
+  const version = (text: string): string => /^-- work-claims (\S+)/.exec(text)?.[1] ?? "an unknown version";
+  const lines = [`from ${version(before)} to ${version(after)}`];
+  for (const kind of ["function", "table", "view"] as const) {
+    const [old, now] = [publicNames(before, kind), publicNames(after, kind)];
+    const added = now.filter((name) => !old.includes(name));
+    const removed = old.filter((name) => !now.includes(name));
+    if (added.length > 0) lines.push(`new ${kind}s: ${added.join(", ")}`);
+    if (removed.length > 0) lines.push(`removed ${kind}s: ${removed.join(", ")}`);
   }
-  addition.config = await putConfig(projectDir, source);
-  return addition;
+  return lines;
 }
 
-/** Whether a project has our migrations already. */
-export async function holdsMigrations(projectDir: string): Promise<boolean> {
-  const present = await migrationsIn(join(projectDir, "supabase", "migrations"));
-  return present.some((migration) => asWritten(migration).length > 0);
+function isOurs(migration: Migration): boolean {
+  return /^\d+_work_claims\.sql$/.test(migration.name);
 }
 
-/** Drop files that a database has not taken, so that one which failed is made again from the package's text of today. */
-export async function removeUnapplied(projectDir: string, applied: readonly string[]): Promise<void> {
-  const folder = join(projectDir, "supabase", "migrations");
-  for (const { name, version } of await migrationsIn(folder)) {
-    if (!applied.includes(version)) await rm(join(folder, name));
-  }
-}
-
-/** What push applies, in its order; a folder that is not there holds none. */
+/** The files that push applies, in its order; a folder that does not exist has none. */
 async function migrationsIn(folder: string): Promise<Migration[]> {
   const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return [];
     throw error;
   });
   const migrations: Migration[] = [];
-  for (const name of names) {
-    const parts = /^(\d+)_(.*)\.sql$/.exec(name);
-    if (!parts) continue;
-    // A checkout may have turned the line ends.
-    const body = (await readFile(join(folder, name), "utf8")).replaceAll("\r\n", "\n");
-    migrations.push({ name, version: parts[1] ?? "", concept: parts[2] ?? "", body });
+  for (const name of names.filter((each) => /^\d+_.*\.sql$/.test(each))) {
+    // A checkout on Windows may have changed the line ends.
+    const text = (await readFile(join(folder, name), "utf8")).replaceAll("\r\n", "\n");
+    migrations.push({ name, version: Number.parseInt(name, 10), text });
   }
-  return migrations.sort((one, other) => compare(one.version, other.version));
+  return migrations.sort((one, other) => one.version - other.version);
 }
 
-const mark = /\n?-- work-claims: (\S+), sha256 ([0-9a-f]{64})\. work-claims init adds changes as new files\.(?:\n+|$)/;
-
-function withMark(migration: Migration): string {
-  const line = `-- work-claims: ${migration.concept}, sha256 ${digest(migration.body)}. work-claims init adds changes as new files.`;
-  return `${migration.body}\n${line}\n`;
-}
-
-function asWritten(migration: Migration): Written[] {
-  const found = mark.exec(migration.body);
-  if (!found) return [];
-  // What somebody wrote after the mark is an edit as one before it is.
-  const after = migration.body.slice(found.index + found[0].length);
-  const body = migration.body.slice(0, found.index) + (after === "" ? "" : `\n${after}`);
-  const written = found[2] ?? "";
-  return [{ ...migration, concept: found[1] ?? "", body, digest: written, isEdited: digest(body) !== written }];
-}
-
-/** The package's own version for a file where that is last in the project, else one made of the time: push wants each after the last. */
-function versionsAfter(last: string, now: Date): (preferred: string) => string {
-  let previous = last;
-  const stamp = now.toISOString().replace(/\D/g, "").slice(0, 14);
-  return (preferred) => {
-    const candidates = [preferred, stamp, String(BigInt(previous || "0") + 1n).padStart(previous.length, "0")];
-    previous = candidates.find((candidate) => compare(candidate, previous) > 0) ?? preferred;
-    return previous;
-  };
-}
-
-function compare(one: string, other: string): number {
-  const difference = BigInt(one || "0") - BigInt(other || "0");
-  return difference < 0n ? -1 : difference > 0n ? 1 : 0;
-}
-
-function digest(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
-}
-
-async function putConfig(projectDir: string, source: string): Promise<boolean> {
+async function writeConfig(projectDir: string, source: string): Promise<boolean> {
   const id = basename(resolve(projectDir)).replace(/[^A-Za-z0-9_-]/g, "-") || "work-claims";
   const template = await readFile(join(source, "config.toml"), "utf8");
   const text = template.replace(/^project_id = .*$/m, `project_id = "${id}"`);

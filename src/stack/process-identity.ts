@@ -1,10 +1,10 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 
-/** A process as it can be recognised later: numbers are reused, so the start time belongs to it. */
+/** A process that can be recognised later. A pid is used again, so the start time belongs to it. */
 export type ProcessIdentity = { pid: number; started: string };
 
-/** Who runs under this number now; undefined when nobody does. */
+/** The process with this pid; undefined if there is none. */
 export function identify(pid: number): ProcessIdentity | undefined {
   const started = process.platform === "linux" ? startedOnLinux(pid) : startedElsewhere(pid);
   return started === undefined ? undefined : { pid, started };

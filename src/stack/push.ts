@@ -1,8 +1,7 @@
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import postgres from "postgres";
-import { findPackage, packageRoot } from "./package-root.ts";
+import { findStackPackage } from "./package-root.ts";
 
 /** Bring a database to a project's migrations, by the real Supabase CLI. Answers with the names of those it applied. */
 export async function pushMigrations(dbUrl: string, projectDir: string, signal?: AbortSignal): Promise<string[]> {
@@ -13,26 +12,9 @@ export async function pushMigrations(dbUrl: string, projectDir: string, signal?:
   return [...output.matchAll(/Applying migration (\S+?)\.{3}/g)].map((match) => match[1] ?? "");
 }
 
-/** The versions that a database's migration history holds. */
-export async function appliedVersions(dbUrl: string): Promise<string[]> {
-  const sql = postgres(dbUrl, { max: 1, onnotice: () => {} });
-  try {
-    const rows = await sql<{ version: string }[]>`
-      select version from supabase_migrations.schema_migrations order by version`.catch((error: { code?: string }) => {
-      // A database that nothing was pushed to has no history.
-      if (error.code === "42P01" || error.code === "3F000") return [];
-      throw error;
-    });
-    return rows.map((row) => row.version);
-  } finally {
-    await sql.end({ timeout: 5 });
-  }
-}
-
-/** Run the Supabase CLI that npm installed. It tells nobody, asks nothing and looks for no update. */
+/** Run the Supabase CLI that npm installed, without telemetry, questions and update checks. */
 export function supabase(args: string[], signal?: AbortSignal): Promise<string> {
-  const folder = findPackage("supabase", packageRoot());
-  if (!folder) throw new Error("The Supabase CLI is not installed; run npm install");
+  const folder = findStackPackage("supabase");
   return new Promise((resolve, reject) => {
     execFile(
       process.execPath,
@@ -59,7 +41,7 @@ function environment(): NodeJS.ProcessEnv {
   };
 }
 
-/** What went wrong, out of everything the CLI says: the database's own line, where there is one. */
+/** The part of the CLI's output that says why: from the first line with an error on. */
 function reason(output: string): string {
   const lines = output
     .split("\n")

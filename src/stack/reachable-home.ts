@@ -2,14 +2,14 @@ import { stat } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 
-/** Folders for what is kept outside a project: root's own first, and the temporary folder last. */
+/** Folders for files outside a project, the temporary folder last. */
 export function reachableHomes(): string[] {
   if (process.getuid?.() === 0) return ["/var/lib/work-claims", join(tmpdir(), "work-claims-0")];
   const cache = process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
   return [join(cache, "work-claims"), join(tmpdir(), `work-claims-${process.getuid?.() ?? "user"}`)];
 }
 
-/** What somebody else can write is not run. */
+/** Refuse a folder that another user can write: nothing is run from it. */
 export async function refuseForeign(folder: string): Promise<void> {
   const facts = await stat(folder);
   const me = process.getuid?.();

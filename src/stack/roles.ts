@@ -1,6 +1,6 @@
 import postgres from "postgres";
 
-/** Who may touch what migrations create: everyone, as projects were made until 2026, or nobody but their owner. */
+/** Default privileges on what migrations create: all for the API's roles, as in projects from before May 2026, or none. */
 export type Grants = "old" | "new";
 
 /**
@@ -69,7 +69,7 @@ function defaultPrivileges(grants: Grants): string {
     .join("\n");
 }
 
-/** Give a database what a Supabase project has from its first day. */
+/** Give a database the roles, schemas and default privileges of a new Supabase project. */
 export async function prepareDatabase(adminUrl: string, grants: Grants): Promise<void> {
   const sql = postgres(adminUrl, { max: 1, onnotice: () => {} });
   try {

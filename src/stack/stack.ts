@@ -1,17 +1,8 @@
-import { createDoorkeeper } from "./api-key.ts";
+import { authenticate } from "./authenticate.ts";
 import { clearPredecessor, ensureCluster, superuser } from "./cluster.ts";
-import {
-  lock,
-  openDataDir,
-  type Ports,
-  readNote,
-  readOrCreateKeys,
-  readPorts,
-  removeNote,
-  writeNote,
-  writePorts,
-} from "./data-dir.ts";
+import { openDataDir } from "./data-dir.ts";
 import { runGateway } from "./gateway.ts";
+import { lock } from "./lock.ts";
 import { serverUser } from "./os-user.ts";
 import { findPostgres, type PostgresMajor } from "./postgres-binaries.ts";
 import { type PostgresServer, runPostgres } from "./postgres-server.ts";
@@ -20,9 +11,10 @@ import { type PostgrestServer, runPostgrest } from "./postgrest-server.ts";
 import { end, identify, type ProcessIdentity } from "./process-identity.ts";
 import { pushMigrations } from "./push.ts";
 import { type Grants, prepareDatabase } from "./roles.ts";
+import { type Ports, portsFile, readOrCreateKeys, runningFile } from "./state-files.ts";
 
 export type StackOptions = {
-  /** Where keys and data are kept; `.work-claims` without one. An ephemeral stack takes an empty one, or a temporary one. */
+  /** The folder of keys and data, else `.work-claims`. An ephemeral stack takes an empty folder, else a temporary one. */
   dataDir?: string | undefined;
   /** The port of the address; Supabase's 54321 or a free one without. */
   port?: number | undefined;
@@ -31,8 +23,8 @@ export type StackOptions = {
   ephemeral?: boolean | undefined;
   grants?: Grants | undefined;
   postgres?: PostgresMajor | undefined;
-  /** A project whose migrations are pushed before PostgREST reads the schema, or who finds it once the database is there. */
-  migrations?: string | ((dataDir: string, dbUrl: string) => Promise<string>) | undefined;
+  /** A project whose migrations are pushed before PostgREST reads the schema, or a function that makes it for a data folder. */
+  migrations?: string | ((dataDir: string) => Promise<string>) | undefined;
   log?: ((line: string) => void) | undefined;
   /** Ends a start that is under way. */
   signal?: AbortSignal | undefined;
@@ -45,7 +37,7 @@ export type Stack = {
   secretKey: string;
   anonKey: string;
   publishableKey: string;
-  /** The database as `postgres`, who owns what migrations make. */
+  /** The database as `postgres`, the owner of everything that migrations make. */
   dbUrl: string;
   /** The database as its superuser. */
   adminUrl: string;
@@ -57,10 +49,10 @@ export type Stack = {
   stop: () => Promise<void>;
 };
 
-/** Those of Supabase's own stack, for a folder that had none yet. */
+/** The ports of Supabase's own stack, for a folder that had none yet. */
 const supabasePorts: Ports = { port: 54321, dbPort: 54322 };
 
-/** A Supabase project on this machine: Postgres, PostgREST and the gateway in front of it. Nothing of it outlives this process. */
+/** A Supabase project on this machine: Postgres, PostgREST and a gateway in front. No part of it outlives this process. */
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const log = options.log ?? ((): void => {});
   const signal = options.signal ?? new AbortController().signal;
@@ -77,25 +69,25 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     closing.push(await lock(dataDir.path));
     await endPredecessors(dataDir.path, log);
     const keys = await readOrCreateKeys(dataDir.path);
-    const kept = await readPorts(dataDir.path);
+    const kept: Partial<Ports> = (await portsFile.read(dataDir.path)) ?? {};
 
     let rest: PostgrestServer | undefined;
     const gateway = await runGateway({
       port: options.port,
       preferredPort: kept.port ?? supabasePorts.port,
-      admit: createDoorkeeper(keys, Date.now),
+      authenticate: (credentials) => authenticate(keys, credentials),
       upstream: () => rest?.port(),
     });
     closing.push(gateway.stop);
 
     signal.throwIfAborted();
-    const [binaries, postgrestFile] = await Promise.all([findPostgres(major, user), findPostgrest(user)]);
+    const [binaries, postgrestFile] = await Promise.all([findPostgres(major, user), findPostgrest()]);
     const cluster = await ensureCluster(dataDir, binaries, major, user, keys.adminPassword, signal);
     const left = await clearPredecessor(cluster);
     if (left !== "nothing") log(`A killed stack had left ${left} here; that is cleared`);
     let isReady = false;
     const note = (): Promise<void> =>
-      writeNote(dataDir.path, { owner: self(), children: children(), isReady, url: gateway.url, dbUrl });
+      runningFile.write(dataDir.path, { owner: self(), children: children(), isReady, url: gateway.url, dbUrl });
     const children = (): ProcessIdentity[] =>
       [database.pid(), rest?.pid()].flatMap((pid) => (pid === undefined ? [] : (identify(pid) ?? [])));
     const database = await runPostgres({
@@ -114,19 +106,20 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     });
     closing.push(() => database.stop("fast"));
     const ports: Ports = { port: gateway.port, dbPort: database.port };
-    for (const line of moves(kept, ports, options)) log(line);
-    if (!dataDir.ephemeral) await writePorts(dataDir.path, ports);
+    for (const line of portChanges(kept, ports, options)) log(line);
+    if (!dataDir.ephemeral) await portsFile.write(dataDir.path, ports);
+    // Without sslmode the Supabase CLI tries TLS first, and warns on stdout, between the types that gen types writes.
     const address = (role: string, password: string): string =>
-      `postgresql://${role}:${password}@127.0.0.1:${database.port}/postgres`;
+      `postgresql://${role}:${password}@127.0.0.1:${database.port}/postgres?sslmode=disable`;
     const dbUrl = address("postgres", "postgres");
     const adminUrl = address(superuser, keys.adminPassword);
-    closing.push(() => removeNote(dataDir.path));
+    closing.push(() => runningFile.remove(dataDir.path));
     await note();
 
     signal.throwIfAborted();
     await prepareDatabase(adminUrl, options.grants ?? "old");
     const { migrations } = options;
-    const project = typeof migrations === "function" ? await migrations(dataDir.path, dbUrl) : migrations;
+    const project = typeof migrations === "function" ? await migrations(dataDir.path) : migrations;
     const applied = project === undefined ? [] : await pushMigrations(dbUrl, project, signal);
 
     signal.throwIfAborted();
@@ -135,7 +128,6 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       logs: `${dataDir.path}/logs`,
       dbUrl: address("authenticator", "postgres"),
       jwtSecret: keys.jwtSecret,
-      user,
       signal,
       log,
       onRestart: () => void note(),
@@ -166,9 +158,9 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
   }
 }
 
-/** Servers of a killed stack end with it; where even their guards were killed, the note says who they were. */
+/** End the servers of a killed stack. Their guards do that, unless those were killed too; the file names the servers. */
 export async function endPredecessors(path: string, log: (line: string) => void): Promise<number> {
-  const note = await readNote(path);
+  const note = await runningFile.read(path);
   let ended = 0;
   for (const child of note?.children ?? []) {
     if (identify(child.pid)?.started !== child.started) continue;
@@ -176,12 +168,12 @@ export async function endPredecessors(path: string, log: (line: string) => void)
     await end(child, "SIGINT", 15_000);
     ended += 1;
   }
-  await removeNote(path);
+  await runningFile.remove(path);
   return ended;
 }
 
-/** What there is to say where a folder's stack is not where it was, though nobody asked for that. */
-function moves(kept: Partial<Ports>, now: Ports, options: StackOptions): string[] {
+/** A sentence for each port that differs from the last start though the user did not name it. */
+function portChanges(kept: Partial<Ports>, now: Ports, options: StackOptions): string[] {
   const names = { port: "address", dbPort: "database's address" } as const;
   return (["port", "dbPort"] as const)
     .filter((which) => options[which] === undefined && kept[which] !== undefined && kept[which] !== now[which])

@@ -98,517 +98,279 @@ $$;
 -- 03_requirements.sql
 
 -- Requirements: what an item asks of a worker's capabilities, and a worker of an item's labels. Each is compiled to a
--- jsonpath, which Postgres itself judges: capabilities @@ path.
+-- jsonpath, and Postgres judges it: capabilities @@ path.
 --
--- A clause is {"text", "path", "needs"}: its canonical text, its jsonpath, and what it asks in words. A comparison also
--- has "place", the jsonpath of what is compared; an alternative "any", a list of forms; a negation "not", a form.
--- A form is what holds when all of its clauses hold: {"text", "path", "needs", "clauses"}, sorted and without repeats.
--- src/requirement/ does the same in TypeScript, sentence for sentence.
+-- A clause is {"path", "needs"}: its jsonpath and its words. A comparison also has "place", the jsonpath of what it
+-- compares; an equality also has "tag", its part of the tag.
 
-create or replace function work.refuse_requirement(at text, sentence text)
-returns void
-language plpgsql
+-- Clauses that must all hold, as one {"path", "needs"}. No clause always holds.
+create or replace function work.all_of(clauses jsonb)
+returns jsonb
+language sql
 immutable
-parallel safe
 as $$
-begin
-  raise exception using errcode = 'PT400', message = concat_ws(': ', nullif(at, ''), sentence);
-end
+  select jsonb_build_object(
+           'path', coalesce(string_agg(c.clause ->> 'path', ' && ' order by c.n), '1 == 1'),
+           'needs', coalesce(string_agg(c.clause ->> 'needs', ' and ' order by c.n), 'anything'))
+    from jsonb_array_elements(clauses) with ordinality as c(clause, n)
 $$;
 
--- A number as it is written without exponent and idle zeros. Null for one that a double does not carry digit by digit:
--- it would be another number for a caller in JavaScript.
-create or replace function work.plain_number(given jsonb)
-returns text
-language plpgsql
+-- The clause that holds where one of these holds; one alone stands for itself.
+create or replace function work.any_of(options jsonb)
+returns jsonb
+language sql
 immutable
-parallel safe
 as $$
-declare
-  number numeric := trim_scale(given::numeric);
-begin
-  if abs(number) < 1e15 and scale(number) <= 15 and length(ltrim(translate(number::text, '-.', ''), '0')) <= 15 then
-    return number::text;
-  end if;
-  return null;
-end
-$$;
-comment on function work.plain_number is 'A JSON number in its shortest plain spelling; null beyond 15 digits.';
-
-create or replace function work.shown_value(given jsonb)
-returns text
-language plpgsql
-immutable
-parallel safe
-as $$
-begin
-  return case jsonb_typeof(given)
-    when 'object' then 'an object'
-    when 'array' then case when given = '[]' then 'an empty list' else 'a list' end
-    when 'number' then coalesce(work.plain_number(given), 'a number')
-    when 'string' then
-      case
-        when length(given #>> '{}') > 60 then to_jsonb(left(given #>> '{}', 60) || '…')::text
-        else given::text
-      end
-    else given::text
-  end;
-end
+  select case when count(*) = 1 then options -> 0 else jsonb_build_object(
+           'path', '(' || string_agg(o.option ->> 'path', ' || ' order by o.n) || ')',
+           'needs', 'one of (' || string_agg(o.option ->> 'needs', ', ' order by o.n) || ')') end
+    from jsonb_array_elements(options) with ordinality as o(option, n)
 $$;
 
--- Before all else, so that nothing further has to fear what is long or deep.
-create or replace function work.check_requirement_size(at text, requirement jsonb)
-returns boolean
-language plpgsql
+-- The clause that holds where these do not all hold.
+create or replace function work.not_all_of(clauses jsonb)
+returns jsonb
+language sql
 immutable
-parallel safe
 as $$
-begin
-  if octet_length(requirement::text) > 16384 then
-    perform work.refuse_requirement(at, 'a requirement has at most 16384 bytes as JSON');
-  end if;
-  if jsonb_path_exists(requirement, 'strict $.**{10 to last} ? (@.type() == "object" || @.type() == "array")') then
-    perform work.refuse_requirement(at, 'a requirement nests at most 10 deep');
-  end if;
-  -- What is empty counts too: a list of thousands of empty objects would be slow to read.
-  if jsonb_array_length(jsonb_path_query_array(
-    requirement,
-    'strict $.** ? (!(@.type() == "object" && exists(@.*)) && !(@.type() == "array" && @.size() > 0))')) > 100 then
-    perform work.refuse_requirement(at, 'a requirement has at most 100 values');
-  end if;
-  return true;
-end
+  select jsonb_build_object('path', '!(' || (a.form ->> 'path') || ')', 'needs', 'not (' || (a.form ->> 'needs') || ')')
+    from work.all_of(clauses) as a(form)
 $$;
 
--- The dotted name of what is compared. `path` is the name it is nested in, '' at the top.
+-- The dotted name of a member. It refuses names that look like a mistyped operator: a worker that has such a
+-- capability is far less likely than a slip.
 create or replace function work.requirement_name(at text, path text, name text)
 returns text
 language plpgsql
 immutable
-parallel safe
 as $$
 declare
+  words constant text[] := '{any,all,not,in,exists,=,==,!=,<,<=,>,>=}';
+  -- The right form of a word, "…" for its operand. At the top of a requirement the words are names.
+  meant constant jsonb := '{
+    "any": "any", "all": "all", "not": "not", "in": "in", "exists": "exists", "or": "any", "and": "all",
+    "eq": "==", "equals": "==", "contains": "==", "ne": "!=", "neq": "!=", "gt": ">", "gte": ">=", "ge": ">=",
+    "lt": "<", "lte": "<=", "le": "<=", "nin": "{\"not\": {\"in\": …}}", "notin": "{\"not\": {\"in\": …}}",
+    "not_in": "{\"not\": {\"in\": …}}", "===": "==", "!==": "!=", "<>": "!=", "≠": "!=", "~=": "!=", "=>": ">=",
+    "≥": ">=", "=<": "<=", "≤": "<="}';
   full_name text := concat_ws('.', nullif(path, ''), name);
   segments text[] := string_to_array(name, '.');
-  word text;
+  typed text := replace(lower(name), ' ', '');
+  word text := ltrim(typed, '$');
+  is_sign boolean := typed ~ '(^|\.)([=<>!~≤≥≠]+|\$[a-z]+)(\.|$)';
 begin
   if name = '' or length(full_name) > 200 then
-    perform work.refuse_requirement(
-      at, 'a name has 1 to 200 characters with those it is nested in, got ' || work.shown_value(to_jsonb(name)));
-  end if;
-  if '' = any (segments) then
-    perform work.refuse_requirement(
-      at, 'a name has something on both sides of a dot, got ' || work.shown_value(to_jsonb(name)));
-  end if;
-  if segments && array['any', 'all', 'not', 'in', 'exists', '==', '!=', '<', '<=', '>', '>='] then
-    select segment into word
-      from unnest(segments) segment
-     where segment in ('any', 'all', 'not', 'in', 'exists', '==', '!=', '<', '<=', '>', '>=')
-     limit 1;
-    perform work.refuse_requirement(
-      at, word || ' is a word of the language and no part of a name, got ' || work.shown_value(to_jsonb(name)));
+    perform work.refuse(
+      left(at, 200), format('a name of %s characters', length(full_name)),
+      'a name has 1 to 200 characters with the names around it');
+  elsif '' = any (segments) then
+    perform work.refuse(at, 'a name with nothing beside a dot', 'a dot leads into an object, as in "hardware.gpu"');
+  elsif segments && words then
+    perform work.refuse(
+      at, 'a name with a word of the language in it', 'no name is one of ' || array_to_string(words, ' '));
+  elsif is_sign or (meant ? word and word not in ('or', 'and') and (path <> '' or word in ('any', 'all', 'not'))) then
+    perform work.refuse(
+      at, 'no operator',
+      coalesce('write ' || (meant ->> word), 'the operators are == != < <= > >= in exists')
+        || case when is_sign or path = '' then '' else format(', or "%s" for a property of that name', full_name) end);
   end if;
   return full_name;
 end
 $$;
-comment on function work.requirement_name is 'The dotted name below a prefix; refuses what is no name.';
 
-create or replace function work.escaped(given text)
-returns text
-language plpgsql
-immutable
-parallel safe
-as $$
-begin
-  return regexp_replace(given, '([\\,=<>()|?"!])', '\\\1', 'g');
-end
-$$;
-
--- JSON's escapes hold no dot, so each dot is the text's own: a dotted name becomes a quoted key for each segment.
-create or replace function work.jsonpath_place(path text)
-returns text
-language plpgsql
-immutable
-parallel safe
-as $$
-begin
-  return '$.' || replace(to_jsonb(path)::text, '.', '"."');
-end
-$$;
-
--- The clause `path operator value`: the operator is one of == < <= > >=, the value a text, a number or a boolean.
-create or replace function work.comparison(at text, path text, operator text, value jsonb)
+-- The clause `path operator value`, where the operator is one of == < <= > >= exists.
+create or replace function work.clause(at text, path text, operator text, value jsonb)
 returns jsonb
 language plpgsql
 immutable
-parallel safe
 as $$
 declare
-  place text := work.jsonpath_place(path);
-  canonical text := value::text;
+  kind text := jsonb_typeof(value);
+  content text := value #>> '{}';
   literal text := value::text;
-  words text := value::text;
-  content text;
+  -- JSON's escapes hold no dot, so each dot is the name's own.
+  place text := '$.' || replace(to_jsonb(path)::text, '.', '"."');
+  -- Quotes only where a person could take a text for something else.
+  name text := case when path ~ '^[A-Za-z_][A-Za-z0-9_./-]*$' then path else to_jsonb(path)::text end;
 begin
-  if jsonb_typeof(value) = 'string' then
-    content := value #>> '{}';
-    if length(content) > 500 then
-      perform work.refuse_requirement(at, 'a text has at most 500 characters');
+  if operator = 'exists' then
+    return jsonb_build_object('path', 'exists(' || place || ')', 'needs', name || ' is there', 'place', place);
+  elsif kind not in ('string', 'number') and (kind <> 'boolean' or operator <> '==') then
+    perform work.refuse(
+      at, literal, 'expected a text' || case operator when '==' then ', a number or a boolean' else ' or a number' end);
+  elsif kind = 'string' and length(content) > 500 then
+    perform work.refuse(at, format('a text of %s characters', length(content)), 'a text has at most 500');
+  elsif kind = 'number' then
+    content := trim_scale(content::numeric)::text;
+    literal := content;
+    -- JavaScript reads any other number as one close to it.
+    if abs(content::numeric) >= 1e15 or scale(content::numeric) > 15
+      or length(ltrim(translate(content, '-.', ''), '0')) > 15 then
+      perform work.refuse(at, content, 'a number is below 1e15 and has at most 15 digits and 15 decimals');
     end if;
-    canonical := work.escaped(content);
-    -- Quotes only where a person could take the text for something else.
-    if content ~ '^[A-Za-z_][A-Za-z0-9_.:/-]*$' and content not in ('true', 'false', 'and') then
-      words := content;
-    end if;
-  elsif jsonb_typeof(value) = 'number' then
-    literal := work.plain_number(value);
-    if literal is null then
-      perform work.refuse_requirement(at, 'a number is below 1e15 and has at most 15 digits and 15 decimals');
-    end if;
-    canonical := literal;
-    words := literal;
   end if;
-  return jsonb_build_object(
-    'text', work.escaped(path) || case
-      when content is null then operator || canonical
-      when operator = '==' then '=' || canonical
-      else operator || '"' || canonical || '"'
-    end,
-    'path', place || ' ' || operator || ' ' || literal,
-    'needs', path || ' ' || case operator when '==' then '=' else operator end || ' ' || words,
-    'place', place
-  );
+  return jsonb_strip_nulls(jsonb_build_object(
+    'path', format('%s %s %s', place, operator, literal),
+    'place', place,
+    'needs', format('%s %s %s', name, case operator when '==' then '=' else operator end,
+      case when content ~ '^[A-Za-z_][A-Za-z0-9_.:/-]*$' and content not in ('true', 'false', 'and')
+        then content else literal end),
+    'tag', case when operator = '==' then
+      regexp_replace(path, '([\\,=])', '\\\1', 'g') || case kind when 'string' then '=' else '==' end
+        || regexp_replace(content, '([\\,=])', '\\\1', 'g') end));
 end
 $$;
 
--- The form of clauses that must all hold. None hold always.
-create or replace function work.all_of(clauses jsonb)
+-- The clauses of `"operator": operand` in the object of a name.
+create or replace function work.operator_clause(at text, path text, operator text, operand jsonb)
 returns jsonb
 language plpgsql
 immutable
-parallel safe
 as $$
-declare
-  form jsonb;
 begin
-  select jsonb_build_object(
-           'text', string_agg(clause ->> 'text', ','),
-           'path', string_agg(clause ->> 'path', ' && '),
-           'needs', case
-             when count(*) = 1 then min(clause ->> 'needs')
-             else string_agg(
-               case when clause ? 'any' then '(' || (clause ->> 'needs') || ')' else clause ->> 'needs' end, ' and ')
-           end,
-           'clauses', jsonb_agg(clause)
-         )
-    into form
-    from (
-      select distinct on (clause ->> 'text' collate "C") clause
-        from jsonb_array_elements(clauses) clause
-       order by clause ->> 'text' collate "C"
-    ) sorted
-  having count(*) > 0;
-  return coalesce(form, '{"text": "", "path": "1 == 1", "needs": "anything", "clauses": []}');
-end
-$$;
-
--- The clauses of forms of which at least one must hold: none where one holds always, its own where there is but one.
-create or replace function work.any_of(options jsonb)
-returns jsonb
-language plpgsql
-immutable
-parallel safe
-as $$
-declare
-  option jsonb;
-  flat jsonb := '[]';
-  clause jsonb;
-begin
-  for option in select * from jsonb_array_elements(options) loop
-    if option ->> 'text' = '' then
-      return '[]';
-    end if;
-    -- Alternatives in an alternative are one list of them.
-    flat := flat || case
-      when jsonb_array_length(option -> 'clauses') = 1 and option -> 'clauses' -> 0 ? 'any'
-        then option -> 'clauses' -> 0 -> 'any'
-      else jsonb_build_array(option)
-    end;
-  end loop;
-  select jsonb_build_object(
-           'text', 'any(' || string_agg(possible ->> 'text', '|') || ')',
-           'path', '(' || string_agg(possible ->> 'path', ' || ') || ')',
-           'needs', 'one of: ' || string_agg(possible ->> 'needs', ', '),
-           'any', jsonb_agg(possible)
-         )
-    into clause
-    from (
-      select distinct on (possible ->> 'text' collate "C") possible
-        from jsonb_array_elements(flat) possible
-       where possible ->> 'text' <> 'not()'
-       order by possible ->> 'text' collate "C"
-    ) sorted
-  having count(*) > 0;
-  -- All that is left is what never holds.
-  clause := coalesce(clause, jsonb_build_object('any', jsonb_build_array(flat -> 0)));
+  if path = '' then
+    perform work.refuse(
+      at, 'an operator without a name', 'expected it in the object of a name, as in {"memory_gb": {">=": 20}}');
+  elsif operator = 'exists' and jsonb_typeof(operand) <> 'boolean' then
+    perform work.refuse(at, operand::text, 'expected true or false');
+  elsif operator = 'in' and (jsonb_typeof(operand) <> 'array' or operand = '[]') then
+    perform work.refuse(at, operand::text, 'expected a list of one or more texts, numbers or booleans');
+  end if;
   return case
-    when jsonb_array_length(clause -> 'any') = 1 then clause -> 'any' -> 0 -> 'clauses'
-    else jsonb_build_array(clause)
+    when operator in ('=', '==') then work.clause(at, path, '==', operand)
+    when operator = '!=' then work.not_all_of(jsonb_build_array(work.clause(at, path, '==', operand)))
+    when operator = 'in' then work.any_of(work.equal_clauses(at, path, operand))
+    when operator = 'exists' and not operand::boolean then
+      work.not_all_of(jsonb_build_array(work.clause(at, path, operator, operand)))
+    else work.clause(at, path, operator, operand)
   end;
 end
 $$;
 
-create or replace function work.not_of(form jsonb)
+-- A clause for each value of a list.
+create or replace function work.equal_clauses(at text, path text, list jsonb)
 returns jsonb
-language plpgsql
+language sql
 immutable
-parallel safe
 as $$
-begin
-  if jsonb_array_length(form -> 'clauses') = 1 and form -> 'clauses' -> 0 ? 'not' then
-    return form -> 'clauses' -> 0 -> 'not' -> 'clauses';
-  end if;
-  return jsonb_build_array(jsonb_build_object(
-    'text', 'not(' || (form ->> 'text') || ')',
-    'path', '!(' || (form ->> 'path') || ')',
-    'needs', 'not (' || (form ->> 'needs') || ')',
-    'not', form
-  ));
-end
-$$;
-comment on function work.not_of is 'The clauses in which this form does not hold; a negation of a negation is what it was.';
-
--- The clauses of `{"operator": operand}` about a path.
-create or replace function work.operator_clauses(at text, path text, operator text, operand jsonb)
-returns jsonb
-language plpgsql
-immutable
-parallel safe
-as $$
-declare
-  given text := jsonb_typeof(operand);
-  options jsonb := '[]';
-  element jsonb;
-begin
-  if operator = 'exists' then
-    if given <> 'boolean' then
-      perform work.refuse_requirement(at, 'expected true or false, got ' || work.shown_value(operand));
-    end if;
-    options := jsonb_build_array(jsonb_build_object(
-      'text', work.escaped(path) || '?',
-      'path', 'exists(' || work.jsonpath_place(path) || ')',
-      'needs', path || ' is there',
-      'place', work.jsonpath_place(path)
-    ));
-    return case when operand::boolean then options else work.not_of(work.all_of(options)) end;
-  elsif operator = 'in' then
-    if given <> 'array' or operand = '[]' then
-      perform work.refuse_requirement(
-        at, 'expected a list of one or more texts, numbers or booleans, got ' || work.shown_value(operand));
-    end if;
-    for index in 0 .. jsonb_array_length(operand) - 1 loop
-      options := options
-        || work.all_of(work.contained_clauses(at || '[' || index || ']', path, operand -> index));
-    end loop;
-    return work.any_of(options);
-  elsif operator in ('==', '!=') then
-    options := work.contained_clauses(at, path, operand);
-    return case operator when '==' then options else work.not_of(work.all_of(options)) end;
-  end if;
-  if given not in ('number', 'string') then
-    perform work.refuse_requirement(at, 'expected a number or a text, got ' || work.shown_value(operand));
-  end if;
-  return jsonb_build_array(work.comparison(at, path, operator, operand));
-end
-$$;
-comment on function work.operator_clauses is 'The clauses of one operator about a path; refuses an operand of another type.';
-
-create or replace function work.contained_clauses(at text, path text, value jsonb)
-returns jsonb
-language plpgsql
-immutable
-parallel safe
-as $$
-begin
-  if jsonb_typeof(value) not in ('string', 'number', 'boolean') then
-    perform work.refuse_requirement(at, 'expected a text, a number or a boolean, got ' || work.shown_value(value));
-  end if;
-  return jsonb_build_array(work.comparison(at, path, '==', value));
-end
+  select jsonb_agg(work.clause(format('%s[%s]', at, e.n - 1), path, '==', e.value) order by e.n)
+    from jsonb_array_elements(list) with ordinality as e(value, n)
 $$;
 
--- The clauses of `{"name": condition}`, where path is the whole dotted name.
+-- The clauses of `"name": condition`, where path is the whole dotted name.
 create or replace function work.condition_clauses(at text, path text, condition jsonb)
 returns jsonb
 language plpgsql
 immutable
-parallel safe
+as $$
+begin
+  if condition = 'null' then
+    perform work.refuse(at, null, 'expected a text, a number, a boolean, a list or an object');
+  elsif condition in ('{}', '[]') then
+    perform work.refuse(at, condition::text, 'expected something in it; {"exists": true} asks for any value');
+  end if;
+  return case jsonb_typeof(condition)
+    when 'object' then work.requirement_clauses(at, path, condition)
+    when 'array' then work.equal_clauses(at, path, condition)
+    when 'number' then jsonb_build_array(work.clause(at, path, '>=', condition))
+    else case when condition = '"all"' then '[]' else jsonb_build_array(work.clause(at, path, '==', condition)) end
+  end;
+end
+$$;
+
+-- The clauses of a requirement about the names below a path, '' for all names.
+create or replace function work.requirement_clauses(at text, path text, requirement jsonb)
+returns jsonb
+language plpgsql
+immutable
 as $$
 declare
-  operators constant text[] := array['==', '!=', '<', '<=', '>', '>=', 'in', 'exists'];
-  given text := jsonb_typeof(condition);
+  operators constant text[] := '{=,==,!=,<,<=,>,>=,in,exists}';
   clauses jsonb := '[]';
+  inner_clauses jsonb;
+  options jsonb;
   name text;
-  operand jsonb;
+  value jsonb;
+  here text;
+  inner_path text;
 begin
-  if given = 'string' or given = 'boolean' then
-    if condition = '"all"' then
-      return '[]';
-    end if;
-    return jsonb_build_array(work.comparison(at, path, '==', condition));
-  elsif given = 'number' then
-    return jsonb_build_array(work.comparison(at, path, '>=', condition));
-  elsif given = 'array' then
-    for index in 0 .. jsonb_array_length(condition) - 1 loop
-      clauses := clauses || work.contained_clauses(at || '[' || index || ']', path, condition -> index);
-    end loop;
-    return clauses;
-  elsif given = 'null' then
-    perform work.refuse_requirement(at, 'expected a text, a number, a boolean, a list or an object, got null');
-  elsif not condition ?| operators then
-    return work.requirement_form(at, path, condition) -> 'clauses';
+  if jsonb_typeof(requirement) <> 'object' then
+    perform work.refuse(at, requirement::text, 'expected an object');
   end if;
-  for name, operand in select * from jsonb_each(condition) loop
-    if name <> all (operators) then
-      perform work.refuse_requirement(
-        at, 'operators do not mix with other members in one object, got ' || work.shown_value(to_jsonb(name)));
+  for name, value in select * from jsonb_each(requirement) loop
+    here := at || '.' || name;
+    if name in ('any', 'all') then
+      if jsonb_typeof(value) <> 'array' or (name = 'any' and value = '[]') then
+        perform work.refuse(
+          here, value::text, 'expected a list of ' || case name when 'any' then 'one or more ' else '' end || 'objects');
+      end if;
+      options := '[]';
+      for n in 0 .. jsonb_array_length(value) - 1 loop
+        inner_clauses := work.requirement_clauses(format('%s[%s]', here, n), path, value -> n);
+        if name = 'all' then
+          clauses := clauses || inner_clauses;
+        else
+          options := options || work.all_of(inner_clauses);
+        end if;
+      end loop;
+      if name = 'any' then
+        clauses := clauses || work.any_of(options);
+      end if;
+    elsif name = 'not' then
+      clauses := clauses || work.not_all_of(work.requirement_clauses(here, path, value));
+    elsif name = any (operators) then
+      clauses := clauses || work.operator_clause(here, path, name, value);
+    else
+      inner_path := work.requirement_name(here, path, name);
+      if requirement ?| operators then
+        perform work.refuse(here, 'a name beside operators', 'expected operators alone in the object of a name');
+      end if;
+      clauses := clauses || work.condition_clauses(here, inner_path, value);
     end if;
-    clauses := clauses || work.operator_clauses(at || '.' || name, path, name, operand);
   end loop;
   return clauses;
 end
 $$;
 
--- The form of a requirement about the names below a path, '' for all names.
-create or replace function work.requirement_form(at text, path text, requirement jsonb)
-returns jsonb
-language plpgsql
-immutable
-parallel safe
-as $$
-declare
-  clauses jsonb := '[]';
-  options jsonb;
-  name text;
-  value jsonb;
-  here text;
-begin
-  if jsonb_typeof(requirement) <> 'object' then
-    perform work.refuse_requirement(at, 'expected an object, got ' || work.shown_value(requirement));
-  end if;
-  for name, value in select * from jsonb_each(requirement) loop
-    here := concat_ws('.', nullif(at, ''), name);
-    if name in ('any', 'all') then
-      if jsonb_typeof(value) <> 'array' or (name = 'any' and value = '[]') then
-        perform work.refuse_requirement(
-          here,
-          'expected a list of ' || case name when 'any' then 'one or more ' else '' end || 'objects, got '
-            || work.shown_value(value));
-      end if;
-      options := '[]';
-      for index in 0 .. jsonb_array_length(value) - 1 loop
-        options := options || work.requirement_form(here || '[' || index || ']', path, value -> index);
-      end loop;
-      if name = 'any' then
-        clauses := clauses || work.any_of(options);
-      else
-        clauses := clauses || jsonb_path_query_array(options, '$[*].clauses[*]');
-      end if;
-    elsif name = 'not' then
-      clauses := clauses || work.not_of(work.requirement_form(here, path, value));
-    elsif name in ('==', '!=', '<', '<=', '>', '>=', 'in', 'exists') then
-      perform work.refuse_requirement(
-        here, 'an operator stands in the object of a name, as in {"memory_gb": {">=": 20}}');
-    else
-      clauses := clauses || work.condition_clauses(here, work.requirement_name(at, path, name), value);
-    end if;
-  end loop;
-  return work.all_of(clauses);
-end
-$$;
-comment on function work.requirement_form is 'The form of a requirement; refuses what is none.';
-
--- One form answers for the canonical text, the path and the clauses. `argument` is how sentences call the requirement.
-create or replace function work.parse_requirement(requirement jsonb, argument text default '')
+-- A requirement as {"tag", "path", "clauses"}; refuses with the place of what is wrong. "argument" begins each place.
+-- The tag of plain equality is c:name=value,… however it is written; any other tag is the words of what is needed.
+create or replace function work.parse_requirement(requirement jsonb, argument text default 'requirement')
 returns jsonb
 language plpgsql
 immutable
 strict
-parallel safe
 as $$
 declare
+  clauses jsonb;
   form jsonb;
+  answer jsonb;
 begin
-  perform work.check_requirement_size(argument, requirement);
-  form := work.requirement_form(argument, '', requirement);
-  return form || jsonb_build_object('tag', 'c:' || (form ->> 'text'), 'clauses', work.parts_of(form));
+  -- These come first: a longer or deeper requirement could cost seconds. An empty object counts as a value.
+  if octet_length(requirement::text) > 16384 then
+    perform work.refuse(
+      argument, octet_length(requirement::text) || ' bytes long', 'a requirement has at most 16384 bytes as JSON');
+  elsif jsonb_path_exists(requirement, 'strict $.**{10 to last} ? (@.type() == "object" || @.type() == "array")') then
+    perform work.refuse(argument, 'nested deeper', 'a requirement nests at most 10 deep');
+  elsif (select count(*) > 100 from jsonb_path_query(requirement,
+           'strict $.** ? (!(@.type() == "object" && exists(@.*)) && !(@.type() == "array" && @.size() > 0))')) then
+    perform work.refuse(argument, 'a requirement of more values', 'a requirement has at most 100 values');
+  end if;
+  clauses := work.requirement_clauses(argument, '', requirement);
+  form := work.all_of(clauses);
+  select jsonb_build_object(
+           'tag', case when count(*) = count(c.tag)
+             then 'c:' || coalesce(string_agg(distinct c.tag, ',' order by c.tag), '')
+             else form ->> 'needs' end,
+           'path', form -> 'path',
+           'clauses', coalesce(jsonb_agg(c.clause - 'tag' order by c.n), '[]'))
+    into answer
+    from (select e.clause, e.n, e.clause ->> 'tag' collate "C" as tag
+            from jsonb_array_elements(clauses) with ordinality as e(clause, n)) as c;
+  return answer;
 end
 $$;
 comment on function work.parse_requirement is
-  'A requirement as {"text", "path", "needs", "clauses"}; refuses with PT400 and one sentence what is none.';
-
-create or replace function work.compile_requirement(requirement jsonb, argument text default '')
-returns jsonpath
-language plpgsql
-immutable
-strict
-parallel safe
-as $$
-begin
-  return (work.parse_requirement(requirement, argument) ->> 'path')::jsonpath;
-end
-$$;
-
-create or replace function work.canonical_requirement(requirement jsonb, argument text default '')
-returns text
-language plpgsql
-immutable
-strict
-parallel safe
-as $$
-begin
-  return 'c:' || (work.parse_requirement(requirement, argument) ->> 'text');
-end
-$$;
-
--- The clauses of a form without the forms inside them: what it takes to judge each and to say what it needs.
-create or replace function work.parts_of(form jsonb)
-returns jsonb
-language sql
-immutable
-strict
-parallel safe
-as $$
-  select coalesce(jsonb_agg(clause - '{any,not}'::text[] order by n), '[]')
-    from jsonb_array_elements(form -> 'clauses') with ordinality as clauses(clause, n)
-$$;
-
--- Why capabilities do not meet a requirement; an empty list where they do.
-create or replace function work.failing_clauses(requirement jsonb, capabilities jsonb)
-returns jsonb
-language plpgsql
-immutable
-strict
-parallel safe
-as $$
-declare
-  form jsonb := work.parse_requirement(requirement);
-begin
-  return coalesce((
-    select jsonb_agg(
-             jsonb_build_object(
-               'clause', clause ->> 'text',
-               'needs', clause ->> 'needs',
-               'has', case jsonb_array_length(there) when 0 then null when 1 then there -> 0 else there end
-             ) order by place
-           )
-      from jsonb_array_elements(form -> 'clauses') with ordinality as clauses(clause, place)
-      cross join lateral coalesce(
-        jsonb_path_query_array(capabilities, (clause ->> 'place')::jsonpath), '[]') as there
-     where (capabilities @@ (clause ->> 'path')::jsonpath) is not true
-  ), '[]');
-end
-$$;
+  'A requirement as {"tag", "path", "clauses"}; refuses with PT400 and one sentence what is none.';
 
 -- 04_work_types.sql
 
@@ -977,7 +739,6 @@ create table if not exists public.work_pools (
   name text primary key check (length(name) between 1 and 200),
   source regclass unique,
   key_columns text[],
-  key_attnums int2[],
   key_is_uuid boolean not null default false,
   payload_columns text[],
   priority_column text,
@@ -986,14 +747,20 @@ create table if not exists public.work_pools (
   labels_column text,
   affinity_column text,
   workflow_column text,
+  column_numbers jsonb,
   mirrored_through jsonb,
   is_mirrored boolean not null default true,
+  stopped_at timestamptz,
+  paused_types text[],
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_pools is
   'work-claims: named sets of items. "default" takes items from enqueue_items(); every other one mirrors a table, see attach_pool().';
 comment on column public.work_pools.source is 'The attached table.';
 comment on column public.work_pools.payload_columns is 'The columns that items carry to workers; null: all.';
+comment on column public.work_pools.column_numbers is 'The numbers of the named columns, to find one that was renamed: {name: attnum}.';
+comment on column public.work_pools.stopped_at is 'Since when rows are not followed, because a column or the table is gone.';
+comment on column public.work_pools.paused_types is 'The work types that were paused because the table was dropped.';
 comment on column public.work_pools.mirrored_through is 'The key of the last past row that enroll_pool() has mirrored.';
 
 insert into public.work_pools (name) values ('default') on conflict do nothing;
@@ -1991,6 +1758,7 @@ begin
   end if;
   if is_unseen then
     perform work.touch_worker(catch_up.worker_id);
+    perform work.close_dropped_pools();
   end if;
   if is_unjudged then
     profile := work.refresh_profile(profile.id);
@@ -2008,6 +1776,7 @@ begin
   if max_items is null or max_items < 1 then
     perform work.refuse('max_items', max_items::text, 'at least 1 was expected');
   end if;
+  perform work.close_dropped_pools();
   return work.reap(least(max_items, 10000), '{}', '{}');
 end
 $$;
@@ -3027,6 +2796,121 @@ $$;
 comment on function public.extend_claims is
   'The heartbeat of a worker: extends its claims [{item_id, work_type, fence, progress}] in one call and answers each: held, lost or cancelled. An empty list says that the worker is alive.';
 
+-- 21_pool_columns.sql
+
+-- The columns that an attached pool names, found in its table, and pools whose table no longer fits.
+
+-- Each named column with the SQL that reads it from a row r: the column of that name, else, if it was renamed, of its number.
+-- A fault says why rows cannot be read.
+create or replace view work.pool_columns with (security_invoker = true) as
+select p.name as pool, c.member, c.n, c.name, a.attnum as number, 'r.' || quote_ident(a.attname) as value,
+       -- A type of an extension is compared as text: its own operators are not in the search_path of our functions.
+       case when t.typtype = 'b' and t.typnamespace <> 'pg_catalog'::regnamespace then 'text'
+            else format_type(a.atttypid, a.atttypmod) end as compared_as,
+       case
+         when a.attnum is null then format('%s has no such column', p.source)
+         when c.member = 'key' and not a.attnotnull then 'a key column that is not null was expected'
+         when c.member = 'key' and (t.typcategory in ('A', 'C') or t.typname in ('bytea', 'jsonb'))
+           then 'a key of numbers, texts, uuids or times was expected, not of arrays, bytes or JSON'
+         when a.atttypid <> all (c.types) then format('a column of %s was expected', c.expected)
+       end as fault
+  from public.work_pools p
+ cross join lateral (
+   select 'key' as member, k.n, k.name, null::regtype[] as types, null as expected
+     from unnest(p.key_columns) with ordinality as k(name, n)
+    union all
+   select 'payload', k.n, k.name, null, null
+     from unnest(p.payload_columns) with ordinality as k(name, n)
+    union all
+   select v.member, 1, v.name, v.types::regtype[], v.expected
+     from (values
+       ('priority', p.priority_column, '{int2,int4,int8,numeric,float4,float8}', 'numbers'),
+       ('run_after', p.run_after_column, '{timestamptz,timestamp,date}', 'times'),
+       ('requires', p.requires_column, '{jsonb,json}', 'type jsonb'),
+       ('labels', p.labels_column, '{jsonb,json}', 'type jsonb'),
+       ('affinity', p.affinity_column, null, null),
+       ('workflow', p.workflow_column, null, null)) as v(member, name, types, expected)
+    where v.name is not null) as c
+  left join pg_catalog.pg_attribute a
+    on a.attrelid = p.source and a.attnum > 0 and not a.attisdropped
+   and a.attnum = coalesce(
+         (select k.attnum from pg_catalog.pg_attribute k where k.attrelid = p.source and k.attname = c.name),
+         (p.column_numbers ->> c.name)::integer)
+  left join pg_catalog.pg_type t on t.oid = a.atttypid
+ where p.source is not null;
+comment on view work.pool_columns is 'work-claims: the columns that each attached pool names, as its table has them at present.';
+
+-- Attached pools whose rows are not followed, or were not for a while. The reason is a sentence with what to do.
+create or replace view work.broken_pools with (security_invoker = true) as
+select p.name as pool,
+       coalesce(
+         f.fault,
+         format('%s has rows that are no items yet: call enroll_pool() until it says done', p.source)) as reason,
+       p.stopped_at as since,
+       f.fault is not null as is_stopped
+  from public.work_pools p
+ cross join lateral (
+   select case
+            when not exists (select from pg_catalog.pg_class r where r.oid = p.source)
+              then 'its table was dropped: attach another one as this pool, or let it go with detach_pool()'
+            when (select count(*) from pg_catalog.pg_trigger t
+                   where t.tgrelid = p.source and t.tgname like 'work\_claims\_mirror\_%' and t.tgenabled <> 'D') < 4
+              then format('a trigger of work-claims on %s is missing or disabled: call attach_pool() again', p.source)
+            else (
+              select format(
+                       '%s_column is %s; %s: rows are not followed until attach_pool() is given columns that fit',
+                       c.member, c.name, c.fault)
+                from work.pool_columns c
+               where c.pool = p.name and c.fault is not null
+               order by c.member, c.n
+               limit 1)
+          end as fault) as f
+ where p.source is not null and (f.fault is not null or p.stopped_at is not null);
+comment on view work.broken_pools is 'work-claims: attached pools whose rows are not followed, or were not for a while, and why.';
+
+-- The SQL of a row's key as JSON, of the row r: one value, or an array. Null where a column is gone.
+create or replace function work.key_sql(pool text)
+returns text
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return (
+    select case
+             when bool_or(c.fault is not null) then null
+             when count(*) = 1 then min(format('to_jsonb(%s)', c.value))
+             else format('jsonb_build_array(%s)', string_agg(c.value, ', ' order by c.n))
+           end
+      from work.pool_columns c
+     where c.pool = key_sql.pool and c.member = 'key');
+end
+$$;
+
+-- The SQL of a row as mirror_rows() takes it, of the row r. Null where a column is gone.
+-- A column that nobody named is not read: a value that JSON cannot hold must not stop a write.
+create or replace function work.row_sql(pool text)
+returns text
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return (
+    select case when not bool_or(c.fault is not null) then format(
+             '(select to_jsonb(m.*) from (select %s as key, %s as payload%s) as m)',
+             work.key_sql(row_sql.pool),
+             case when bool_or(c.member = 'payload') then format(
+               '(select to_jsonb(p.*) from (select %s) as p)',
+               string_agg(format('%s as %I', c.value, c.name), ', ' order by c.n) filter (where c.member = 'payload'))
+               else 'to_jsonb(r.*)' end,
+             string_agg(format(', %s as %I', c.value, c.member), '') filter (where c.member not in ('key', 'payload')))
+           end
+      from work.pool_columns c
+     where c.pool = row_sql.pool);
+end
+$$;
+
 -- 21_retry_cancel.sql
 
 -- What a person does: retry work that failed, cancel work that is open.
@@ -3225,256 +3109,111 @@ comment on function public.set_priority is
 
 -- 22_attach.sql
 
--- Attached tables: their rows are items, kept in step by triggers, in bulk.
+-- Attached tables: attach_pool() makes a table a pool, whose rows are items; detach_pool() lets it go.
 
--- The key of a row as text: the value of a single column, or a JSON array of several.
-create or replace function work.source_key(pool public.work_pools, source_row jsonb)
-returns text
+-- Refuse what cannot be attached.
+create or replace function work.check_source(source regclass)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  if check_source.source is null then
+    perform work.refuse('source', null, 'the name of a table was expected');
+  end if;
+  if exists (
+    select from pg_catalog.pg_class r
+     where r.oid = check_source.source
+       and (r.relkind not in ('r', 'p')
+         or r.relnamespace = 'work'::regnamespace
+         or (r.relnamespace = 'public'::regnamespace and obj_description(r.oid, 'pg_class') like 'work-claims:%'))) then
+    perform work.refuse('source', check_source.source::text, 'a table of your own was expected');
+  end if;
+  if exists (select from pg_catalog.pg_inherits h where h.inhrelid = check_source.source) then
+    perform work.refuse(
+      'source', check_source.source::text,
+      'a partition or child table is not attached by itself: attach its parent, and write through that');
+  end if;
+end
+$$;
+
+-- The columns of a table's primary key, or of a unique index whose columns cannot be null.
+create or replace function work.key_of(source regclass)
+returns text[]
 language sql
-immutable
-as $$
-  select case when cardinality(pool.key_columns) = 1 then source_row ->> pool.key_columns[1]
-    else (select jsonb_agg(source_row -> k.name order by k.n) from unnest(pool.key_columns) with ordinality as k(name, n))::text
-  end
-$$;
-
--- The pool that a table is attached as, its key's columns by their present names; nothing where it is not attached.
-create or replace function work.pool_of(source oid)
-returns public.work_pools
-language plpgsql
 stable
 as $$
-#variable_conflict use_column
-declare
-  attached public.work_pools;
-begin
-  select * into attached from public.work_pools p where p.source = pool_of.source;
-  if found then
-    attached.key_columns := array(
-      select a.attname::text
-        from unnest(attached.key_attnums) with ordinality as k(attnum, n)
-        join pg_catalog.pg_attribute a on a.attrelid = pool_of.source and a.attnum = k.attnum and not a.attisdropped
-       order by k.n);
-    if cardinality(attached.key_columns) < cardinality(attached.key_attnums) then
-      perform work.refuse(
-        'pool', attached.name,
-        format('a key column of %s is gone: call attach_pool() again, or detach_pool()', attached.source), 'PT409');
-    end if;
-  end if;
-  return attached;
-end
+  select array_agg(a.attname::text order by k.n)
+    from (
+      select x.indexrelid, (x.indkey::int2[])[0:x.indnkeyatts - 1] as attnums
+        from pg_catalog.pg_index x
+       where x.indrelid = key_of.source and x.indisunique and x.indisvalid and x.indpred is null and x.indexprs is null
+         and not exists (
+           select from pg_catalog.pg_attribute a
+            where a.attrelid = x.indrelid and not a.attnotnull
+              and a.attnum = any ((x.indkey::int2[])[0:x.indnkeyatts - 1]))
+       order by x.indisprimary desc, x.indexrelid
+       limit 1) as key
+   cross join unnest(key.attnums) with ordinality as k(attnum, n)
+    join pg_catalog.pg_attribute a on a.attrelid = key_of.source and a.attnum = k.attnum
 $$;
 
--- The SQL that makes JSON of a row r of the attached table: of the columns that an item needs, or of the key's alone.
--- Other columns are not looked at: what JSON cannot hold in them must not stop a write to the table. Names come from
--- the catalog, quoted.
-create or replace function work.row_as_json(pool public.work_pools, is_key_only boolean)
+-- The name of the pool that a table becomes: the given one, else the table's. Refused where pool or table is taken.
+create or replace function work.free_pool_name(source regclass, given text)
 returns text
 language plpgsql
-stable
-as $$
-begin
-  if pool.payload_columns is null and not is_key_only then
-    return 'to_jsonb(r.*)';
-  end if;
-  return (
-    select format('(select to_jsonb(c.*) from (select %s) as c)', string_agg(format('r.%I', a.attname), ', '))
-      from pg_catalog.pg_attribute a
-     where a.attrelid = pool.source and a.attnum > 0 and not a.attisdropped
-       and (a.attname = any (pool.key_columns)
-         or (not is_key_only
-           and (a.attname = any (pool.payload_columns) or a.attname in (
-             pool.priority_column, pool.run_after_column, pool.requires_column, pool.labels_column,
-             pool.affinity_column, pool.workflow_column)))));
-end
-$$;
-
--- What workers are told of a row.
-create or replace function work.payload_of(pool public.work_pools, source_row jsonb)
-returns jsonb
-language plpgsql
-immutable
-as $$
-declare
-  payload jsonb := source_row;
-begin
-  if pool.payload_columns is not null then
-    payload := coalesce(
-      (select jsonb_object_agg(k.name, source_row -> k.name) from unnest(pool.payload_columns) as k(name)), '{}');
-  end if;
-  if pg_column_size(payload) > 1048576 then
-    raise exception using
-      errcode = 'PT400',
-      message = format('the row with key %s of pool %s has a payload of %s bytes; an item carries at most 1048576: attach fewer columns',
-        left(work.source_key(pool, source_row), 60), pool.name, pg_column_size(payload));
-  end if;
-  return payload;
-end
-$$;
-
--- Make the items of a pool match these rows: changed ones are updated, missing ones added. The answer is how many
--- were added.
-create or replace function work.mirror_rows(pool public.work_pools, source_rows jsonb[])
-returns integer
-language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  added integer;
-  ids uuid[];
-  class_ids integer[];
+  pool_name text := coalesce(
+    free_pool_name.given,
+    (select case when n.nspname = 'public' then r.relname else n.nspname || '.' || r.relname end
+       from pg_catalog.pg_class r join pg_catalog.pg_namespace n on n.oid = r.relnamespace
+      where r.oid = free_pool_name.source));
+  present text;
 begin
-  if mirror_rows.pool.requires_column is not null or mirror_rows.pool.labels_column is not null then
-    select work.classes_of(
-             array_agg(coalesce(nullif(r.source_row -> mirror_rows.pool.requires_column, 'null'), '{}') order by r.n),
-             array_agg(coalesce(nullif(r.source_row -> mirror_rows.pool.labels_column, 'null'), '{}') order by r.n),
-             array_agg(format('the row with key %s of pool %s: ',
-               left(work.source_key(mirror_rows.pool, r.source_row), 60), mirror_rows.pool.name) order by r.n))
-      into class_ids
-      from unnest(mirror_rows.source_rows) with ordinality as r(source_row, n);
+  perform work.check_name('pool', pool_name);
+  select p.name into present from public.work_pools p where p.source = free_pool_name.source and p.name <> pool_name;
+  if found then
+    perform work.refuse(
+      'pool', pool_name, format('%s is attached as pool %s; detach_pool() lets it go', free_pool_name.source, present), 'PT409');
   end if;
-  if mirror_rows.pool.workflow_column is not null then
-    perform work.intern_workflows(array_agg(left(nullif(r.source_row ->> mirror_rows.pool.workflow_column, ''), 200)))
-       from unnest(mirror_rows.source_rows) as r(source_row);
+  if pool_name = 'default' or exists (
+    select from public.work_pools p join pg_catalog.pg_class r on r.oid = p.source
+     where p.name = pool_name and p.source <> free_pool_name.source) then
+    perform work.refuse(
+      'pool', pool_name, 'another table is that pool; give this one another name, or let the other go with detach_pool()', 'PT409');
   end if;
-
-  if not mirror_rows.pool.key_is_uuid then
-    ids := work.new_ids(null, cardinality(mirror_rows.source_rows));
-  end if;
-  -- The pool comes as a column, so that each row's item is looked up by pool and key, and never by the pool alone.
-  with mirrored as materialized (
-    select r.n, mirror_rows.pool.name as pool, work.source_key(mirror_rows.pool, r.source_row) as source_key,
-           work.payload_of(mirror_rows.pool, r.source_row) as payload,
-           greatest(-1000000, least(1000000, round(coalesce(
-             (r.source_row ->> mirror_rows.pool.priority_column)::numeric, 0))))::integer as priority,
-           nullif((r.source_row ->> mirror_rows.pool.run_after_column)::timestamptz, '-infinity') as run_after,
-           coalesce(class_ids[r.n], 1) as class_id,
-           left(nullif(r.source_row ->> mirror_rows.pool.affinity_column, ''), 200) as affinity,
-           (select w.id from public.work_workflows w
-             where w.name = left(nullif(r.source_row ->> mirror_rows.pool.workflow_column, ''), 200)) as workflow_id
-      from unnest(mirror_rows.source_rows) with ordinality as r(source_row, n)
-  ),
-  changed as (
-    update public.work_items i
-       set payload = m.payload, priority = m.priority, run_after = m.run_after,
-           class_id = m.class_id, affinity = m.affinity, workflow_id = m.workflow_id
-      from mirrored m
-     where i.pool = any (array[m.pool]) and i.source_key = any (array[m.source_key])
-       and (i.payload, i.priority, i.run_after, i.class_id, i.affinity, i.workflow_id)
-             is distinct from (m.payload, m.priority, m.run_after, m.class_id, m.affinity, m.workflow_id)
-  ),
-  new_items as (
-    -- A uuid key is the item's id, unless an item of another pool has that id.
-    insert into public.work_items
-      (id, pool, source_key, payload, priority, run_after, class_id, affinity, workflow_id)
-    select case when mirror_rows.pool.key_is_uuid and taken.id is null then m.source_key::uuid
-                else coalesce(ids[m.n], gen_random_uuid()) end,
-           m.pool, m.source_key, m.payload, m.priority, m.run_after, m.class_id, m.affinity, m.workflow_id
-      from mirrored m
-      left join lateral (
-        select i.id from public.work_items i where i.pool = m.pool and i.source_key = m.source_key
-         limit 1) as present on true
-      left join lateral (
-        select i.id from public.work_items i
-         where mirror_rows.pool.key_is_uuid
-           and i.id = case when mirror_rows.pool.key_is_uuid then m.source_key::uuid end
-         limit 1) as taken on true
-     where present.id is null
-     order by m.n
-    on conflict (pool, source_key) where source_key is not null do update
-       set payload = excluded.payload, priority = excluded.priority, run_after = excluded.run_after,
-           class_id = excluded.class_id, affinity = excluded.affinity, workflow_id = excluded.workflow_id
-    returning 1
-  )
-  select count(*) into added from new_items;
-  return added;
+  return pool_name;
 end
 $$;
-comment on function work.mirror_rows is 'Makes the items of a pool match these rows of its table; answers how many were added.';
 
--- The triggers run as their owner: who may write to the attached table need not know of work-claims.
--- They go through the rows in pages, since a statement may touch millions. Times are written in UTC, since a key is
--- one text for everyone.
-create or replace function work.mirror_written()
-returns trigger
+-- Make the triggers that keep items in step with the rows of a table.
+create or replace function work.make_mirror_triggers(source regclass)
+returns void
 language plpgsql
-security definer
 as $$
-#variable_conflict use_variable
 declare
-  attached public.work_pools;
-  page jsonb[];
+  event text;
 begin
-  attached := work.pool_of(tg_relid);
-  if attached.name is null then
-    return null;
-  end if;
-  -- A row whose key changed is another item.
-  if tg_op = 'UPDATE' then
+  -- Names come from the catalog, quoted by it.
+  foreach event in array array['insert', 'update', 'delete', 'truncate'] loop
     execute format(
-      'delete from public.work_items i
-        using (
-          select $1 as pool, work.source_key($2, %1$s) as source_key from old_rows r
-          except
-          select $1, work.source_key($2, %1$s) from new_rows r) as gone
-        where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])',
-      work.row_as_json(attached, true))
-      using attached.name, attached;
-  end if;
-  for page in execute format(
-    'select array_agg(numbered.source_row order by numbered.row_number)
-       from (select %s as source_row, row_number() over () as row_number from new_rows r) as numbered
-      group by numbered.row_number / 1000
-      order by numbered.row_number / 1000',
-    work.row_as_json(attached, false))
-  loop
-    perform work.mirror_rows(attached, page);
+      'create or replace trigger work_claims_mirror_%1$s after %1$s on %2$s %3$s for each statement execute function work.%4$s()',
+      event, make_mirror_triggers.source,
+      case event
+        when 'insert' then 'referencing new table as new_rows'
+        when 'update' then 'referencing old table as old_rows new table as new_rows'
+        when 'delete' then 'referencing old table as old_rows'
+      end,
+      case event when 'delete' then 'mirror_deleted' when 'truncate' then 'mirror_truncated' else 'mirror_written' end);
   end loop;
-  return null;
 end
 $$;
 
-create or replace function work.mirror_deleted()
-returns trigger
-language plpgsql
-security definer
-as $$
-#variable_conflict use_variable
-declare
-  attached public.work_pools;
-begin
-  attached := work.pool_of(tg_relid);
-  if attached.name is null then
-    return null;
-  end if;
-  -- Materialized: a pool that the planner saw as a constant, and that statistics do not know yet, would be walked whole
-  -- for each row.
-  execute format(
-    'with gone as materialized (select $1 as pool, work.source_key($2, %s) as source_key from old_rows r)
-     delete from public.work_items i using gone
-      where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])',
-    work.row_as_json(attached, true))
-    using attached.name, attached;
-  return null;
-end
-$$;
-
-create or replace function work.mirror_truncated()
-returns trigger
-language plpgsql
-security definer
-as $$
-begin
-  delete from public.work_items i
-   using public.work_pools p
-   where p.source = tg_relid and i.pool = p.name and i.source_key is not null;
-  return null;
-end
-$$;
-
--- Turn a table into a pool: from now on its rows are items. enroll_pool() takes in the rows that are there. Attaching
--- it again changes the columns that are named (an empty list of payload columns stands for all), and goes through all
--- rows anew. The caller needs the right to create triggers on the table.
+-- Make a table a pool: rows that are written from here on become items, enroll_pool() takes in those that are there.
+-- Attaching again changes the columns that are named: '{}' stands for all payload columns, '' for no column.
+-- The caller needs the right to create triggers on the table.
 create or replace function public.attach_pool(
   source regclass,
   pool text default null,
@@ -3492,165 +3231,63 @@ as $$
 #variable_conflict use_column
 declare
   pool_name text;
-  key_columns text[];
-  key_attnums int2[];
-  key_types oid[];
-  missing text;
-  ill_typed record;
+  key text[] := work.key_of(attach_pool.source);
   attached public.work_pools;
+  faulty record;
+  event text;
 begin
-  if attach_pool.source is null then
-    perform work.refuse('source', null, 'the name of a table was expected');
-  end if;
-  if (select r.relkind not in ('r', 'p') or r.relnamespace = 'work'::regnamespace
-             or (r.relnamespace = 'public'::regnamespace and r.relname in (
-                  'work_pools', 'work_items', 'work_claims', 'work_types', 'work_workers', 'work_events',
-                  'work_classes', 'work_workflows'))
-        from pg_catalog.pg_class r where r.oid = attach_pool.source) then
-    perform work.refuse('source', attach_pool.source::text, 'a table of your own was expected');
-  end if;
-  if exists (select from pg_catalog.pg_inherits h where h.inhrelid = attach_pool.source) then
+  perform work.check_source(attach_pool.source);
+  pool_name := work.free_pool_name(attach_pool.source, attach_pool.pool);
+  if key is null then
     perform work.refuse(
-      'source', attach_pool.source::text,
-      'a partition or child table is not attached by itself: attach its parent, and write through that');
+      'source', attach_pool.source::text, 'a table with a primary key was expected: alter table … add primary key (…)');
   end if;
 
-  -- The primary key, or else a unique index on columns that cannot be null.
-  select array_agg(a.attname::text order by k.n), array_agg(a.attnum order by k.n), array_agg(a.atttypid order by k.n)
-    into key_columns, key_attnums, key_types
-    from (select x.indexrelid, x.indrelid, x.indkey
-            from pg_catalog.pg_index x
-           where x.indrelid = attach_pool.source and x.indisunique and x.indisvalid
-             and x.indpred is null and x.indexprs is null
-             and not exists (
-               select from unnest((x.indkey::int2[])[0:x.indnkeyatts - 1]) as c(attnum)
-                 join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = c.attnum
-                where not a.attnotnull)
-           order by x.indisprimary desc, x.indexrelid
-           limit 1) as key
-   cross join lateral unnest((key.indkey::int2[])[0:(
-           select i.indnkeyatts - 1 from pg_catalog.pg_index i where i.indexrelid = key.indexrelid)])
-           with ordinality as k(attnum, n)
-    join pg_catalog.pg_attribute a on a.attrelid = key.indrelid and a.attnum = k.attnum;
-  if key_columns is null then
-    perform work.refuse(
-      'source', attach_pool.source::text,
-      'a table with a primary key was expected: alter table … add primary key (…)');
-  end if;
-
-  if exists (
-    select from pg_catalog.pg_type t where t.oid = any (key_types) and (t.typcategory in ('A', 'C') or t.typname = 'bytea')) then
-    perform work.refuse(
-      'source', attach_pool.source::text, 'a key of numbers, texts, uuids or times was expected, not of arrays or bytes');
-  end if;
-
-  select c.name into missing
-    from unnest(
-           attach_pool.payload_columns || array[
-             attach_pool.priority_column, attach_pool.run_after_column, attach_pool.requires_column,
-             attach_pool.labels_column, attach_pool.affinity_column, attach_pool.workflow_column]) as c(name)
-   where c.name is not null
-     and not exists (
-       select from pg_catalog.pg_attribute a
-        where a.attrelid = attach_pool.source and a.attname = c.name and a.attnum > 0 and not a.attisdropped)
-   limit 1;
-  if missing is not null then
-    perform work.refuse('column', missing, format('%s has no such column', attach_pool.source));
-  end if;
-  if attach_pool.priority_column is not null and not exists (
-    select from pg_catalog.pg_attribute a
-     where a.attrelid = attach_pool.source and a.attname = attach_pool.priority_column
-       and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype, 'float4'::regtype, 'float8'::regtype)) then
-    perform work.refuse('priority_column', attach_pool.priority_column, 'a column of numbers was expected');
-  end if;
-  if attach_pool.run_after_column is not null and not exists (
-    select from pg_catalog.pg_attribute a
-     where a.attrelid = attach_pool.source and a.attname = attach_pool.run_after_column
-       and a.atttypid in ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)) then
-    perform work.refuse('run_after_column', attach_pool.run_after_column, 'a column of times was expected');
-  end if;
-
-  for ill_typed in
-    select c.argument, c.name
-      from (values ('requires_column', attach_pool.requires_column), ('labels_column', attach_pool.labels_column)) as c(argument, name)
-     where c.name is not null
-       and not exists (
-         select from pg_catalog.pg_attribute a
-          where a.attrelid = attach_pool.source and a.attname = c.name and a.atttypid in ('jsonb'::regtype, 'json'::regtype))
-  loop
-    perform work.refuse(ill_typed.argument, ill_typed.name, 'a column of type jsonb was expected');
-  end loop;
-
-  select coalesce(attach_pool.pool, case when n.nspname = 'public' then r.relname::text else n.nspname || '.' || r.relname end)
-    into pool_name
-    from pg_catalog.pg_class r join pg_catalog.pg_namespace n on n.oid = r.relnamespace
-   where r.oid = attach_pool.source;
-  perform work.check_name('pool', pool_name);
-  if exists (select from public.work_pools p where p.source = attach_pool.source and p.name <> pool_name) then
-    perform work.refuse(
-      'pool', pool_name,
-      format('%s is attached as pool %s already; detach_pool() lets it go', attach_pool.source,
-        (select p.name from public.work_pools p where p.source = attach_pool.source)),
-      'PT409');
-  end if;
-  if exists (select from public.work_pools p
-              where p.name = pool_name
-                and (p.name = 'default'
-                  or (p.source <> attach_pool.source
-                    and exists (select from pg_catalog.pg_class r where r.oid = p.source)))) then
-    perform work.refuse(
-      'pool', pool_name, 'another table is that pool; give this one another name, or let the other go with detach_pool()',
-      'PT409');
-  end if;
-
-  insert into public.work_pools as p
-    (name, source, key_columns, key_attnums, key_is_uuid, payload_columns, priority_column, run_after_column,
-     requires_column, labels_column, affinity_column, workflow_column, is_mirrored)
-  values
-    (pool_name, attach_pool.source, key_columns, key_attnums, key_types = array['uuid'::regtype::oid],
-     nullif(attach_pool.payload_columns, '{}'), attach_pool.priority_column,
-     attach_pool.run_after_column, attach_pool.requires_column, attach_pool.labels_column,
-     attach_pool.affinity_column, attach_pool.workflow_column, false)
-  on conflict (name) do update
-     set source = excluded.source,
-         key_columns = excluded.key_columns,
-         key_attnums = excluded.key_attnums,
-         key_is_uuid = excluded.key_is_uuid,
-         payload_columns = case when attach_pool.payload_columns is null then p.payload_columns else excluded.payload_columns end,
-         priority_column = coalesce(excluded.priority_column, p.priority_column),
-         run_after_column = coalesce(excluded.run_after_column, p.run_after_column),
-         requires_column = coalesce(excluded.requires_column, p.requires_column),
-         labels_column = coalesce(excluded.labels_column, p.labels_column),
-         affinity_column = coalesce(excluded.affinity_column, p.affinity_column),
-         workflow_column = coalesce(excluded.workflow_column, p.workflow_column),
+  insert into public.work_pools (name) values (pool_name) on conflict do nothing;
+  update public.work_pools p
+     set source = attach_pool.source,
+         key_columns = key,
+         column_numbers = case when p.source = attach_pool.source then p.column_numbers end,
+         payload_columns = nullif(coalesce(attach_pool.payload_columns, p.payload_columns), '{}'),
+         priority_column = nullif(coalesce(attach_pool.priority_column, p.priority_column), ''),
+         run_after_column = nullif(coalesce(attach_pool.run_after_column, p.run_after_column), ''),
+         requires_column = nullif(coalesce(attach_pool.requires_column, p.requires_column), ''),
+         labels_column = nullif(coalesce(attach_pool.labels_column, p.labels_column), ''),
+         affinity_column = nullif(coalesce(attach_pool.affinity_column, p.affinity_column), ''),
+         workflow_column = nullif(coalesce(attach_pool.workflow_column, p.workflow_column), ''),
          mirrored_through = null,
          is_mirrored = false
+   where p.name = pool_name
   returning * into attached;
 
-  -- Attached again, it is gone through from the beginning: rows and items that were missed are taken in.
+  select c.member || '_column' as argument, c.name, c.fault into faulty
+    from work.pool_columns c
+   where c.pool = pool_name and c.fault is not null
+   order by c.member, c.n
+   limit 1;
+  if found then
+    perform work.refuse(faulty.argument, faulty.name, faulty.fault);
+  end if;
+  update public.work_pools p
+     set column_numbers = (select jsonb_object_agg(c.name, c.number) from work.pool_columns c where c.pool = p.name),
+         key_is_uuid = (
+           select array_agg(c.compared_as) = '{uuid}' from work.pool_columns c where c.pool = p.name and c.member = 'key'),
+         paused_types = null
+   where p.name = pool_name;
+
+  -- All items are gone through anew. Work types that were paused because the pool's table was dropped go on.
   update public.work_types t
      set enrolled_through = 0,
-         enroll_until = coalesce((select max(i.seq) from public.work_items i where i.pool = pool_name), 0)
+         enroll_until = coalesce((select max(i.seq) from public.work_items i where i.pool = pool_name), 0),
+         paused = t.paused and t.name <> all (coalesce(attached.paused_types, '{}'))
    where t.pool = pool_name;
 
-  -- Names come from the catalog, quoted by it.
-  execute format(
-    'create or replace trigger work_claims_mirror_insert after insert on %s referencing new table as new_rows '
-    'for each statement execute function work.mirror_written()', attach_pool.source);
-  execute format(
-    'create or replace trigger work_claims_mirror_update after update on %s referencing old table as old_rows '
-    'new table as new_rows for each statement execute function work.mirror_written()', attach_pool.source);
-  execute format(
-    'create or replace trigger work_claims_mirror_delete after delete on %s referencing old table as old_rows '
-    'for each statement execute function work.mirror_deleted()', attach_pool.source);
-  execute format(
-    'create or replace trigger work_claims_mirror_truncate after truncate on %s '
-    'for each statement execute function work.mirror_truncated()', attach_pool.source);
+  perform work.make_mirror_triggers(attach_pool.source);
   return jsonb_build_object('pool', attached.name, 'key', attached.key_columns);
 end
 $$;
 comment on function public.attach_pool is
-  'Turns a table into a pool: its rows become items and stay in step from now on; enroll_pool() takes in those that are there. Attaching again changes the columns that are named.';
+  'Makes a table a pool: rows that are written become items; enroll_pool() takes in those that are there. Attaching again changes the columns that are named.';
 
 -- Let an attached table go. Its items and claims stay until they are deleted.
 create or replace function public.detach_pool(pool text)
@@ -3660,26 +3297,312 @@ as $$
 #variable_conflict use_column
 declare
   attached regclass;
+  event text;
 begin
   perform work.check_pool(detach_pool.pool);
-  select p.source into attached from public.work_pools p where p.name = detach_pool.pool;
+  select p.source into attached from public.work_pools p where p.name = detach_pool.pool for no key update;
   if attached is null then
     return false;
   end if;
   if exists (select from pg_catalog.pg_class r where r.oid = attached) then
-    execute format('drop trigger if exists work_claims_mirror_insert on %s', attached);
-    execute format('drop trigger if exists work_claims_mirror_update on %s', attached);
-    execute format('drop trigger if exists work_claims_mirror_delete on %s', attached);
-    execute format('drop trigger if exists work_claims_mirror_truncate on %s', attached);
+    foreach event in array array['insert', 'update', 'delete', 'truncate'] loop
+      execute format('drop trigger if exists work_claims_mirror_%s on %s', event, attached);
+    end loop;
   end if;
-  update public.work_pools p set source = null, is_mirrored = true where p.name = detach_pool.pool;
+  update public.work_pools p
+     set source = null, is_mirrored = true, stopped_at = null, paused_types = null
+   where p.name = detach_pool.pool;
   return true;
 end
 $$;
 comment on function public.detach_pool is
-  'Lets an attached table go: its rows are followed no longer. Its items and claims stay until you delete them.';
+  'Lets an attached table go: its rows are not followed from here on. Its items and claims stay until you delete them.';
 
--- Take in what was there before: rows of the attached table become items, items are enrolled for the pool's work types.
+-- Pause the work types of pools whose table was dropped, once: their items are not handed out any more.
+-- Attaching a table as the pool again ends the pause.
+create or replace function work.close_dropped_pools()
+returns void
+language plpgsql
+as $$
+begin
+  with dropped as (
+    select p.name
+      from public.work_pools p
+     where p.paused_types is null and p.source is not null
+       and not exists (select from pg_catalog.pg_class r where r.oid = p.source)
+     order by p.name
+       for no key update of p skip locked
+  ),
+  closed as (
+    update public.work_pools p
+       set stopped_at = coalesce(p.stopped_at, clock_timestamp()),
+           paused_types = array(select t.name::text from public.work_types t where t.pool = p.name and not t.paused)
+      from dropped d
+     where p.name = d.name
+    returning p.paused_types
+  )
+  update public.work_types t set paused = true from closed c where t.name = any (c.paused_types);
+end
+$$;
+comment on function work.close_dropped_pools is 'Pauses the work types of pools whose table was dropped.';
+
+-- 23_mirror.sql
+
+-- Rows to items: the triggers on attached tables, and enroll_pool(), make the items match the rows.
+
+-- Make the items of a pool match these rows of its table: {key, payload} and the members that the pool names columns for.
+-- Answers how many items were added or changed.
+create or replace function work.mirror_rows(pool public.work_pools, source_rows jsonb[])
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  new_ids uuid[] := work.new_ids(null, cardinality(mirror_rows.source_rows));
+  class_ids integer[];
+  too_large record;
+  mirrored integer;
+begin
+  select left(r.item ->> 'key', 60) as key, pg_column_size(r.item -> 'payload') as bytes into too_large
+    from unnest(mirror_rows.source_rows) as r(item)
+   where pg_column_size(r.item -> 'payload') > 1048576
+   limit 1;
+  if found then
+    raise exception using
+      errcode = 'PT400',
+      message = format('the row with key %s of pool %s has a payload of %s bytes; an item carries at most 1048576: attach fewer columns',
+        too_large.key, mirror_rows.pool.name, too_large.bytes);
+  end if;
+  if num_nonnulls(mirror_rows.pool.requires_column, mirror_rows.pool.labels_column) > 0 then
+    select work.classes_of(
+             array_agg(coalesce(nullif(r.item -> 'requires', 'null'), '{}') order by r.n),
+             array_agg(coalesce(nullif(r.item -> 'labels', 'null'), '{}') order by r.n),
+             array_agg(format('the row with key %s of pool %s: ', left(r.item ->> 'key', 60), mirror_rows.pool.name) order by r.n))
+      into class_ids
+      from unnest(mirror_rows.source_rows) with ordinality as r(item, n);
+  end if;
+  if mirror_rows.pool.workflow_column is not null then
+    perform work.intern_workflows(array_agg(left(nullif(r.item ->> 'workflow', ''), 200) order by r.n))
+       from unnest(mirror_rows.source_rows) with ordinality as r(item, n);
+  end if;
+
+  -- The pool comes as a column: as a constant, the planner may read all items of the pool for each row.
+  with mirrored as materialized (
+    select r.n, mirror_rows.pool.name as pool, r.item ->> 'key' as source_key, r.item -> 'payload' as payload,
+           greatest(-1000000, least(1000000, round(coalesce((r.item ->> 'priority')::numeric, 0))))::integer as priority,
+           nullif((r.item ->> 'run_after')::timestamptz, '-infinity') as run_after,
+           coalesce(class_ids[r.n], 1) as class_id,
+           left(nullif(r.item ->> 'affinity', ''), 200) as affinity,
+           (select w.id from public.work_workflows w
+             where w.name = left(nullif(r.item ->> 'workflow', ''), 200)) as workflow_id
+      from unnest(mirror_rows.source_rows) with ordinality as r(item, n)
+  ),
+  -- A row whose item has it all is left out: on conflict would lock that item.
+  changed as materialized (
+    select m.*
+      from mirrored m
+     where not exists (
+       select from public.work_items i
+        where i.pool = any (array[m.pool]) and i.source_key = any (array[m.source_key])
+          and (i.payload, i.priority, i.run_after, i.class_id, i.affinity, i.workflow_id)
+                is not distinct from (m.payload, m.priority, m.run_after, m.class_id, m.affinity, m.workflow_id))
+  )
+  -- A uuid key is the item's id, unless another item has that id.
+  insert into public.work_items (id, pool, source_key, payload, priority, run_after, class_id, affinity, workflow_id)
+  select case
+           when not mirror_rows.pool.key_is_uuid then new_ids[c.n]
+           when exists (select from public.work_items i where i.id = c.source_key::uuid) then new_ids[c.n]
+           else c.source_key::uuid
+         end,
+         c.pool, c.source_key, c.payload, c.priority, c.run_after, c.class_id, c.affinity, c.workflow_id
+    from changed c
+   order by c.n
+  on conflict (pool, source_key) where source_key is not null do update
+     set payload = excluded.payload, priority = excluded.priority, run_after = excluded.run_after,
+         class_id = excluded.class_id, affinity = excluded.affinity, workflow_id = excluded.workflow_id;
+  get diagnostics mirrored = row_count;
+  return mirrored;
+end
+$$;
+comment on function work.mirror_rows is 'Makes the items of a pool match these rows of its table; answers how many were added or changed.';
+
+-- A row could not be read, since a column is gone: enroll_pool() has to go through all rows again.
+create or replace function work.note_missed_rows(pool text)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  update public.work_pools p
+     set stopped_at = coalesce(p.stopped_at, clock_timestamp()), is_mirrored = false, mirrored_through = null
+   where p.name = note_missed_rows.pool
+     and (p.stopped_at is null or p.is_mirrored or p.mirrored_through is not null);
+end
+$$;
+
+-- The triggers run as their owner: whoever writes to the attached table needs no right on work-claims.
+-- Their settings write times in UTC, so that a key is the same text in every session.
+create or replace function work.mirror_written()
+returns trigger
+language plpgsql
+security definer
+as $$
+#variable_conflict use_variable
+declare
+  attached public.work_pools;
+  key_sql text;
+  row_sql text;
+  page jsonb[];
+begin
+  select * into attached from public.work_pools p where p.source = tg_relid;
+  if not found then
+    return null;
+  end if;
+  key_sql := work.key_sql(attached.name);
+  row_sql := work.row_sql(attached.name);
+  -- A row whose key changed is another item.
+  if tg_op = 'UPDATE' and key_sql is not null then
+    execute format(
+      'delete from public.work_items i
+        using (
+          select $1 as pool, %1$s #>> ''{}'' as source_key from old_rows r
+          except
+          select $1, %1$s #>> ''{}'' from new_rows r) as gone
+        where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])', key_sql)
+      using attached.name;
+  end if;
+  if row_sql is null then
+    perform work.note_missed_rows(attached.name);
+    return null;
+  end if;
+  -- In pages, since a statement may write millions of rows.
+  for page in execute format(
+    'select array_agg(numbered.item order by numbered.row_number)
+       from (select %s as item, row_number() over () as row_number from new_rows r) as numbered
+      group by numbered.row_number / 1000
+      order by numbered.row_number / 1000', row_sql)
+  loop
+    perform work.mirror_rows(attached, page);
+  end loop;
+  return null;
+end
+$$;
+
+create or replace function work.mirror_deleted()
+returns trigger
+language plpgsql
+security definer
+as $$
+#variable_conflict use_variable
+declare
+  pool_name text;
+  key_sql text;
+begin
+  select p.name into pool_name from public.work_pools p where p.source = tg_relid;
+  if not found then
+    return null;
+  end if;
+  key_sql := work.key_sql(pool_name);
+  if key_sql is null then
+    perform work.note_missed_rows(pool_name);
+    return null;
+  end if;
+  -- Materialized: with a constant for the pool, the planner may read all items of the pool for each row.
+  execute format(
+    'with gone as materialized (select $1 as pool, %s #>> ''{}'' as source_key from old_rows r)
+     delete from public.work_items i using gone
+      where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])', key_sql)
+    using pool_name;
+  return null;
+end
+$$;
+
+create or replace function work.mirror_truncated()
+returns trigger
+language plpgsql
+security definer
+as $$
+begin
+  delete from public.work_items i
+   using public.work_pools p
+   where p.source = tg_relid and i.pool = p.name and i.source_key is not null;
+  return null;
+end
+$$;
+
+-- 24_enroll_pool.sql
+
+-- Taking in what was there before: rows become items, items get claims, one bounded step a call.
+
+-- Mirror the next rows of an attached table, in the order of its key.
+create or replace function work.mirror_next_rows(
+  pool public.work_pools, max_rows integer, out mirrored integer, out is_done boolean)
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  broken text;
+  keys text;
+  last_key text;
+  page jsonb[];
+begin
+  select b.reason into broken from work.broken_pools b where b.pool = mirror_next_rows.pool.name and b.is_stopped;
+  if found then
+    perform work.refuse('pool', mirror_next_rows.pool.name, broken, 'PT409');
+  end if;
+  select string_agg(format('%s::%s', c.value, c.compared_as), ', ' order by c.n),
+         string_agg(format('($1 #>> %L)::%s', c.place, c.compared_as), ', ' order by c.n)
+    into keys, last_key
+    from (select k.*, case when count(*) over () = 1 then '{}' else format('{%s}', k.n - 1) end as place
+            from work.pool_columns k
+           where k.pool = mirror_next_rows.pool.name and k.member = 'key') as c;
+  -- The rows are locked against change: else a row that changes meanwhile could be mirrored as it was before.
+  execute format(
+    'select array(select %s from (select * from %s r %s order by %s limit $2 for share) as r)',
+    work.row_sql(mirror_next_rows.pool.name),
+    mirror_next_rows.pool.source,
+    case when mirror_next_rows.pool.mirrored_through is not null then format('where (%s) > (%s)', keys, last_key) end,
+    keys)
+    into page using mirror_next_rows.pool.mirrored_through, mirror_next_rows.max_rows;
+  mirrored := case when cardinality(page) > 0 then work.mirror_rows(mirror_next_rows.pool, page) else 0 end;
+  is_done := cardinality(page) < mirror_next_rows.max_rows;
+  update public.work_pools p
+     set mirrored_through = case when not is_done then page[cardinality(page)] -> 'key' end,
+         stopped_at = case when not is_done then p.stopped_at end,
+         is_mirrored = is_done
+   where p.name = mirror_next_rows.pool.name;
+end
+$$;
+
+-- Make claims for the next items that were there when a work type got its pool.
+create or replace function work.enroll_next_items(
+  work_type public.work_types, max_items integer, out enrolled integer, out is_done boolean)
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  -- Locked against change: their claims are made of what they are at that moment.
+  item_ids uuid[] := array(
+    select i.id
+      from public.work_items i
+     where i.pool = enroll_next_items.work_type.pool
+       and i.seq > enroll_next_items.work_type.enrolled_through and i.seq <= enroll_next_items.work_type.enroll_until
+     order by i.seq
+     limit enroll_next_items.max_items
+       for share);
+begin
+  enrolled := work.enroll(item_ids, array[enroll_next_items.work_type.name]);
+  is_done := cardinality(item_ids) < enroll_next_items.max_items;
+  update public.work_types t
+     set enrolled_through = case
+           when is_done then t.enroll_until
+           else (select i.seq from public.work_items i where i.id = item_ids[cardinality(item_ids)])
+         end
+   where t.name = enroll_next_items.work_type.name;
+end
+$$;
+
+-- Take in what was there before: rows of the attached table become items, items get claims for the pool's work types.
 -- One bounded step a call; repeat it until the answer says done.
 create or replace function public.enroll_pool(pool text, max_items integer default 10000)
 returns jsonb
@@ -3688,14 +3611,8 @@ as $$
 #variable_conflict use_column
 declare
   entered public.work_pools;
-  declared record;
-  keys text;
-  cursor_values text;
-  page jsonb[];
-  item_ids uuid[];
-  through bigint;
-  page_size integer;
-  step integer;
+  declared public.work_types;
+  step record;
   mirrored integer := 0;
   enrolled integer := 0;
   is_done boolean := true;
@@ -3705,65 +3622,19 @@ begin
     perform work.refuse('max_items', enroll_pool.max_items::text, 'expected 1 to 100000');
   end if;
   select * into entered from public.work_pools p where p.name = enroll_pool.pool for no key update;
-
   if not entered.is_mirrored then
-    if not exists (
-      select from pg_catalog.pg_trigger t
-       where t.tgrelid = entered.source and t.tgfoid = 'work.mirror_written'::regproc) then
-      perform work.refuse(
-        'pool', entered.name, 'its table is gone or was never attached: call attach_pool() again, or detach_pool()', 'PT409');
-    end if;
-    entered := work.pool_of(entered.source);
-    select string_agg(format('r.%I', a.attname), ', ' order by k.n),
-           string_agg(format('($1 ->> %s)::%s', k.n - 1, format_type(a.atttypid, a.atttypmod)), ', ' order by k.n)
-      into keys, cursor_values
-      from unnest(entered.key_attnums) with ordinality as k(attnum, n)
-      join pg_catalog.pg_attribute a on a.attrelid = entered.source and a.attnum = k.attnum;
-    -- The rows are locked against change, so that none is mirrored older than its own trigger has done. Names and
-    -- types come from the catalog, quoted by it.
-    execute format(
-      'select array(select %s from (select * from %s r %s order by %s limit $2 for share) as r)',
-      work.row_as_json(entered, false),
-      entered.source,
-      case when entered.mirrored_through is null then '' else format('where (%s) > (%s)', keys, cursor_values) end,
-      keys)
-      into page using entered.mirrored_through, enroll_pool.max_items;
-    page_size := cardinality(page);
-    if page_size > 0 then
-      mirrored := work.mirror_rows(entered, page);
-      update public.work_pools p
-         set mirrored_through = (
-               select jsonb_agg(page[page_size] -> k.name order by k.n)
-                 from unnest(entered.key_columns) with ordinality as k(name, n))
-       where p.name = entered.name;
-    end if;
-    if page_size < enroll_pool.max_items then
-      update public.work_pools p set is_mirrored = true, mirrored_through = null where p.name = entered.name;
-    end if;
-    is_done := page_size < enroll_pool.max_items;
+    select * into step from work.mirror_next_rows(entered, enroll_pool.max_items);
+    mirrored := step.mirrored;
+    is_done := step.is_done;
   end if;
-
   for declared in
-    select t.name, t.enrolled_through, t.enroll_until from public.work_types t
+    select t.* from public.work_types t
      where t.pool = enroll_pool.pool and t.enrolled_through < t.enroll_until
      order by t.name for no key update
   loop
-    -- Items and workflows are locked against change, and read by a statement of its own.
-    item_ids := array(
-      select i.id
-        from public.work_items i
-       where i.pool = enroll_pool.pool and i.seq > declared.enrolled_through and i.seq <= declared.enroll_until
-       order by i.seq
-       limit enroll_pool.max_items
-         for share);
-    step := work.enroll(item_ids, array[declared.name]);
-    page_size := cardinality(item_ids);
-    through := (select i.seq from public.work_items i where i.id = item_ids[page_size]);
-    enrolled := enrolled + step;
-    is_done := is_done and page_size < enroll_pool.max_items;
-    update public.work_types t
-       set enrolled_through = case when page_size < enroll_pool.max_items then declared.enroll_until else through end
-     where t.name = declared.name;
+    select * into step from work.enroll_next_items(declared, enroll_pool.max_items);
+    enrolled := enrolled + step.enrolled;
+    is_done := is_done and step.is_done;
   end loop;
   return jsonb_build_object('mirrored', mirrored, 'enrolled', enrolled, 'done', is_done);
 end
@@ -3810,6 +3681,329 @@ select t.name as work_type,
 comment on view public.work_overview is
   'work-claims: how far each work type is: open claims by state, done, failed, the longest wait, the last minute''s rate and the time left at it.';
 
+-- 26_match.sql
+
+-- Which live worker can run what.
+
+-- The head of each lane: the ready claim of a class and a work type that goes first. One probe of the index finds the head of
+-- the next lane, so the cost grows with the lanes that have ready claims, whatever else there is.
+create or replace view work.lane_heads with (security_invoker = true) as
+with recursive head as (
+  (select c.class_id, c.work_type, c.item_id, c.due_at
+     from public.work_claims c
+    where c.status = 'ready'
+    order by c.class_id, c.work_type, c.priority desc, c.rank, c.position
+    limit 1)
+   union all
+  select n.class_id, n.work_type, n.item_id, n.due_at
+    from head h
+   cross join lateral (
+     select c.class_id, c.work_type, c.item_id, c.due_at
+       from public.work_claims c
+      where c.status = 'ready' and (c.class_id, c.work_type) > (h.class_id, h.work_type)
+      order by c.class_id, c.work_type, c.priority desc, c.rank, c.position
+      limit 1) as n
+)
+select h.class_id, h.work_type, h.item_id, h.due_at from head h;
+comment on view work.lane_heads is 'work-claims: the head of each lane, that is, of each class and work type with ready claims.';
+
+-- The kinds of live workers: those of one profile that do a work type are one row. `spare` is what they have without what
+-- they are exclusive about; null where that is nothing.
+create or replace view work.live_kinds with (security_invoker = true) as
+select t.name as work_type,
+       p.id as profile_id,
+       count(*) as workers,
+       min(w.id) as example_worker,
+       p.capabilities,
+       p.accepts_path,
+       p.accepts_clauses,
+       p.exclusive,
+       p.yield_seconds,
+       case when p.exclusive <> '{}' then work.without(p.capabilities, p.exclusive) end as spare
+  from public.work_types t
+  join work.live_workers w on w.work_types is null or t.name = any (w.work_types)
+  join work.profiles p on p.id = w.profile_id
+ group by t.name, p.id;
+comment on view work.live_kinds is 'work-claims: how many live workers of each profile do each work type, and what they have and take.';
+
+-- Why workers of a profile are not handed an item with these clauses and labels, one reason a row. A row with yield_seconds
+-- is a delay and no refusal. The lower the distance, the nearer is a number to what a clause asks.
+create or replace function work.reasons_against(profile work.profiles, clauses jsonb, labels jsonb)
+returns table (reason text, has text, distance numeric, yield_seconds integer)
+language sql
+stable
+as $$
+  with unmet as materialized (
+    select 'needs ' || left(c.clause ->> 'needs', 200) as reason,
+           jsonb_path_query_array(profile.capabilities, (c.clause ->> 'place')::jsonpath) as found,
+           case when c.clause ->> 'needs' like '% <%' then 1 else -1 end as sign
+      from jsonb_array_elements(clauses) as c(clause)
+     where (profile.capabilities @@ (c.clause ->> 'path')::jsonpath) is not true
+     union all
+    select 'its labels are not accepted: needs ' || left(c.clause ->> 'needs', 200), null, null
+      from jsonb_array_elements(profile.accepts_clauses) as c(clause)
+     where (labels @@ (c.clause ->> 'path')::jsonpath) is not true
+  )
+  select u.reason,
+         case jsonb_array_length(u.found)
+           when 0 then 'none'
+           when 1 then left(coalesce(u.found ->> 0, 'null'), 60)
+           else left(u.found::text, 60)
+         end,
+         case when jsonb_typeof(u.found -> 0) = 'number' then (u.found ->> 0)::numeric * u.sign end,
+         null::integer
+    from unmet u
+   union all
+  select 'it needs nothing of what the worker is exclusive about: ' || left(array_to_string(profile.exclusive, ', '), 200),
+         null, null, profile.yield_seconds
+   where profile.exclusive <> '{}'
+     and not exists (select from unmet)
+     and not exists (
+       select from jsonb_array_elements(clauses) as c(clause)
+        where (work.without(profile.capabilities, profile.exclusive) @@ (c.clause ->> 'path')::jsonpath) is not true)
+$$;
+
+-- How the live workers that do a work type stand to these clauses and labels; all live workers where the type is null.
+-- The closest worker has the fewest other reasons, and of these the nearest number.
+create or replace function work.match_report(clauses jsonb, labels jsonb, work_type text)
+returns jsonb
+language sql
+stable
+as $$
+  with live as materialized (
+    select w.id, p as profile
+      from work.live_workers w
+      join work.profiles p on p.id = w.profile_id
+     where match_report.work_type is null or w.work_types is null or match_report.work_type = any (w.work_types)
+  ),
+  reason as materialized (
+    select l.id, r.*, count(*) over (partition by l.id) as reasons
+      from live l
+     cross join lateral work.reasons_against(l.profile, match_report.clauses, match_report.labels) as r
+  ),
+  matching as materialized (
+    select l.id, r.yield_seconds
+      from live l
+      left join reason r on r.id = l.id
+     where r.id is null or r.yield_seconds is not null
+  ),
+  failing as (
+    select r.reason,
+           count(*) as workers,
+           count(*) filter (where r.reasons = 1) as only_this,
+           (array_agg(r.id order by r.reasons, r.distance nulls last, r.id))[1] as closest_worker,
+           (array_agg(r.has order by r.reasons, r.distance nulls last, r.id))[1] as closest_has
+      from reason r
+     where r.yield_seconds is null
+     group by r.reason
+     order by only_this desc, workers desc, r.reason
+     limit 20
+  )
+  select jsonb_build_object(
+    'live_workers', (select count(*) from live),
+    'matching', count(*),
+    'yielding', count(m.yield_seconds),
+    'yield_seconds', min(m.yield_seconds),
+    'matching_workers', coalesce(to_jsonb((array_agg(m.id order by m.id))[:20]), '[]'),
+    'yielding_workers',
+    coalesce(to_jsonb((array_agg(m.id order by m.id) filter (where m.yield_seconds is not null))[:20]), '[]'),
+    'failing', coalesce((select jsonb_agg(f) from failing f), '[]'))
+    from matching m
+$$;
+
+-- Which live workers would run such an item, for a form that asks before it submits.
+create or replace function public.would_match(requires jsonb default '{}', labels jsonb default '{}', work_type text default null)
+returns jsonb
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  form jsonb;
+begin
+  would_match.requires := coalesce(nullif(would_match.requires, 'null'), '{}');
+  would_match.labels := coalesce(nullif(would_match.labels, 'null'), '{}');
+  if would_match.work_type is not null then
+    perform work.check_name('work_type', would_match.work_type);
+  end if;
+  perform work.check_properties('labels', would_match.labels, 8192);
+  form := work.parse_requirement(would_match.requires, 'requires');
+  return jsonb_build_object('tag', form ->> 'tag')
+    || work.match_report(form -> 'clauses', would_match.labels, would_match.work_type);
+end
+$$;
+comment on function public.would_match is
+  'Answers which live workers would run an item with this requirement and these labels, and which clause fails on how many others. Writes nothing.';
+
+-- A pair is judged when it is read, so that a caller who pages or filters pays for what it gets.
+create or replace view public.work_capability_match with (security_invoker = true) as
+with kind as materialized (
+  select w.* from work.live_kinds w
+),
+head as materialized (
+  select h.* from work.lane_heads h
+)
+select h.work_type,
+       h.class_id,
+       k.requires,
+       k.labels,
+       w.profile_id,
+       w.workers,
+       w.example_worker,
+       j.meets and (w.yield_seconds is not null or not j.is_spared) as matches,
+       j.meets and w.yield_seconds is not null and j.is_spared as yields,
+       array(
+         select 'needs ' || left(c.clause ->> 'needs', 200)
+           from jsonb_array_elements(k.clauses) as c(clause)
+          where not j.meets and (w.capabilities @@ (c.clause ->> 'path')::jsonpath) is not true
+          union all
+         select 'its labels are not accepted: needs ' || left(c.clause ->> 'needs', 200)
+           from jsonb_array_elements(w.accepts_clauses) as c(clause)
+          where not j.meets and (k.labels @@ (c.clause ->> 'path')::jsonpath) is not true
+          union all
+         select 'it needs nothing of what the worker is exclusive about: ' || left(array_to_string(w.exclusive, ', '), 200)
+          where j.meets and w.yield_seconds is null and j.is_spared) as failing
+  from head h
+  join kind w on w.work_type = h.work_type
+  join public.work_classes k on k.id = h.class_id
+ cross join lateral (
+   select w.capabilities @@ k.path is true and k.labels @@ w.accepts_path is true as meets,
+          w.spare @@ k.path is true as is_spared
+   offset 0) as j;
+comment on view public.work_capability_match is
+  'work-claims: each kind of live worker (one profile) and each lane that it does: how many workers, whether they match, whether they leave its items to others for their yield_seconds, and which clauses fail.';
+
+-- 27_explain.sql
+
+-- Why an item is not running.
+
+-- The facts of one claim, and in `reason` why it does not run or how it ended.
+create or replace function work.explained_claim(claim public.work_claims)
+returns jsonb
+language plpgsql
+stable
+as $$
+declare
+  moment timestamptz := clock_timestamp();
+  class public.work_classes;
+  lease_end timestamptz := case when claim.status = 'claimed' then nullif(claim.expires_at, '-infinity') end;
+  is_paused boolean := coalesce((select t.paused from public.work_types t where t.name = claim.work_type), false);
+  before integer;
+  workers jsonb;
+begin
+  if claim.status = 'ready' then
+    -- At most 1,001 rows are read, from the head of the lane.
+    select count(*) filter (where (-r.priority, r.rank, r.position) < (-claim.priority, claim.rank, claim.position))
+      into before
+      from (select c.priority, c.rank, c.position
+              from public.work_claims c
+             where c.work_type = claim.work_type and c.class_id = claim.class_id and c.status = 'ready'
+             order by c.priority desc, c.rank, c.position
+             limit 1001) as r;
+    select * into class from public.work_classes k where k.id = claim.class_id;
+    workers := work.match_report(class.clauses, class.labels, claim.work_type);
+  end if;
+  return jsonb_build_object(
+    'work_type', claim.work_type,
+    'status', claim.status,
+    'reason', case
+      when claim.status = 'claimed' then
+        case when lease_end > moment then 'a worker holds it' else 'its lease has ended and no worker has called since' end
+      when claim.status = 'waiting' then
+        case when claim.due_at > moment then 'it is not due yet' else 'it is due and no worker has called since' end
+      when claim.status = 'blocked' then 'it waits for other work'
+      when claim.status = 'succeeded' then 'it succeeded'
+      when claim.status = 'failed' then 'it failed for good'
+      when claim.status = 'cancelled' then 'it was cancelled'
+      when is_paused then 'its work type is paused'
+      when workers -> 'live_workers' = '0' then 'no live worker does this work type'
+      when workers -> 'matching' = '0' then 'no live worker can run it: ' || (workers #>> '{failing,0,reason}')
+      when before > 0 then 'others of its lane go before it'
+      when workers -> 'matching' = workers -> 'yielding' then 'its workers leave it to others for a while'
+      else 'it is the head of its lane'
+    end,
+    'failures', claim.failures,
+    'crashes', claim.crashes,
+    'error', left(claim.error, 2000),
+    'paused', is_paused,
+    'due_at', claim.due_at,
+    'worker_id', claim.worker_id,
+    'claimed_at', claim.claimed_at,
+    'progress', claim.progress,
+    'lease_left_seconds', round(extract(epoch from lease_end - moment)),
+    'finished_at', claim.finished_at,
+    'before', least(before, 1000),
+    'more_before', before > 1000,
+    'workers', workers);
+end
+$$;
+
+-- Why an item is not running, or what became of it: the facts of each of its claims, or of that of one work type.
+create or replace function public.explain_item(item_id uuid, work_type text default null)
+returns jsonb
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  item public.work_items;
+  class public.work_classes;
+  rules public.work_types;
+  claims jsonb;
+  reason text;
+begin
+  if explain_item.item_id is null then
+    perform work.refuse('item_id', null, 'the id of an item was expected');
+  end if;
+  if explain_item.work_type is not null then
+    perform work.check_name('work_type', explain_item.work_type);
+  end if;
+  select * into item from public.work_items i where i.id = explain_item.item_id;
+  if not found then
+    perform work.refuse('item_id', explain_item.item_id::text, 'there is no such item', 'PT404');
+  end if;
+  select * into class from public.work_classes k where k.id = item.class_id;
+  select jsonb_agg(e.claim order by e.work_type), string_agg(e.work_type || ': ' || (e.claim ->> 'reason'), '; ' order by e.work_type)
+    into claims, reason
+    from (select c.work_type, work.explained_claim(c) as claim
+            from public.work_claims c
+           where c.item_id = item.id and (explain_item.work_type is null or c.work_type = explain_item.work_type)
+          offset 0) as e;
+  if claims is null then
+    -- Of the named work type, else of any of the item's pool.
+    select * into rules
+      from public.work_types t
+     where t.name = explain_item.work_type or (explain_item.work_type is null and t.pool = item.pool)
+     limit 1;
+    reason := 'nobody has enrolled it: ' || case
+      when rules.name is null and explain_item.work_type is null then 'no work type is declared for its pool'
+      when rules.name is null then 'there is no such work type'
+      when rules.pool = item.pool then 'enroll_pool() has not come to it'
+      when rules.pool is not null then 'the work type is for the pool ' || rules.pool
+      else 'the work type has no pool, and no worker has claimed it by its id'
+    end;
+  end if;
+  return jsonb_build_object(
+    'item_id', item.id,
+    'pool', item.pool,
+    'source_key', item.source_key,
+    'class_id', item.class_id,
+    'tag', class.tag,
+    'requires', class.requires,
+    'labels', class.labels,
+    'run_after', item.run_after,
+    'asked_at', clock_timestamp(),
+    'reason', reason,
+    'claims', coalesce(claims, '[]'));
+end
+$$;
+comment on function public.explain_item is
+  'Answers why an item is not running, or how it ended: for each claim a short reason and the facts behind it: who holds it, when it is due, how many go before it in its lane, which clause fails on how many live workers.';
+
+-- 27_stuck.sql
+
+-- Claims that a person looks at: held, failed, stuck.
+
 create or replace view public.work_held with (security_invoker = true) as
 select c.item_id,
        c.work_type,
@@ -3844,474 +4038,55 @@ select c.work_type,
 comment on view public.work_failures is
   'work-claims: what has failed for good, the newest first, and why. retry_items() reopens it.';
 
+-- Work that no registered worker does may still be done by workers that never registered: it is told after five minutes.
 create or replace view public.work_stuck with (security_invoker = true) as
-select c.work_type, c.item_id, 'its lease has ended and no worker has called since' as reason, nullif(c.expires_at, '-infinity') as since
+with kind as materialized (
+  select w.* from work.live_kinds w
+)
+select c.work_type,
+       c.item_id,
+       'its lease has ended and no worker has called since' as reason,
+       nullif(c.expires_at, '-infinity') as since
   from public.work_claims c
  where c.status = 'claimed' and c.expires_at < now() - interval '5 seconds'
-union all
+ union all
 select c.work_type, c.item_id, 'it is due and no worker has called since', c.due_at
   from public.work_claims c
  where c.status = 'waiting' and c.due_at < now() - interval '5 seconds'
-union all
-select next_in_line.work_type, next_in_line.item_id,
+ union all
+select h.work_type,
+       h.item_id,
        case
          when t.paused then 'its work type is paused'
-         when not exists (
-           select from work.live_workers w
-            where w.work_types is null or t.name = any (w.work_types))
-           then 'it is next in line, and no live worker does this work type'
-         when not exists (
-           select from work.live_workers w
-             join work.profiles p on p.id = w.profile_id
-            where (w.work_types is null or t.name = any (w.work_types))
-              and k.id = any (p.class_ids || p.yielded_class_ids))
-           then format('it is next in line, and no live worker has what it requires: %s', left(k.tag, 200))
-         else 'it is next in line, and nobody has taken it for five minutes'
+         when not j.has_workers then 'no live worker does this work type'
+         when not j.is_matched
+           then format('no live worker can run it: it requires %s and shows %s', left(k.requires::text, 200), left(k.labels::text, 200))
+         else 'it is the head of its lane, and no worker has taken it for five minutes'
        end,
-       next_in_line.due_at
-  from public.work_types t
- cross join public.work_classes k
+       h.due_at
+  from work.lane_heads h
+  join public.work_types t on t.name = h.work_type
+  join public.work_classes k on k.id = h.class_id
  cross join lateral (
-   select c.work_type, c.item_id, c.due_at
-     from public.work_claims c
-    where c.work_type = t.name and c.class_id = k.id and c.status = 'ready'
-    order by c.priority desc, c.rank, c.position
-    limit 1) as next_in_line
- where t.paused or next_in_line.due_at < now() - interval '5 minutes'
-union all
-select c.work_type, c.item_id, format('it goes round: %s failures, %s crashes; %s', c.failures, c.crashes, c.error), c.due_at
+   select exists (select from kind w where w.work_type = h.work_type) as has_workers,
+          -- It ends at the first kind that matches.
+          exists (
+            select from kind w
+             where w.work_type = h.work_type
+               and w.capabilities @@ k.path
+               and k.labels @@ w.accepts_path
+               and (w.yield_seconds is not null or (w.spare @@ k.path) is not true)) as is_matched
+   offset 0) as j
+ where t.paused or (j.has_workers and not j.is_matched) or h.due_at < now() - interval '5 minutes'
+ union all
+select c.work_type, c.item_id, format('it fails again and again: %s failures, %s crashes; %s', c.failures, c.crashes, c.error), c.due_at
   from public.work_claims c
- where c.status = 'waiting' and c.due_at >= now() and c.failures > 1;
+ where c.status = 'waiting' and c.due_at >= now() and c.failures > 1
+ union all
+select null, null, format('pool %s: %s', b.pool, b.reason), b.since
+  from work.broken_pools b;
 comment on view public.work_stuck is
-  'work-claims: what does not move, and why: ended leases nobody took back, the head of each line (a work type and class) that nobody takes, paused types, what keeps failing.';
-
--- 26_explain.sql
-
--- Looking into matching: which live worker could run what, what no one can, and why an item is not running.
-
--- A span of time in the unit that matters: 45 s, 12 min, 3 h, 2 days.
-create or replace function work.span_in_words(span interval)
-returns text
-language plpgsql
-immutable
-as $$
-declare
-  seconds numeric := greatest(0, extract(epoch from span));
-begin
-  return case
-    when seconds < 90 then ceil(seconds) || ' s'
-    when seconds < 5400 then round(seconds / 60) || ' min'
-    when seconds < 172800 then round(seconds / 3600) || ' h'
-    else round(seconds / 86400) || ' days'
-  end;
-end
-$$;
-
--- "3 workers fail", "1 worker fails".
-create or replace function work.count_in_words(count bigint, one text, many text)
-returns text
-language sql
-immutable
-as $$ select count || ' ' || case when count = 1 then one else many end $$;
-
--- How many claims are ready of each work type and class. It reads ready rows alone, whatever the planner believes.
-create or replace function work.ready_lines()
-returns table (work_type text, class_id integer, ready bigint, ready_since timestamptz)
-language sql
-stable
-as $$
-  select c.work_type, c.class_id, count(*), min(c.due_at)
-    from public.work_claims c
-   where c.status = 'ready'
-   group by c.work_type, c.class_id
-$$;
-
--- What stands at a place, cut to what a sentence bears. Null where a clause has no place.
-create or replace function work.found_in_words(there jsonb)
-returns text
-language plpgsql
-immutable
-as $$
-declare
-  words text := case jsonb_array_length(there) when 0 then 'none' when 1 then coalesce(there ->> 0, 'null') else there::text end;
-begin
-  return case when length(words) > 60 then left(words, 60) || '…' else words end;
-end
-$$;
-comment on function work.found_in_words is 'What stands at a place, as a sentence shows it; "none" where nothing does.';
-
--- A report of how the live workers stand, in sentences.
-create or replace function work.report_in_words(report jsonb, work_type text)
-returns text
-language plpgsql
-immutable
-as $$
-declare
-  live bigint := report -> 'live_workers';
-  matching bigint := report -> 'matching';
-  yielding bigint := report -> 'yielding';
-  begins text;
-begin
-  begins := concat(
-    case
-      when live = 0 then coalesce('No live worker does ' || work_type, 'There is no live worker')
-      when live = 1 then concat('The only live worker', ' that does ' || work_type,
-        case when matching = 0 then ' cannot run it' else ' can run it' end)
-      else concat(case matching when 0 then 'None' when live then 'Each' else matching::text end,
-        ' of the ', live, ' live workers', ' that do ' || work_type, ' can run it')
-    end,
-    case when yielding > 0 then concat(', ', case when yielding < matching then yielding || ' of these ' end,
-      'once it has been ready for ', report ->> 'yield_seconds', ' s') end,
-    '.');
-  return concat_ws(' ', begins, (
-    select string_agg(concat(
-             case when f.reason like 'needs %' then 'It ' || f.reason else 'I' || substr(f.reason, 2) end,
-             '; closest live worker ' || f.closest_worker || ' has ' || f.closest_has,
-             '; ', f.workers, case when f.workers = 1 then ' worker fails' else ' workers fail' end,
-             case when f.only_this < f.workers then ' on this' else ' only on this' end,
-             case when f.only_this between 1 and f.workers - 1 then ', ' || f.only_this || ' only on this' end,
-             '.'), ' ' order by f.n)
-      from rows from (jsonb_to_recordset(report -> 'failing')
-        as (reason text, workers bigint, only_this bigint, closest_worker text, closest_has text))
-        with ordinality as f(reason, workers, only_this, closest_worker, closest_has, n)
-     where f.n <= 3));
-end
-$$;
-
--- How the live workers that do this work type stand to a requirement and labels; all live workers where it is null.
--- Of those that fail a clause the closest is the one that fails least else; of a minimum, the one that has most.
-create or replace function work.match_report(clauses jsonb, labels jsonb, work_type text)
-returns jsonb
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-declare
-  report jsonb;
-begin
-  with live as materialized (
-    select w.* from work.live_workers w
-     where match_report.work_type is null or w.work_types is null or match_report.work_type = any (w.work_types)
-  ),
-  asked as materialized (
-    select (c.clause ->> 'path')::jsonpath as path, (c.clause ->> 'place')::jsonpath as place,
-           'needs ' || left(c.clause ->> 'needs', 200) as reason,
-           case substr(c.clause ->> 'path', length(c.clause ->> 'place') + 2, 1) when '>' then -1 when '<' then 1 end as side
-      from jsonb_array_elements(match_report.clauses) as c(clause)
-  ),
-  unmet as materialized (
-    select w.id, a.reason, a.side, jsonb_path_query_array(w.capabilities, a.place) as found
-      from live w
-      join asked a on (w.capabilities @@ a.path) is not true
-     union all
-    select w.id, 'its labels are not accepted: needs ' || left(c.clause ->> 'needs', 200), null, null
-      from live w
-     cross join jsonb_array_elements(w.accepts_clauses) as c(clause)
-     where (match_report.labels @@ w.accepts_path) is not true
-       and (match_report.labels @@ (c.clause ->> 'path')::jsonpath) is not true
-  ),
-  spared as materialized (
-    select w.id, w.exclusive, w.yield_seconds
-      from live w
-     where w.exclusive <> '{}' and not exists (select from unmet u where u.id = w.id)
-       and not exists (select from asked a where (work.without(w.capabilities, w.exclusive) @@ a.path) is not true)
-  ),
-  failing as materialized (
-    select u.id, u.reason, u.found, count(*) over (partition by u.id) as faults,
-           case when jsonb_typeof(u.found -> 0) = 'number' then (u.found ->> 0)::numeric * u.side end as near
-      from unmet u
-     union all
-    select s.id,
-           'it needs nothing of what the worker is exclusive about: ' || left(array_to_string(s.exclusive, ', '), 200),
-           null, 1, null
-      from spared s
-     where s.yield_seconds is null
-  ),
-  matching as materialized (
-    select w.id, s.yield_seconds
-      from live w
-      left join spared s on s.id = w.id
-     where not exists (select from failing f where f.id = w.id)
-  ),
-  fault as materialized (
-    select f.reason, count(*) as workers, count(*) filter (where f.faults = 1) as only_this,
-           (array_agg(f.id order by f.faults, f.near nulls last, f.id))[1] as closest_worker,
-           (array_agg(f.found order by f.faults, f.near nulls last, f.id))[1] as found
-      from failing f
-     group by f.reason
-     order by only_this desc, workers desc, f.reason
-     limit 20
-  )
-  select jsonb_build_object(
-           'live_workers', (select count(*) from live),
-           'matching', count(*),
-           'yielding', count(m.yield_seconds),
-           'yield_seconds', min(m.yield_seconds),
-           'matching_workers', coalesce(to_jsonb((array_agg(m.id order by m.id))[:20]), '[]'),
-           'yielding_workers',
-           coalesce(to_jsonb((array_agg(m.id order by m.id) filter (where m.yield_seconds is not null))[:20]), '[]'),
-           'failing', coalesce((
-             select jsonb_agg(jsonb_build_object(
-                        'reason', f.reason, 'workers', f.workers, 'only_this', f.only_this,
-                        'closest_worker', f.closest_worker, 'closest_has', work.found_in_words(f.found))
-                      order by f.only_this desc, f.workers desc, f.reason)
-               from fault f), '[]'))
-    into report
-    from matching m;
-  return report || jsonb_build_object('text', work.report_in_words(report, match_report.work_type));
-end
-$$;
-
--- Which live worker could run the ready items of which class. Only what is ready is counted, and a pair is judged when
--- it is read: the first page costs little, however many classes there are.
-create or replace view public.work_capability_match with (security_invoker = true) as
-with live as materialized (
-  select w.* from work.live_workers w
-),
-class as materialized (
-  select l.class_id, array_agg(l.work_type) as work_types, array_agg(l.ready) as ready
-    from work.ready_lines() as l
-   group by l.class_id
-)
-select w.id as worker_id,
-       k.id as class_id,
-       k.requires,
-       k.labels,
-       j.meets and (not j.is_spared or w.yield_seconds is not null) as matches,
-       j.is_spared and w.yield_seconds is not null as yields,
-       case
-         when not j.meets then
-           array(
-             select left('needs ' || (c.clause ->> 'needs'), 200) || coalesce(', has ' || work.found_in_words(
-                      jsonb_path_query_array(w.capabilities, (c.clause ->> 'place')::jsonpath)), '')
-               from jsonb_array_elements(k.clauses) with ordinality as c(clause, n)
-              where (w.capabilities @@ (c.clause ->> 'path')::jsonpath) is not true
-              order by c.n)
-           || array(
-             select left('its labels are not accepted: needs ' || (c.clause ->> 'needs'), 200) || coalesce(', has '
-                      || work.found_in_words(jsonb_path_query_array(k.labels, (c.clause ->> 'place')::jsonpath)), '')
-               from jsonb_array_elements(w.accepts_clauses) with ordinality as c(clause, n)
-              where (k.labels @@ (c.clause ->> 'path')::jsonpath) is not true
-              order by c.n)
-         when j.is_spared and w.yield_seconds is null then
-           array['it needs nothing of what the worker is exclusive about: ' || left(array_to_string(w.exclusive, ', '), 200)]
-         else '{}'
-       end as failing,
-       (select coalesce(sum(u.ready), 0)::bigint
-          from unnest(c.work_types, c.ready) as u(work_type, ready)
-         where w.work_types is null or u.work_type = any (w.work_types)) as ready
-  from class c
-  join public.work_classes k on k.id = c.class_id
- cross join live w
- cross join lateral (
-   select m.meets,
-          m.meets and w.exclusive <> '{}' and coalesce(work.without(w.capabilities, w.exclusive) @@ k.path, false) as is_spared
-     from (select coalesce(w.capabilities @@ k.path, false) and coalesce(k.labels @@ w.accepts_path, false) offset 0) as m(meets)
-   offset 0) as j;
-comment on view public.work_capability_match is
-  'work-claims: each live worker and each class of ready items: whether it matches, whether it leaves them to others for its yield_seconds, which clauses fail, and how many are ready of the work types it does.';
-
-create or replace view public.work_unmatched with (security_invoker = true) as
-with live as materialized (
-  select w.* from work.live_workers w
-),
-line as materialized (
-  select l.* from work.ready_lines() as l
-),
--- What workers were found to match when they called last; of what came since each is asked anew.
-served as materialized (
-  select distinct d.work_type, m.class_id
-    from (select distinct t.work_type, w.profile_id
-            from (select distinct l.work_type from line l) as t
-            join live w on w.work_types is null or t.work_type = any (w.work_types)) as d
-    join work.profiles p on p.id = d.profile_id
-   cross join lateral unnest(p.class_ids || p.yielded_class_ids) as m(class_id)
-)
-select l.work_type,
-       l.class_id,
-       k.requires,
-       k.labels,
-       l.ready,
-       clock_timestamp() - l.ready_since as oldest_wait,
-       (select c.item_id from public.work_claims c
-         where c.work_type = l.work_type and c.class_id = l.class_id and c.status = 'ready'
-         order by c.priority desc, c.rank, c.position
-         limit 1) as example_item,
-       work.match_report(k.clauses, k.labels, l.work_type) ->> 'text' as reason
-  from line l
-  join public.work_classes k on k.id = l.class_id
- where not exists (select from served s where s.work_type = l.work_type and s.class_id = l.class_id)
-   and (work.match_report(k.clauses, k.labels, l.work_type) -> 'matching')::bigint = 0;
-comment on view public.work_unmatched is
-  'work-claims: ready items that no live worker can run, by work type and class: how many, the oldest wait, the first of them, and which clause fails on how many live workers.';
-
--- For a form that asks before it submits: which live workers would run such an item, and what fails on the others.
--- Nothing is written.
-create or replace function public.would_match(requires jsonb default '{}', labels jsonb default '{}', work_type text default null)
-returns jsonb
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-declare
-  form jsonb;
-begin
-  would_match.requires := coalesce(nullif(would_match.requires, 'null'), '{}');
-  would_match.labels := coalesce(nullif(would_match.labels, 'null'), '{}');
-  if would_match.work_type is not null then
-    perform work.check_name('work_type', would_match.work_type);
-  end if;
-  perform work.check_properties('labels', would_match.labels, 8192);
-  form := work.parse_requirement(would_match.requires, 'requires');
-  return jsonb_build_object('tag', 'c:' || (form ->> 'text'))
-    || work.match_report(work.parts_of(form), would_match.labels, would_match.work_type);
-end
-$$;
-comment on function public.would_match is
-  'Says which live workers would run an item that requires and shows this, and which clause fails on how many others. Writes nothing.';
-
--- What one claim is doing, or why it does nothing.
-create or replace function work.explained_claim(claim public.work_claims)
-returns jsonb
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-declare
-  moment timestamptz := clock_timestamp();
-  rules public.work_types;
-  class public.work_classes;
-  answer jsonb := jsonb_build_object(
-    'work_type', claim.work_type, 'status', claim.status, 'failures', claim.failures, 'crashes', claim.crashes);
-  tries text := nullif(concat_ws(' and ',
-    work.count_in_words(nullif(claim.failures, 0), 'failure', 'failures'),
-    work.count_in_words(nullif(claim.crashes, 0), 'crash', 'crashes')), '');
-  error text := case when length(claim.error) > 300 then left(claim.error, 300) || '…' else claim.error end;
-  run_after timestamptz;
-  before bigint;
-  report jsonb;
-  told text;
-begin
-  select * into rules from public.work_types t where t.name = claim.work_type;
-  if claim.status = 'claimed' then
-    told := concat(
-      format('%s holds it for %s since %s', claim.worker_id, claim.work_type, work.span_in_words(moment - claim.claimed_at)),
-      ' (' || round(claim.progress::numeric * 100) || ' % done)',
-      case
-        when claim.expires_at = '-infinity' then '; it has no lease, and the next claim call takes it back.'
-        when claim.expires_at > moment then format('; its lease has %s left.', work.span_in_words(claim.expires_at - moment))
-        else format('; its lease ended %s ago, and the next claim call takes it back.', work.span_in_words(moment - claim.expires_at))
-      end);
-    return answer || jsonb_build_object(
-      'worker_id', claim.worker_id, 'claimed_at', claim.claimed_at, 'expires_at', nullif(claim.expires_at, '-infinity'),
-      'lease_left_seconds', round(extract(epoch from nullif(claim.expires_at, '-infinity') - moment)), 'progress', claim.progress, 'text', told);
-  elsif claim.status = 'waiting' then
-    select i.run_after into run_after from public.work_items i where i.id = claim.item_id;
-    told := concat(
-      case
-        when claim.due_at > moment then format('%s waits: it is due in %s', claim.work_type, work.span_in_words(claim.due_at - moment))
-        else format('%s is due since %s, and the next claim call makes it ready', claim.work_type, work.span_in_words(moment - claim.due_at))
-      end,
-      ', after ' || tries || coalesce(': ' || error, ''),
-      case when claim.due_at = run_after then ', the run_after of the item' end,
-      case when rules.paused then '; its work type is paused' end,
-      '.');
-    return answer || jsonb_build_object('due_at', claim.due_at, 'error', left(claim.error, 2000), 'text', told);
-  elsif claim.status = 'ready' then
-    -- Rows are counted from the front of the line, a thousand and no more.
-    select count(*) filter (where (-r.priority, r.rank, r.position) < (-claim.priority, claim.rank, claim.position))
-      into before
-      from (select c.priority, c.rank, c.position from public.work_claims c
-             where c.work_type = claim.work_type and c.class_id = claim.class_id and c.status = 'ready'
-             order by c.priority desc, c.rank, c.position
-             limit 1001) as r;
-    select * into class from public.work_classes k where k.id = claim.class_id;
-    report := work.match_report(class.clauses, class.labels, claim.work_type);
-    told := concat_ws(' ',
-      format('%s is ready since %s%s; %s.', claim.work_type, work.span_in_words(moment - claim.due_at),
-        coalesce(', after ' || tries || coalesce(': ' || error, ''), ''),
-        case
-          when before = 0 then 'it is next in its line'
-          when before > 1000 then 'more than 1000 of its work type and class go before it'
-          else work.count_in_words(before, 'of its work type and class goes before it', 'of its work type and class go before it')
-        end),
-      case when rules.paused then 'Its work type is paused: nobody is handed it.' end,
-      report ->> 'text');
-    return answer || jsonb_build_object(
-      'ready_since', claim.due_at, 'before', least(before, 1000), 'more_before', before > 1000,
-      'paused', coalesce(rules.paused, false), 'workers', report - 'text', 'text', told);
-  elsif claim.status = 'blocked' then
-    return answer || jsonb_build_object('text', format('%s waits for other work to be done.', claim.work_type));
-  end if;
-  told := concat(
-    claim.work_type, case when claim.status = 'cancelled' then ' was cancelled ' else ' ' || claim.status || ' ' end,
-    work.span_in_words(moment - claim.finished_at), ' ago',
-    ' by ' || case when claim.status = 'succeeded' then claim.worker_id end,
-    case when claim.status = 'failed' then coalesce(', after ' || tries, '') || coalesce(': ' || error, '') end,
-    '.',
-    case when claim.status <> 'succeeded' then ' retry_items() reopens it.' end);
-  return answer || jsonb_build_object(
-    'worker_id', claim.worker_id, 'finished_at', claim.finished_at,
-    'error', case when claim.status = 'failed' then left(claim.error, 2000) end, 'text', told);
-end
-$$;
-
--- Why an item is not running, or what became of it: an answer for each of its claims, or for that of one work type.
-create or replace function public.explain_item(item_id uuid, work_type text default null)
-returns jsonb
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-declare
-  item public.work_items;
-  class public.work_classes;
-  rules public.work_types;
-  of_pool text[];
-  claims jsonb;
-  told text;
-begin
-  if explain_item.item_id is null then
-    perform work.refuse('item_id', null, 'the id of an item was expected');
-  end if;
-  if explain_item.work_type is not null then
-    perform work.check_name('work_type', explain_item.work_type);
-  end if;
-  select * into item from public.work_items i where i.id = explain_item.item_id;
-  if not found then
-    perform work.refuse('item_id', explain_item.item_id::text, 'there is no such item', 'PT404');
-  end if;
-  select * into class from public.work_classes k where k.id = item.class_id;
-  select jsonb_agg(e.answer order by e.work_type), string_agg(e.answer ->> 'text', ' ' order by e.work_type)
-    into claims, told
-    from (select c.work_type, work.explained_claim(c) as answer
-            from public.work_claims c
-           where c.item_id = item.id
-             and (explain_item.work_type is null or c.work_type = explain_item.work_type)
-          offset 0) as e;
-  if claims is null then
-    select * into rules from public.work_types t where t.name = explain_item.work_type;
-    of_pool := array(select t.name from public.work_types t where t.pool = item.pool order by t.name limit 20);
-    told := concat_ws(' ', 'Nobody has enrolled it' || coalesce(' for ' || explain_item.work_type, '') || ':', case
-      when explain_item.work_type is null and of_pool = '{}' then
-        format('no work type is declared for its pool, %s, and no worker has claimed it with claim_items().', item.pool)
-      when explain_item.work_type is null then
-        format('the work types of its pool, %s, are there (%s), and enroll_pool() has not come to it.',
-          item.pool, array_to_string(of_pool, ', '))
-      when rules.name is null then
-        format('there is no such work type%s.', coalesce('; its pool has ' || nullif(array_to_string(of_pool, ', '), ''), ''))
-      when rules.pool = item.pool then format('enroll_pool() has not come to it in its pool, %s.', item.pool)
-      when rules.pool is not null then format('it is work for the pool %s, and the item is of %s.', rules.pool, item.pool)
-      else 'it has no pool, and no worker has claimed this item with claim_items().'
-    end);
-  end if;
-  return jsonb_build_object(
-    'item_id', item.id, 'pool', item.pool, 'source_key', item.source_key, 'class_id', item.class_id, 'tag', class.tag,
-    'requires', class.requires, 'labels', class.labels, 'claims', coalesce(claims, '[]'), 'text', told);
-end
-$$;
-comment on function public.explain_item is
-  'Says in sentences what each claim of an item is doing, or why it does nothing: who holds it, when it is due, its place in line, which clause fails on how many live workers.';
+  'work-claims: what does not move, and why: ended leases nobody took back, ready work no live worker can run or takes, paused types, what keeps failing, pools whose table does not fit any more.';
 
 -- 28_lists.sql
 
@@ -4491,11 +4266,12 @@ declare
     'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items', 'public.extend_claims',
     'public.finish_and_claim', 'public.prune_classes', 'public.reap_expired_claims', 'public.refused_classes',
     'public.release_claims_for_worker', 'public.release_item', 'public.release_items', 'public.retry_items',
-    'public.set_priority', 'work.enroll_new_items', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events'];
+    'public.set_priority', 'work.enroll', 'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow',
+    'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
-    'work.move_open_claims', 'work.ready_lines'];
+    'work.move_open_claims'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
     'public.enroll_pool', 'work.mirror_deleted', 'work.mirror_written'];

@@ -3,7 +3,6 @@ create table if not exists public.work_pools (
   name text primary key check (length(name) between 1 and 200),
   source regclass unique,
   key_columns text[],
-  key_attnums int2[],
   key_is_uuid boolean not null default false,
   payload_columns text[],
   priority_column text,
@@ -12,14 +11,20 @@ create table if not exists public.work_pools (
   labels_column text,
   affinity_column text,
   workflow_column text,
+  column_numbers jsonb,
   mirrored_through jsonb,
   is_mirrored boolean not null default true,
+  stopped_at timestamptz,
+  paused_types text[],
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_pools is
   'work-claims: named sets of items. "default" takes items from enqueue_items(); every other one mirrors a table, see attach_pool().';
 comment on column public.work_pools.source is 'The attached table.';
 comment on column public.work_pools.payload_columns is 'The columns that items carry to workers; null: all.';
+comment on column public.work_pools.column_numbers is 'The numbers of the named columns, to find one that was renamed: {name: attnum}.';
+comment on column public.work_pools.stopped_at is 'Since when rows are not followed, because a column or the table is gone.';
+comment on column public.work_pools.paused_types is 'The work types that were paused because the table was dropped.';
 comment on column public.work_pools.mirrored_through is 'The key of the last past row that enroll_pool() has mirrored.';
 
 insert into public.work_pools (name) values ('default') on conflict do nothing;

@@ -131,6 +131,7 @@ begin
   end if;
   if is_unseen then
     perform work.touch_worker(catch_up.worker_id);
+    perform work.close_dropped_pools();
   end if;
   if is_unjudged then
     profile := work.refresh_profile(profile.id);
@@ -148,6 +149,7 @@ begin
   if max_items is null or max_items < 1 then
     perform work.refuse('max_items', max_items::text, 'at least 1 was expected');
   end if;
+  perform work.close_dropped_pools();
   return work.reap(least(max_items, 10000), '{}', '{}');
 end
 $$;

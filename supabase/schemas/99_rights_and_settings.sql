@@ -76,11 +76,12 @@ declare
     'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items', 'public.extend_claims',
     'public.finish_and_claim', 'public.prune_classes', 'public.reap_expired_claims', 'public.refused_classes',
     'public.release_claims_for_worker', 'public.release_item', 'public.release_items', 'public.retry_items',
-    'public.set_priority', 'work.enroll_new_items', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events'];
+    'public.set_priority', 'work.enroll', 'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow',
+    'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
-    'work.move_open_claims', 'work.ready_lines'];
+    'work.move_open_claims'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
     'public.enroll_pool', 'work.mirror_deleted', 'work.mirror_written'];

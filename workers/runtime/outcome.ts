@@ -22,7 +22,7 @@ export class FinalError extends Error {
 export class RetryAfter extends Error {
   readonly retryAfterSeconds: number;
 
-  constructor(seconds: number, message = `to be tried again in ${seconds} s`) {
+  constructor(seconds: number, message = `the handler asked for a retry after ${seconds} s`) {
     super(message);
     this.retryAfterSeconds = seconds;
   }

@@ -1,0 +1,85 @@
+-- Claims that a person looks at: held, failed, stuck.
+
+create or replace view public.work_held with (security_invoker = true) as
+select c.item_id,
+       c.work_type,
+       c.worker_id,
+       c.claimed_at,
+       clock_timestamp() - c.claimed_at as held_for,
+       nullif(c.expires_at, '-infinity') - clock_timestamp() as lease_left,
+       c.progress,
+       c.fence,
+       w.last_seen_at
+  from public.work_claims c
+  left join public.work_workers w on w.id = c.worker_id
+ where c.status = 'claimed'
+ order by c.claimed_at;
+comment on view public.work_held is
+  'work-claims: who holds what, since when, and how much of the lease is left; below zero the lease has ended and the next claim call takes it back.';
+
+create or replace view public.work_failures with (security_invoker = true) as
+select c.work_type,
+       c.item_id,
+       i.pool,
+       i.source_key,
+       c.error,
+       c.failures,
+       c.crashes,
+       c.finished_at,
+       c.worker_id
+  from public.work_claims c
+  join public.work_items i on i.id = c.item_id
+ where c.status = 'failed'
+ order by c.finished_at desc;
+comment on view public.work_failures is
+  'work-claims: what has failed for good, the newest first, and why. retry_items() reopens it.';
+
+-- Work that no registered worker does may still be done by workers that never registered: it is told after five minutes.
+create or replace view public.work_stuck with (security_invoker = true) as
+with kind as materialized (
+  select w.* from work.live_kinds w
+)
+select c.work_type,
+       c.item_id,
+       'its lease has ended and no worker has called since' as reason,
+       nullif(c.expires_at, '-infinity') as since
+  from public.work_claims c
+ where c.status = 'claimed' and c.expires_at < now() - interval '5 seconds'
+ union all
+select c.work_type, c.item_id, 'it is due and no worker has called since', c.due_at
+  from public.work_claims c
+ where c.status = 'waiting' and c.due_at < now() - interval '5 seconds'
+ union all
+select h.work_type,
+       h.item_id,
+       case
+         when t.paused then 'its work type is paused'
+         when not j.has_workers then 'no live worker does this work type'
+         when not j.is_matched
+           then format('no live worker can run it: it requires %s and shows %s', left(k.requires::text, 200), left(k.labels::text, 200))
+         else 'it is the head of its lane, and no worker has taken it for five minutes'
+       end,
+       h.due_at
+  from work.lane_heads h
+  join public.work_types t on t.name = h.work_type
+  join public.work_classes k on k.id = h.class_id
+ cross join lateral (
+   select exists (select from kind w where w.work_type = h.work_type) as has_workers,
+          -- It ends at the first kind that matches.
+          exists (
+            select from kind w
+             where w.work_type = h.work_type
+               and w.capabilities @@ k.path
+               and k.labels @@ w.accepts_path
+               and (w.yield_seconds is not null or (w.spare @@ k.path) is not true)) as is_matched
+   offset 0) as j
+ where t.paused or (j.has_workers and not j.is_matched) or h.due_at < now() - interval '5 minutes'
+ union all
+select c.work_type, c.item_id, format('it fails again and again: %s failures, %s crashes; %s', c.failures, c.crashes, c.error), c.due_at
+  from public.work_claims c
+ where c.status = 'waiting' and c.due_at >= now() and c.failures > 1
+ union all
+select null, null, format('pool %s: %s', b.pool, b.reason), b.since
+  from work.broken_pools b;
+comment on view public.work_stuck is
+  'work-claims: what does not move, and why: ended leases nobody took back, ready work no live worker can run or takes, paused types, what keeps failing, pools whose table does not fit any more.';

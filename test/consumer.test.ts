@@ -1,0 +1,63 @@
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { packageRoot } from "../src/stack/package-root.ts";
+
+const program = `
+import type * as everything from "work-claims";
+import type * as worker from "work-claims/worker";
+import type { Requirement } from "work-claims";
+export type All = [typeof everything, typeof worker];
+
+export const mixed: Requirement = {
+  gpu: "a100",
+  gpus: { ">": 2, "<=": 8 },
+  services: ["comfyui", "a1111"],
+  hardware: { "disk.gb": 20, any: [{ nvlink: true }, { scratch: { exists: true } }] },
+  any: [{ region: "us" }, { region: { in: ["eu", "uk"] }, not: { tier: "spot" } }],
+};
+const region = Math.random() > 0.5 ? "eu" : undefined;
+export const spread: Requirement = { ...mixed, ...(region && { region }) };
+const columns: { [name: string]: string | number } = { gpu: "a100", gpu_memory_gb: 20 };
+const needs: { gpu: string; memory_gb: number } = { gpu: "a100", memory_gb: 20 };
+export const either: Requirement = { any: [columns, needs] };
+export function depth({ any = [], all = [], not }: Requirement): number {
+  return 1 + Math.max(0, ...[...any, ...all, ...(not ? [not] : [])].map(depth));
+}
+
+// @ts-expect-error A null asks for nothing that could be compared.
+export const none: Requirement = { gpu: null };
+// @ts-expect-error JSON leaves an undefined member out, and everybody would meet the rest.
+export const absent: Requirement = { gpu: undefined };
+// @ts-expect-error
+export const noList: Requirement = { any: { region: "us" } };
+// @ts-expect-error
+export const noObject: Requirement = { not: "spot" };
+`;
+
+test.each(["nodenext", "bundler"])(
+  "a strict program that checks libraries compiles with our types, as %s finds them",
+  (resolution) => {
+    const folder = mkdtempSync(join(tmpdir(), "work-claims-consumer-"));
+    mkdirSync(join(folder, "node_modules"));
+    symlinkSync(packageRoot(), join(folder, "node_modules", "work-claims"), "dir");
+    writeFileSync(join(folder, "package.json"), '{"type": "module"}');
+    writeFileSync(join(folder, "consumer.ts"), program);
+    writeFileSync(
+      join(folder, "tsconfig.json"),
+      JSON.stringify({
+        compilerOptions: {
+          ...{ strict: true, skipLibCheck: false, noEmit: true, target: "es2022", types: [] },
+          ...{ module: resolution === "nodenext" ? "nodenext" : "esnext", moduleResolution: resolution },
+        },
+      }),
+    );
+    const compiler = join(packageRoot(), "node_modules", "typescript", "bin", "tsc");
+    const { status, stdout, stderr } = spawnSync(process.execPath, [compiler, "-p", folder], { encoding: "utf8" });
+    rmSync(folder, { recursive: true });
+    expect(stdout + stderr).toBe("");
+    expect(status).toBe(0);
+  },
+);
