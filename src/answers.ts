@@ -1,8 +1,15 @@
-/** What the functions and views of work-claims take and answer, in the database's own names. */
+/** Answers of the functions and views, in the database's own names. Functions answer JSON, whose shape stands here. */
 
+import type { Database } from "./database.types.ts";
+import type { statuses } from "./lists/query.ts";
 import type { Requirement } from "./requirement/requirement.ts";
 
+type Tables = Database["public"]["Tables"];
+type Views = Database["public"]["Views"];
+
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json };
+
+export type ClaimStatus = (typeof statuses)[number];
 
 export type ClaimedItem = {
   item_id: string;
@@ -63,70 +70,24 @@ export type NewItem = {
   workflow?: string;
 };
 
-export type WorkTypeRules = {
-  name: string;
-  pool: string | null;
-  lease_seconds: number;
-  max_failures: number;
-  max_crashes: number;
-  backoff_seconds: number;
-  backoff_limit_seconds: number;
-  paused: boolean;
-  /** How long an item may wait while workers take others that they are warm for. */
-  passed_over_seconds: number;
-};
+export type WorkTypeRules = Tables["work_types"]["Row"];
 
-export type Workflow = {
-  id: number;
-  name: string;
-  /** Counts for all its items; null leaves each its own. */
-  priority: number | null;
-  line: number;
-  created_at: string;
-};
+export type Workflow = Tables["work_workflows"]["Row"];
 
 export type AttachedPool = { pool: string; key: string[] };
 
 export type EnrollStep = { mirrored: number; enrolled: number; done: boolean };
 
-export type WorkerRow = {
-  id: string;
-  work_types: string[] | null;
+export type WorkerRow = Omit<Tables["work_workers"]["Row"], "capabilities" | "accepts"> & {
   capabilities: Properties;
   accepts: Requirement;
-  exclusive: string[];
-  yield_seconds: number | null;
-  version: string | null;
-  registered_at: string;
-  last_seen_at: string;
-  retired_at: string | null;
 };
 
-export type HeldRow = {
-  item_id: string;
-  work_type: string;
-  worker_id: string;
-  claimed_at: string;
-  held_for: string;
-  lease_left: string;
-  progress: number | null;
-  fence: number;
-  last_seen_at: string | null;
-};
+export type HeldRow = Views["work_held"]["Row"];
 
 export type StuckRow = { work_type: string | null; item_id: string | null; reason: string; since: string | null };
 
-export type FailureRow = {
-  work_type: string;
-  item_id: string;
-  pool: string;
-  source_key: string | null;
-  error: string | null;
-  failures: number;
-  crashes: number;
-  finished_at: string;
-  worker_id: string | null;
-};
+export type FailureRow = Views["work_failures"]["Row"];
 
 /** How the live workers stand to a requirement and labels. Those that yield are among those that match. */
 export type MatchReport = {
@@ -153,7 +114,7 @@ export type WouldMatch = MatchReport & { tag: string };
 /** One claim: why it does not run, or how it ended, and the facts behind that. */
 export type ExplainedClaim = {
   work_type: string;
-  status: "blocked" | "waiting" | "ready" | "claimed" | "succeeded" | "failed" | "cancelled";
+  status: ClaimStatus;
   reason: string;
   failures: number;
   crashes: number;

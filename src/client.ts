@@ -1,5 +1,4 @@
 import { randomUUID } from "node:crypto";
-import { createClient } from "../workers/runtime/client.ts";
 import type {
   AttachedPool,
   ClaimedItem,
@@ -11,7 +10,6 @@ import type {
   FailureRow,
   HeldClaim,
   HeldRow,
-  Json,
   NewItem,
   Outcome,
   Properties,
@@ -22,88 +20,72 @@ import type {
   WorkTypeRules,
   WouldMatch,
 } from "./answers.ts";
+import type { Database, Json } from "./database.types.ts";
+import { createLists, type Lists } from "./lists/pages.ts";
+import type { Query } from "./lists/query.ts";
 import { type OverviewRow, readOverview } from "./overview.ts";
 import type { Requirement } from "./requirement/requirement.ts";
-import { createLists, type Lists } from "./select/lists.ts";
+import { type Address, overFetch, overSupabase, type SupabaseClientLike } from "./transport.ts";
 
-export type WorkClientOptions = {
-  /** The project's address, as in the dashboard. */
-  url: string;
-  /** A secret key or the service_role key: the functions are for nobody else. */
-  key: string;
-  fetch?: typeof fetch;
+/** The project by its address and key, or a supabase-js client of it. */
+export type WorkClientOptions = (Address | { supabase: SupabaseClientLike }) & {
   /** How long a call is tried again while the project does not answer; 30 seconds without. */
   retryForMs?: number;
 };
 
-/** Undefined stands for "not given": the database's default applies. */
-type Maybe<T> = T | undefined;
+type Functions = Database["public"]["Functions"];
+type ArgsOf<Name extends keyof Functions> = Functions[Name]["Args"];
 
-type ClaimOptions = {
-  maxItems?: Maybe<number>;
-  ttlSeconds?: Maybe<number>;
-  /** Affinities at hand: within one priority their items come first. */
-  warm?: Maybe<readonly string[]>;
-  requestId?: Maybe<string>;
+type Camel<Name extends string> = Name extends `${infer Head}_${infer Tail}`
+  ? `${Head}${Capitalize<Camel<Tail>>}`
+  : Name;
+
+/** The database checks JSON, and says what is wrong with it. */
+type Given<Type> = Json extends Type ? unknown : Type extends (infer Member)[] ? readonly Member[] : Type;
+
+/** The arguments of a function, without some; undefined stands for the database's default. */
+type Options<Name extends keyof Functions, Without extends string = never> = {
+  readonly [Arg in keyof ArgsOf<Name> & string as Exclude<Camel<Arg>, Without>]?:
+    | Given<ArgsOf<Name>[Arg]>
+    | null
+    | undefined;
 };
+
+type ClaimOptions = Options<"claim_next", "workTypes" | "workerId">;
 
 export type WorkClient = Lists & {
   /** Add items; their ids come in the order given. A repeated call with one request id adds nothing. */
-  enqueueItems(items: readonly NewItem[], options?: { requestId?: Maybe<string> }): Promise<string[]>;
-  defineWorkType(
-    workType: string,
-    rules?: {
-      pool?: Maybe<string>;
-      leaseSeconds?: Maybe<number>;
-      maxFailures?: Maybe<number>;
-      maxCrashes?: Maybe<number>;
-      backoffSeconds?: Maybe<number>;
-      backoffLimitSeconds?: Maybe<number>;
-      paused?: Maybe<boolean>;
-      passedOverSeconds?: Maybe<number>;
-    },
-  ): Promise<WorkTypeRules>;
+  enqueueItems(items: readonly NewItem[], options?: Options<"enqueue_items", "items">): Promise<string[]>;
+  defineWorkType(workType: string, rules?: Options<"define_work_type", "workType">): Promise<WorkTypeRules>;
   /** Make a workflow, or set its priority, which counts for all its items; null leaves each its own. */
-  defineWorkflow(workflow: string, options?: { priority?: Maybe<number | null> }): Promise<Workflow>;
+  defineWorkflow(workflow: string, options?: Options<"define_workflow", "workflow">): Promise<Workflow>;
   /**
    * Make a table a pool. The key's role needs the right to make triggers on it; the table's owner has it in any case,
    * with select attach_pool(…) or work-claims attach.
    */
-  attachPool(
-    source: string,
-    options?: {
-      pool?: Maybe<string>;
-      payloadColumns?: Maybe<readonly string[]>;
-      priorityColumn?: Maybe<string>;
-      runAfterColumn?: Maybe<string>;
-      requiresColumn?: Maybe<string>;
-      labelsColumn?: Maybe<string>;
-      affinityColumn?: Maybe<string>;
-      workflowColumn?: Maybe<string>;
-    },
-  ): Promise<AttachedPool>;
+  attachPool(source: string, options?: Options<"attach_pool", "source">): Promise<AttachedPool>;
   /** One bounded step; repeat it until `done`. */
-  enrollPool(pool: string, options?: { maxItems?: Maybe<number> }): Promise<EnrollStep>;
+  enrollPool(pool: string, options?: Options<"enroll_pool", "pool">): Promise<EnrollStep>;
   /** Claim these items; those that somebody else holds are missing from the answer. */
   claimItems(
     itemIds: readonly string[],
     workType: string,
     workerId: string,
-    options?: { ttlSeconds?: Maybe<number>; requestId?: Maybe<string> },
+    options?: Options<"claim_items", "itemIds" | "workType" | "workerId">,
   ): Promise<ClaimedItem[]>;
   /** Claim what is next in line, of what the worker matches. */
   claimNext(workTypes: readonly string[], workerId: string, options?: ClaimOptions): Promise<ClaimedItemWithPayload[]>;
   extendClaims(
     workerId: string,
     held: readonly HeldClaim[],
-    options?: { ttlSeconds?: Maybe<number> },
+    options?: Options<"extend_claims", "workerId" | "held">,
   ): Promise<ExtendedClaim[]>;
   /** True for the holder only. */
   releaseItem(
     claim: { item_id: string; work_type: string; fence: number },
     workerId: string,
     outcome: Outcome,
-    options?: { result?: Maybe<Json>; error?: Maybe<string> },
+    options?: Options<"release_item", "itemId" | "workType" | "fence" | "workerId" | "outcome">,
   ): Promise<boolean>;
   releaseItems(workerId: string, outcomes: readonly ClaimOutcome[]): Promise<ReleasedState[]>;
   finishAndClaim(
@@ -113,41 +95,32 @@ export type WorkClient = Lists & {
     options?: ClaimOptions,
   ): Promise<{ released: ReleasedState[]; claimed: ClaimedItemWithPayload[] }>;
   releaseClaimsForWorker(workerId: string): Promise<number>;
-  reapExpiredClaims(options?: { maxItems?: Maybe<number> }): Promise<number>;
+  reapExpiredClaims(options?: Options<"reap_expired_claims">): Promise<number>;
   /** Say that a worker is there, what it has and what it takes; again when that changes. */
   registerWorker(
     workerId: string,
     instance: string,
-    options?: {
-      workTypes?: Maybe<readonly string[]>;
-      capabilities?: Maybe<Properties>;
-      version?: Maybe<string>;
-      accepts?: Maybe<Requirement>;
-      /** Capabilities too dear for items that do without: those are left to others for yieldSeconds, or for good. */
-      exclusive?: Maybe<readonly string[]>;
-      yieldSeconds?: Maybe<number>;
+    options?: Options<"register_worker", "workerId" | "instance"> & {
+      capabilities?: Properties;
+      accepts?: Requirement;
     },
   ): Promise<{ worker_id: string }>;
   retireWorker(workerId: string): Promise<boolean>;
   /** Reopen failed claims: of these items, or the longest failed ones. Answers how many. */
-  retryItems(
-    workType: string,
-    options?: { itemIds?: Maybe<readonly string[] | null>; maxItems?: Maybe<number> },
-  ): Promise<number>;
+  retryItems(workType: string, options?: Options<"retry_items", "workType">): Promise<number>;
   /** Cancel open claims: of these items, or any. Answers how many. */
-  cancelItems(
-    workType: string,
-    options?: { itemIds?: Maybe<readonly string[] | null>; maxItems?: Maybe<number> },
-  ): Promise<number>;
+  cancelItems(workType: string, options?: Options<"cancel_items", "workType">): Promise<number>;
+  /** Give these items a priority, at most 1000 a call. Answers how many had another one. */
+  setPriority(itemIds: readonly string[], priority: number): Promise<number>;
   /** Why an item is not running, or how it ended. */
-  explainItem(itemId: string, options?: { workType?: Maybe<string> }): Promise<ExplainedItem>;
+  explainItem(itemId: string, options?: Options<"explain_item", "itemId">): Promise<ExplainedItem>;
   /** Which live workers would run such an item, and what fails on the others. Nothing is written. */
   wouldMatch(
     requires: Requirement,
-    options?: { labels?: Maybe<{ [name: string]: Json }>; workType?: Maybe<string> },
+    options?: Options<"would_match", "requires"> & { labels?: Properties | undefined },
   ): Promise<WouldMatch>;
   /** Delete classes that no item has. Answers how many; 0 also while items are being given classes. */
-  pruneClasses(options?: { maxClasses?: Maybe<number> }): Promise<number>;
+  pruneClasses(options?: Options<"prune_classes">): Promise<number>;
   workTypes(): Promise<WorkTypeRules[]>;
   overview(): Promise<OverviewRow[]>;
   /** Workers heard of since then and not retired. */
@@ -158,104 +131,73 @@ export type WorkClient = Lists & {
 };
 
 /** A typed client of the functions and views, for programs that are no worker: enqueue, declare, look, retry. */
-export function createWorkClient({ url, key, fetch, retryForMs = 30_000 }: WorkClientOptions): WorkClient {
-  const api = createClient({ url, key, ...(fetch ? { fetch } : {}) });
-  // A call that is sent twice, since its answer was lost, does its work once: each has a request id.
-  // The database is the judge of what it answers; only the overview, which a person's own SQL may have replaced, is read with care.
-  const call = async <T>(name: string, args: object): Promise<T> =>
-    (await api.rpc(name, { ...args }, { retryForMs })) as T;
-  const rows = async <T>(path: string): Promise<T[]> => (await api.get(path, { retryForMs })) as T[];
+export function createWorkClient(options: WorkClientOptions): WorkClient {
+  const { retryForMs = 30_000 } = options;
+  const transport = "supabase" in options ? overSupabase(options.supabase, retryForMs) : overFetch(options, retryForMs);
+  // A call may be sent twice, since its answer can be lost: with a request id it does its work once.
+  // The database is the judge of its answers. A person's own SQL may have replaced the overview: its shape is checked.
+  const call = async <Answer, Name extends keyof Functions = keyof Functions>(
+    name: Name,
+    args: Options<Name>,
+  ): Promise<Answer> => (await transport.rpc(name, snakeCase(args))) as Answer;
+  const read = async <Row>(relation: string, query: Partial<Query> = {}): Promise<Row[]> =>
+    (await transport.read(relation, { select: "*", filters: [], ors: [], order: [], ...query })) as Row[];
   return {
-    ...createLists(call),
-    enqueueItems: (items, { requestId = timeOrderedId() } = {}) =>
-      call("enqueue_items", { items, request_id: requestId }),
-    defineWorkType: (workType, rules = {}) =>
-      call("define_work_type", {
-        work_type: workType,
-        pool: rules.pool,
-        lease_seconds: rules.leaseSeconds,
-        max_failures: rules.maxFailures,
-        max_crashes: rules.maxCrashes,
-        backoff_seconds: rules.backoffSeconds,
-        backoff_limit_seconds: rules.backoffLimitSeconds,
-        paused: rules.paused,
-        passed_over_seconds: rules.passedOverSeconds,
-      }),
-    defineWorkflow: (workflow, { priority } = {}) => call("define_workflow", { workflow, priority }),
-    attachPool: (source, columns = {}) =>
-      call("attach_pool", {
-        source,
-        pool: columns.pool,
-        payload_columns: columns.payloadColumns,
-        priority_column: columns.priorityColumn,
-        run_after_column: columns.runAfterColumn,
-        requires_column: columns.requiresColumn,
-        labels_column: columns.labelsColumn,
-        affinity_column: columns.affinityColumn,
-        workflow_column: columns.workflowColumn,
-      }),
-    enrollPool: (pool, { maxItems } = {}) => call("enroll_pool", { pool, max_items: maxItems }),
-    claimItems: (itemIds, workType, workerId, { ttlSeconds, requestId = randomUUID() } = {}) =>
-      call("claim_items", {
-        item_ids: itemIds,
-        work_type: workType,
-        worker_id: workerId,
-        ttl_seconds: ttlSeconds,
-        request_id: requestId,
-      }),
-    claimNext: (workTypes, workerId, { maxItems, ttlSeconds, warm, requestId = randomUUID() } = {}) =>
-      call("claim_next", {
-        work_types: workTypes,
-        worker_id: workerId,
-        max_items: maxItems,
-        ttl_seconds: ttlSeconds,
-        warm,
-        request_id: requestId,
-      }),
-    extendClaims: (workerId, held, { ttlSeconds } = {}) =>
-      call("extend_claims", { worker_id: workerId, held, ttl_seconds: ttlSeconds }),
-    releaseItem: ({ item_id, work_type, fence }, workerId, outcome, { result, error } = {}) =>
-      call("release_item", { item_id, work_type, worker_id: workerId, outcome, fence, result, error }),
-    releaseItems: (workerId, outcomes) => call("release_items", { worker_id: workerId, outcomes }),
-    finishAndClaim: (workerId, outcomes, workTypes, { maxItems, ttlSeconds, warm, requestId = randomUUID() } = {}) =>
-      call("finish_and_claim", {
-        worker_id: workerId,
-        outcomes,
-        work_types: workTypes,
-        max_items: maxItems,
-        ttl_seconds: ttlSeconds,
-        warm,
-        request_id: requestId,
-      }),
-    releaseClaimsForWorker: (workerId) => call("release_claims_for_worker", { worker_id: workerId }),
-    reapExpiredClaims: ({ maxItems } = {}) => call("reap_expired_claims", { max_items: maxItems }),
-    registerWorker: (workerId, instance, options = {}) =>
-      call("register_worker", {
-        worker_id: workerId,
-        instance,
-        work_types: options.workTypes,
-        capabilities: options.capabilities,
-        version: options.version,
-        accepts: options.accepts,
-        exclusive: options.exclusive,
-        yield_seconds: options.yieldSeconds,
-      }),
-    retireWorker: (workerId) => call("retire_worker", { worker_id: workerId }),
-    retryItems: (workType, { itemIds, maxItems } = {}) =>
-      call("retry_items", { work_type: workType, item_ids: itemIds, max_items: maxItems }),
-    cancelItems: (workType, { itemIds, maxItems } = {}) =>
-      call("cancel_items", { work_type: workType, item_ids: itemIds, max_items: maxItems }),
-    explainItem: (itemId, { workType } = {}) => call("explain_item", { item_id: itemId, work_type: workType }),
-    wouldMatch: (requires, { labels, workType } = {}) => call("would_match", { requires, labels, work_type: workType }),
-    pruneClasses: ({ maxClasses } = {}) => call("prune_classes", { max_classes: maxClasses }),
-    workTypes: () => rows("work_types?select=*&order=name"),
-    overview: async () => readOverview(await rows("work_overview?select=*")),
+    ...createLists(read),
+    enqueueItems: (items, options) =>
+      call("enqueue_items", { items, requestId: options?.requestId ?? timeOrderedId() }),
+    defineWorkType: (workType, rules) => call("define_work_type", { workType, ...rules }),
+    defineWorkflow: (workflow, rules) => call("define_workflow", { workflow, ...rules }),
+    attachPool: (source, columns) => call("attach_pool", { source, ...columns }),
+    enrollPool: (pool, options) => call("enroll_pool", { pool, ...options }),
+    claimItems: (itemIds, workType, workerId, options) =>
+      call("claim_items", { itemIds, workType, workerId, ...identified(options) }),
+    claimNext: (workTypes, workerId, options) => call("claim_next", { workTypes, workerId, ...identified(options) }),
+    extendClaims: (workerId, held, options) => call("extend_claims", { workerId, held, ...options }),
+    releaseItem: ({ item_id, work_type, fence }, workerId, outcome, options) =>
+      call("release_item", { itemId: item_id, workType: work_type, fence, workerId, outcome, ...options }),
+    releaseItems: (workerId, outcomes) => call("release_items", { workerId, outcomes }),
+    finishAndClaim: (workerId, outcomes, workTypes, options) =>
+      call("finish_and_claim", { workerId, outcomes, workTypes, ...identified(options) }),
+    releaseClaimsForWorker: (workerId) => call("release_claims_for_worker", { workerId }),
+    reapExpiredClaims: (options = {}) => call("reap_expired_claims", options),
+    registerWorker: (workerId, instance, options) => call("register_worker", { workerId, instance, ...options }),
+    retireWorker: (workerId) => call("retire_worker", { workerId }),
+    retryItems: (workType, options) => call("retry_items", { workType, ...options }),
+    cancelItems: (workType, options) => call("cancel_items", { workType, ...options }),
+    setPriority: (itemIds, priority) => call("set_priority", { itemIds, priority }),
+    explainItem: (itemId, options) => call("explain_item", { itemId, ...options }),
+    wouldMatch: (requires, options) => call("would_match", { requires, ...options }),
+    pruneClasses: (options = {}) => call("prune_classes", options),
+    workTypes: () => read("work_types", { order: ["name"] }),
+    overview: async () => readOverview(await read("work_overview")),
     liveWorkers: (since) =>
-      rows(`work_workers?select=*&retired_at=is.null&last_seen_at=gt.${since.toISOString()}&order=id`),
-    held: ({ limit = 1000 } = {}) => rows(`work_held?select=*&limit=${limit}`),
-    stuck: ({ limit = 1000 } = {}) => rows(`work_stuck?select=*&limit=${limit}`),
-    failures: ({ limit = 1000 } = {}) => rows(`work_failures?select=*&limit=${limit}`),
+      read("work_workers", {
+        filters: [
+          ["retired_at", "is", "null"],
+          ["last_seen_at", "gt", since.toISOString()],
+        ],
+        order: ["id"],
+      }),
+    held: ({ limit = 1000 } = {}) => read("work_held", { limit }),
+    stuck: ({ limit = 1000 } = {}) => read("work_stuck", { limit }),
+    failures: ({ limit = 1000 } = {}) => read("work_failures", { limit }),
   };
+}
+
+/** The options of a claim with a request id: a repeated call answers the same claims. */
+function identified<Given extends { requestId?: string | null | undefined }>(options?: Given) {
+  return { ...options, requestId: options?.requestId ?? randomUUID() };
+}
+
+/** The arguments under their names in SQL. JSON leaves out what is undefined. */
+function snakeCase(args: object): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(args).map(([name, value]) => [
+      name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+      value,
+    ]),
+  );
 }
 
 /** An id (UUIDv7) that begins with the time, for calls that make rows: their ids begin as it does, and lie together. */

@@ -42,10 +42,8 @@ const many = (count: number, classId: number): number[] => Array(count).fill(cla
 
 test("a request for candidates is an anti-join in the order of the pool, with names escaped", () => {
   expect(decodeURIComponent(candidatesPath("a&b,c", "em bed", 17, 99, 50))).toBe(
-    "work_items?select=id,seq,pool,class_id,source_key,payload,work_claims()&pool=eq.a&b,c" +
-      "&or=(run_after.is.null,run_after.lte.now)&work_claims.work_type=eq.em bed" +
-      "&work_claims.or=(status.in.(succeeded,failed,cancelled,blocked),and(status.eq.claimed,expires_at.gt.now)," +
-      "and(status.eq.waiting,due_at.gt.now))&work_claims=is.null&seq=gt.17&seq=lte.99&order=seq&limit=50",
+    "work_items?select=id,seq,class_id,work_taken()&pool=eq.a&b,c&or=(run_after.is.null,run_after.lte.now)" +
+      "&work_taken.work_type=eq.em bed&work_taken=is.null&seq=gt.17&seq=lte.99&order=seq&limit=50",
   );
   expect(candidatesPath("a&b,c", "em bed", 0, Number.POSITIVE_INFINITY, 1)).toContain("pool=eq.a%26b%2Cc&");
 });

@@ -54,7 +54,7 @@ describe("without a project", () => {
     const { code, out } = await run(["--help"]);
     expect(code).toBe(0);
     const names = ["up", "down", "init", "attach", "types", "status", "watch", "items", "claims", "workers"];
-    for (const name of [...names, "explain", "match", "retry", "cancel", "demo"]) {
+    for (const name of [...names, "explain", "match", "retry", "cancel", "priority", "demo"]) {
       expect(out).toMatch(new RegExp(`^  ${name} +\\S.*\\n +\\$ work-claims ${name}`, "m"));
     }
   });
@@ -84,10 +84,13 @@ describe("without a project", () => {
     { args: ["match", "[1]"], says: "the requirement is a JSON object" },
     { args: ["match", "{}", "--labels", "vip"], says: "--labels is no JSON: vip" },
     { args: ["watch", "--interval", "never"], says: "--interval is never" },
-    { args: ["items", "pool=", "--limit", "5"], says: "expected a value" },
+    { args: ["items", "--where", "pool=", "--limit", "5"], says: "a value was expected" },
     { args: ["claims", "--limit", "0"], says: "--limit is 0" },
     { args: ["workers", "--all", "--limit", "5"], says: "not both" },
-    { args: ["items", "a=1", "b=2"], says: "one selector" },
+    { args: ["items", "pool=texts"], says: "Unexpected argument 'pool=texts'" },
+    { args: ["cancel", "embed", "--where", "status=ready", "--all"], says: "one of them only" },
+    { args: ["priority", "high", "--where", "status=ready"], says: "the priority is high" },
+    { args: ["priority", "5"], says: "which items?" },
   ])("$args is typed wrongly: exit code 2", async ({ args, says }) => {
     const { code, err } = await run(args);
     expect(err).toContain(says);
@@ -254,7 +257,7 @@ describe("types", () => {
 
   test("a rule out of range is refused by the database: exit code 1", async () => {
     const { code, err } = await work("types", "score", "--lease", "0");
-    expect(err).toContain("a lease needs 1 to 86400 seconds");
+    expect(err).toContain("lease_seconds is 0; 1 to 86400 were expected");
     expect(code).toBe(1);
   });
 });
@@ -279,15 +282,18 @@ test("status shows a dash where it is not known since when a claim is stuck", as
   await sql`delete from public.work_items where id = ${item}`;
 });
 
+/** Conditions as the options that they are typed in. */
+const where = (...conditions: string[]): string[] => conditions.flatMap((condition) => ["--where", condition]);
+
 describe("items, claims and workers", () => {
   test("a list shows what fits, and as JSON a line a row", async () => {
     await client.defineWorkType("carve");
     const [id = ""] = await client.enqueueItems([{ payload: { wood: "oak" }, dedupe_key: "oak 1" }, {}]);
     await client.claimItems([id], "carve", "carver-1");
-    expect((await work("claims", "work_type=carve,status=claimed")).out).toMatch(
+    expect((await work("claims", ...where("work_type=carve", "status=claimed"))).out).toMatch(
       new RegExp(`^${id} +carve +claimed +default`, "m"),
     );
-    const { code, out } = await work("items", 'dedupe_key="oak 1",payload.wood=oak', "--json", "--payload");
+    const { code, out } = await work("items", ...where("dedupe_key=oak 1", "payload.wood=oak"), "--json", "--payload");
     expect(code).toBe(0);
     expect(
       out
@@ -295,43 +301,53 @@ describe("items, claims and workers", () => {
         .split("\n")
         .map((line) => JSON.parse(line)),
     ).toMatchObject([{ id, payload: { wood: "oak" } }]);
-    expect((await work("claims", "work_type=nobody does this")).out).toBe("no claim fits work_type=nobody does this\n");
+    expect((await work("claims", ...where("work_type=nobody does this"))).out).toBe(
+      "no claim fits work_type=nobody does this\n",
+    );
   });
 
-  test("says that there are more than were asked for, and --all shows them", async () => {
-    await client.enqueueItems(Array.from({ length: 7 }, () => ({ priority: 77 })));
-    const some = await work("items", "priority=77", "--limit", "3", "--json");
+  test("says that there are more than were asked for, and --all shows them, page by page", async () => {
+    await sql`insert into work_items (pool, priority) select 'default', 77 from generate_series(1, 2100)`;
+    const some = await work("items", ...where("priority=77"), "--limit", "3", "--json");
     expect([some.out.trim().split("\n").length, some.err]).toEqual([3, expect.stringContaining("there are more")]);
-    const all = await work("items", "priority=77", "--all", "--json");
-    expect([all.out.trim().split("\n").length, all.err]).toEqual([7, ""]);
+    const all = await work("items", ...where("priority=77"), "--all", "--json");
+    expect([new Set(all.out.trim().split("\n")).size, all.err]).toEqual([2100, ""]);
   });
 
-  test("goes on through pages that are short or empty, and says what it has not looked at", async () => {
-    await sql`
-      insert into work_items (pool, priority)
-      select 'default', case when n % 24000 = 0 then 4242 else 0 end from generate_series(1, 50000) n`;
-    const two = await work("items", "priority=4242", "--limit", "2", "--json");
-    expect([two.out.trim().split("\n").length, two.err]).toEqual([2, expect.stringContaining("there may be more")]);
-    const all = await work("items", "priority=4242", "--limit", "3", "--json");
-    expect([all.out.trim().split("\n").length, all.err]).toEqual([2, ""]);
-    expect(await work("items", "priority=4242", "--all", "--json")).toEqual(all);
-    expect((await work("items", "priority=4243")).out).toBe("no item fits priority=4243\n");
+  test("--order lists the queue as it is claimed, or by any column", async () => {
+    await sql`insert into public.work_pools (name) values ('queue')`;
+    await client.defineWorkType("queued", { pool: "queue" });
+    await client.enqueueItems([1, 9, 5].map((priority) => ({ pool: "queue", priority })));
+    const priorities = async (order: string): Promise<number[]> => {
+      const { out } = await work("claims", ...where("work_type=queued", "status=ready"), "--order", order, "--json");
+      const lines = out.trim().split("\n");
+      return lines.map((line) => JSON.parse(line).priority);
+    };
+    expect(await priorities("queue")).toEqual([9, 5, 1]);
+    expect(await priorities("priority")).toEqual([1, 5, 9]);
+    const wrong = await work("claims", "--order", "prioritty");
+    expect([wrong.code, wrong.err]).toEqual([2, expect.stringContaining("prioritty does not exist")]);
   });
 
   test("workers shows who is free, and a name that plays with the terminal as plain text", async () => {
     const id = "evil\u001b[2J\u009b31m\nrm -rf";
     await client.registerWorker(id, crypto.randomUUID(), { workTypes: ["carve"], capabilities: { gpu_memory_gb: 24 } });
-    const { out } = await work("workers", "free,capabilities.gpu_memory_gb>=20");
+    const { out } = await work("workers", ...where("free", "capabilities.gpu_memory_gb>=20"));
     expect(out).toContain("evil\\u001b[2J\\u009b31m\\u000arm -rf  free");
-    const json = (await work("workers", "free,capabilities.gpu_memory_gb>=20", "--json")).out;
+    const json = (await work("workers", ...where("free", "capabilities.gpu_memory_gb>=20"), "--json")).out;
     // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be there
     expect(json.trimEnd()).not.toMatch(/[\u0000-\u001f\u007f-\u009f]/);
     expect(JSON.parse(json)).toMatchObject({ id });
   });
 
-  test("a name that no row has is answered with those there are: exit code 2", async () => {
-    const { code, err } = await work("claims", "stauts=ready");
-    expect(err).toContain('selector is about "stauts"; a row here has affinity');
+  test.each([
+    { condition: "stauts=ready", says: "the selector names stauts; a row has item_id" },
+    { condition: "status=redy", says: 'status is "redy"; a claim is blocked, waiting, ready' },
+    { condition: "priority>high", says: "invalid input syntax for type integer" },
+    { condition: "due_at<soon", says: "invalid input syntax for type timestamp" },
+  ])("$condition is refused with what was expected: exit code 2", async ({ condition, says }) => {
+    const { code, err } = await work("claims", ...where(condition));
+    expect(err).toContain(says);
     expect(code).toBe(2);
   });
 });
@@ -397,6 +413,31 @@ describe("retry and cancel", () => {
   test("retry reopens the named items only", async () => {
     const [first = ""] = await failed("paint", 3);
     expect(JSON.parse((await work("retry", "paint", first, "--json")).out)).toEqual({ retried: 1 });
+  });
+
+  test("retry, cancel and priority tell how many claims fit, and act with --yes alone", async () => {
+    await sql`insert into public.work_pools (name) values ('filtered')`;
+    await client.defineWorkType("filter a", { pool: "filtered" });
+    await client.defineWorkType("filter b", { pool: "filtered" });
+    await sql`insert into public.work_items (pool, priority) select 'filtered', n % 2 from generate_series(1, 2400) n`;
+    const chosen = where("pool=filtered", "priority=1");
+    const statuses = async (): Promise<unknown[]> => {
+      const rows = await sql`
+        select c.status, c.priority, count(*)::integer from public.work_claims c join public.work_items i on i.id = c.item_id
+         where i.pool = 'filtered' group by 1, 2 order by 1, 2`;
+      return rows.map((row) => Object.values(row).join(" "));
+    };
+    const asked = await work("cancel", ...chosen);
+    expect([asked.code, asked.out]).toEqual([0, "2400 claims fit; nothing is done yet, --yes cancels them\n"]);
+    expect(await statuses()).toEqual(["ready 0 2400", "ready 1 2400"]);
+    expect((await work("cancel", ...chosen, "--yes")).out).toBe("2400 claims fit\n2400 claims cancelled\n");
+    expect((await work("retry", ...chosen, "--json")).out).toBe('{"fit":0}\n');
+    const retried = await work("retry", "filter a", ...chosen, ...where("status=cancelled"), "--yes", "--json");
+    expect(JSON.parse(retried.out)).toEqual({ retried: 1200 });
+    expect(await statuses()).toEqual(["cancelled 1 1200", "ready 0 2400", "ready 1 1200"]);
+    const moved = await work("priority", "8", ...where("pool=filtered", "work_type=filter a"), "--yes");
+    expect(moved.out).toBe("2400 claims of 2400 items fit\n2400 items changed\n");
+    expect(await statuses()).toEqual(["cancelled 1 1200", "ready 8 3600"]);
   });
 
   test("cancel wants items or --all: exit code 2", async () => {

@@ -15,12 +15,15 @@ const api = [
     "refused_classes",
   ],
   ...["register_worker", "release_claims_for_worker", "release_item", "release_items", "retire_worker", "retry_items"],
+  "set_priority",
   "would_match",
 ];
 const tables = ["claims", "classes", "events", "items", "pools", "types", "workers", "workflows"].map(
   (name) => `public.work_${name}`,
 );
-const views = ["capability_match", "failures", "held", "overview", "stuck"].map((name) => `public.work_${name}`);
+const views = [
+  ...["capability_match", "claim_list", "failures", "held", "item_list", "overview", "stuck", "taken", "worker_list"],
+].map((name) => `public.work_${name}`);
 
 const readAndWrite = ["DELETE", "INSERT", "SELECT", "UPDATE"];
 

@@ -261,8 +261,8 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
       .map((row, n) => ({ row, seq: n + 1 }))
       .filter(({ row, seq }) => seq > after && seq <= until && isFree(row) && !passedOver.includes(row.class_id))
       .slice(0, limit)
-      .map(({ row: { item_id, class_id, payload }, seq }) => {
-        return { id: item_id, seq, pool: "default", class_id, source_key: null, payload };
+      .map(({ row: { item_id, class_id }, seq }) => {
+        return { id: item_id, seq, class_id };
       });
   }
   return model;

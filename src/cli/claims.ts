@@ -1,17 +1,19 @@
-import type { ListedClaim } from "../select/rows.ts";
+import { claimList, claimOrders, type ListedClaim } from "../lists/rows.ts";
 import type { Command } from "./command.ts";
-import { inWords, listCommand } from "./list.ts";
+import { inWords, listCommand, namesOf } from "./list.ts";
 
 export const claims: Command = listCommand<ListedClaim>({
   name: "claims",
   summary: "list claims by any column, label or requirement",
   row: "claim",
-  names: [
-    "item_id, work_type, status, pool, source_key, priority, position, workflow,",
-    "affinity, worker_id, fence, request_id, failures, crashes, progress, error, due_at,",
-    "claimed_at, expires_at, finished_at, labels.NAME, requires.NAME, result.NAME",
-  ],
-  example: "work-claims claims 'status=ready,labels.customer=acme,priority>=5'",
+  names: namesOf(claimList.columns),
+  orders: {
+    queue: claimOrders.queue,
+    newest: claimOrders.newestFailed,
+    lease: claimOrders.nextLease,
+    due: claimOrders.nextDue,
+  },
+  example: "work-claims claims --where status=ready --where labels.customer=acme --order queue",
   whole: "result",
   page: (client, selector, options, withResult) => client.claims(selector, { ...options, withResult }),
   head: [

@@ -1,16 +1,13 @@
-import type { ListedItem } from "../select/rows.ts";
+import { itemList, type ListedItem } from "../lists/rows.ts";
 import type { Command } from "./command.ts";
-import { inWords, listCommand } from "./list.ts";
+import { inWords, listCommand, namesOf } from "./list.ts";
 
 export const items: Command = listCommand<ListedItem>({
   name: "items",
   summary: "list items by any column, label or requirement",
   row: "item",
-  names: [
-    "id, seq, pool, source_key, dedupe_key, priority, workflow, affinity,",
-    "run_after, created_at, labels.NAME, requires.NAME, payload.NAME",
-  ],
-  example: "work-claims items 'pool=texts,labels.customer=acme,requires.gpu=a100'",
+  names: namesOf(itemList.columns),
+  example: "work-claims items --where pool=texts --where labels.customer=acme",
   whole: "payload",
   page: (client, selector, options, withPayload) => client.items(selector, { ...options, withPayload }),
   head: ["item", "pool", "source key", "priority", "workflow", "labels", "requires", "created"],

@@ -1,14 +1,12 @@
 import { parseArgs } from "node:util";
-import { RequestError } from "../../workers/runtime/errors.ts";
-import type { Json } from "../answers.ts";
 import type { WorkClient } from "../client.ts";
-import type { Page, PageOptions } from "../select/lists.ts";
-import { parseSelector, SelectorError } from "../select/parse.ts";
+import type { Key, Page, PageOptions } from "../lists/pages.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { printable } from "./printable.ts";
 import { projectOptions } from "./project.ts";
 import { projectClient } from "./project-client.ts";
 import { table } from "./table.ts";
+import { asked, parseWhere, whereHelp, whereOption } from "./where.ts";
 
 /** A screenful; more where it is asked for. */
 const shownByDefault = 50;
@@ -18,29 +16,31 @@ type Cell = string | number | null;
 export type Listing<Row> = Pick<Command, "name" | "summary" | "example"> & {
   /** One of its rows, for the note that there are none: "item". */
   row: string;
-  /** The names that a selector may have, for --help. */
+  /** The names that a condition may have. */
   names: readonly string[];
+  /** Orders with a name of their own. */
+  orders?: Readonly<Record<string, readonly string[]>>;
   head: readonly string[];
   cells(row: Row): Cell[];
-  /** A page for a selector; the database says whether it is one. */
   page(client: WorkClient, selector: object, options: PageOptions, isWhole: boolean): Promise<Page<Row>>;
-  /** What --whole brings along, if anything: "payload". */
+  /** The option for the column that may be large, if there is one: "payload". */
   whole?: string;
 };
 
 /** The command that lists rows of one kind. */
 export function listCommand<Row>(listing: Listing<Row>): Command {
+  const orders = Object.keys(listing.orders ?? {});
   return {
     name: listing.name,
     summary: listing.summary,
     options: [
-      "SELECTOR   conditions with commas between them: name=value, != < <= > >=, name=a|b for any of several,",
-      "           name alone where it has one, !name where it has none; in quotes, for the shell",
-      ...listing.names.map((line, index) => `${index === 0 ? "           names: " : "           "}${line}`),
-      `--limit N  at most so many (${shownByDefault})`,
-      "--all      all of them",
-      ...(listing.whole ? [`${`--${listing.whole}`.padEnd(9)}  with the ${listing.whole} of each, in --json`] : []),
-      "--json     one JSON line a row",
+      ...whereHelp,
+      ...lines(`names: ${listing.names.join(", ")}`),
+      `--order ORDER      ${[...orders, "a column"].join(", ")}, with .desc for the largest first; by key without`,
+      `--limit N          at most so many (${shownByDefault})`,
+      "--all              all of them",
+      ...(listing.whole ? [`${`--${listing.whole}`.padEnd(17)}  with the ${listing.whole} of each, in --json`] : []),
+      "--json             one JSON line a row",
     ],
     example: listing.example,
     run: (args) => runList(args, listing),
@@ -48,59 +48,56 @@ export function listCommand<Row>(listing: Listing<Row>): Command {
 }
 
 async function runList<Row>(args: string[], listing: Listing<Row>): Promise<number> {
-  const { values, positionals } = parseArgs({
+  const { values } = parseArgs({
     args,
-    allowPositionals: true,
     options: {
       ...projectOptions,
+      ...whereOption,
+      order: { type: "string" },
       limit: { type: "string" },
       all: { type: "boolean" },
       json: { type: "boolean" },
       ...(listing.whole ? { [listing.whole]: { type: "boolean" } as const } : {}),
     },
   });
-  const given: { [option: string]: string | boolean | undefined } = values;
-  const [text = "", ...more] = positionals;
-  if (more.length > 0) throw new WrongUsage("one selector was expected; put it in quotes");
+  const given: { [option: string]: unknown } = values;
   const isWhole = listing.whole !== undefined && given[listing.whole] === true;
   if (isWhole && !values.json) throw new WrongUsage(`--${listing.whole} goes with --json`);
   const limit = limitOf(values.limit, values.all);
-  const selector = selectorOf(text);
+  const order = values.order === undefined ? undefined : (listing.orders?.[values.order] ?? values.order.split(","));
+  const selector = parseWhere(values.where ?? []);
   const client = await projectClient(values);
   const shown: Row[] = [];
   let count = 0;
-  let after: Json = null;
-  do {
-    // One row more than is shown tells that there are more.
-    const page: Page<Row> = await pageOf(() =>
-      listing.page(client, selector, { after, limit: Math.min(isWhole ? 100 : 1000, limit + 1 - count) }, isWhole),
-    );
-    const rows = page.rows.slice(0, limit - count);
-    count += page.rows.length;
-    after = page.next;
-    if (values.json) for (const row of rows) console.log(jsonLine(row));
-    else shown.push(...rows);
-  } while (after !== null && count < limit);
+  // One row more than is shown tells that there are more.
+  const wanted = { order, atMost: limit + 1, isWhole };
+  for await (const row of rowsOf((options) => asked(() => listing.page(client, selector, options, isWhole)), wanted)) {
+    count += 1;
+    if (count > limit) break;
+    if (values.json) console.log(printable(JSON.stringify(row)));
+    else shown.push(row);
+  }
   if (!values.json) {
-    console.log(
-      shown.length === 0
-        ? `no ${listing.row}${text === "" ? "s" : ` fits ${printable(text)}`}`
-        : table(listing.head, shown.map(listing.cells)),
-    );
+    const none = values.where ? `no ${listing.row} fits ${printable(values.where.join(", "))}` : `no ${listing.row}s`;
+    console.log(shown.length === 0 ? none : table(listing.head, shown.map(listing.cells)));
   }
-  if (count > limit || after !== null) {
-    const are = count > limit ? "are" : "may be";
-    console.error(`there ${are} more: --limit ${limit * 10} shows more of them, --all all`);
-  }
+  if (count > limit) console.error(`there are more: --limit ${limit * 10} shows more of them, --all all`);
   return exitCode.fine;
 }
 
-/** What the database finds wrong with a selector was typed wrongly. */
-async function pageOf<Row>(fetch: () => Promise<Page<Row>>): Promise<Page<Row>> {
-  try {
-    return await fetch();
-  } catch (error) {
-    throw error instanceof RequestError && error.code === "PT400" ? new WrongUsage(error.message) : error;
+/** Rows page by page: after a key, or with an order of their own by their number. */
+async function* rowsOf<Row>(
+  page: (options: PageOptions) => Promise<Page<Row>>,
+  { order, atMost, isWhole }: { order: readonly string[] | undefined; atMost: number; isWhole: boolean },
+): AsyncGenerator<Row, void> {
+  let after: Key | null = null;
+  for (let count = 0; count < atMost; ) {
+    const limit = Math.min(isWhole ? 100 : 1000, atMost - count);
+    const { rows, next }: Page<Row> = await page(order ? { order, offset: count, limit } : { after, limit });
+    yield* rows;
+    count += rows.length;
+    after = next;
+    if (next === null) return;
   }
 }
 
@@ -112,17 +109,14 @@ function limitOf(given: string | undefined, isAll: boolean | undefined): number 
   return isAll ? Number.POSITIVE_INFINITY : Number(given ?? shownByDefault);
 }
 
-function selectorOf(text: string): object {
-  try {
-    return parseSelector(text);
-  } catch (error) {
-    throw error instanceof SelectorError ? new WrongUsage(error.message) : error;
-  }
+/** A long text in lines for a terminal, below the option that it belongs to. */
+function lines(text: string): string[] {
+  return (text.match(/.{1,70}(?:\s|$)/g) ?? []).map((line) => `${" ".repeat(19)}${line.trim()}`);
 }
 
-/** JSON's own escapes leave some control characters as they are; the line means the same with them spelled out. */
-function jsonLine(row: unknown): string {
-  return printable(JSON.stringify(row));
+/** The names of a list's columns as a condition has them. */
+export function namesOf(columns: { readonly [column: string]: string }): string[] {
+  return Object.entries(columns).map(([name, kind]) => (kind === "object" ? `${name}.NAME` : name));
 }
 
 /** Small objects as `name=value, …`. */

@@ -13,6 +13,7 @@ import { init } from "./init.ts";
 import { items } from "./items.ts";
 import { match } from "./match.ts";
 import { printable } from "./printable.ts";
+import { priority } from "./priority.ts";
 import { retry } from "./retry.ts";
 import { status } from "./status.ts";
 import { types } from "./types.ts";
@@ -36,6 +37,7 @@ const commands: readonly Command[] = [
   match,
   retry,
   cancel,
+  priority,
   demo,
 ];
 

@@ -1,17 +1,14 @@
+import { type ListedWorker, workerList } from "../lists/rows.ts";
 import { duration } from "../progress.ts";
-import type { ListedWorker } from "../select/rows.ts";
 import type { Command } from "./command.ts";
-import { inWords, listCommand } from "./list.ts";
+import { inWords, listCommand, namesOf } from "./list.ts";
 
 export const workers: Command = listCommand<ListedWorker>({
   name: "workers",
   summary: "list workers: what they do, have and hold, and when they were last heard of",
   row: "worker",
-  names: [
-    "id, alive, free, holds, pool, work_type, exclusive, yield_seconds, version,",
-    "instance, registered_at, last_seen_at, retired_at, capabilities.NAME, accepts.NAME",
-  ],
-  example: "work-claims workers 'pool=texts,free=true,capabilities.gpu_memory_gb>=20'",
+  names: namesOf(workerList.columns),
+  example: "work-claims workers --where pools=texts --where free --where 'capabilities.gpu_memory_gb>=20'",
   page: (client, selector, options) => client.workers(selector, options),
   head: ["worker", "state", "holds", "work types", "has", "accepts", "last heard of"],
   cells: (row) => [

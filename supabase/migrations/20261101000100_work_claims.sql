@@ -95,6 +95,17 @@ begin
 end
 $$;
 
+-- Views are for reading. A role without rights is refused before this runs.
+create or replace function work.refuse_write()
+returns trigger
+language plpgsql
+as $$
+begin
+  perform work.refuse('view', tg_table_name, 'a view is read only; call a function of work-claims to change something');
+  return null;
+end
+$$;
+
 -- 03_requirements.sql
 
 -- Requirements: what an item asks of a worker's capabilities, and a worker of an item's labels. Each is compiled to a
@@ -3069,6 +3080,44 @@ $$;
 comment on function public.cancel_items is
   'Cancels open claims of a work type: of the named items, or all open ones, at most max_items a call. A worker that runs one hears of it with its next heartbeat. Answers how many.';
 
+-- 21_set_priority.sql
+
+-- Give items a priority. Their open claims follow, except those of a workflow, whose priority counts for all of it.
+create or replace function public.set_priority(item_ids uuid[], priority integer)
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  changed integer;
+begin
+  if set_priority.item_ids is null or cardinality(set_priority.item_ids) > 1000 then
+    perform work.refuse(
+      'item_ids', coalesce(cardinality(set_priority.item_ids) || ' long', 'null'), 'a list of at most 1000 was expected');
+  end if;
+  if set_priority.priority is null or set_priority.priority not between -1000000 and 1000000 then
+    perform work.refuse('priority', set_priority.priority::text, 'a whole number from -1000000 to 1000000 was expected');
+  end if;
+  -- Rows are locked in the order of ids, so that two calls with the same items do not deadlock.
+  with wanted as materialized (
+    select i.id
+      from (select distinct u.id from unnest(set_priority.item_ids) as u(id) order by u.id) as given
+      join public.work_items i on i.id = any (array[given.id])
+     where i.priority <> set_priority.priority
+     order by given.id
+       for no key update of i
+  )
+  update public.work_items i
+     set priority = set_priority.priority
+    from wanted w
+   where i.id = any (array[w.id]);
+  get diagnostics changed = row_count;
+  return changed;
+end
+$$;
+comment on function public.set_priority is
+  'Gives these items a priority, at most 1000 a call; their open claims move at once. Answers how many had another priority.';
+
 -- 22_attach.sql
 
 -- Attached tables: attach_pool() makes a table a pool, whose rows are items; detach_pool() lets it go.
@@ -4050,6 +4099,104 @@ select null, null, format('pool %s: %s', b.pool, b.reason), b.since
 comment on view public.work_stuck is
   'work-claims: what does not move, and why: ended leases nobody took back, ready work no live worker can run or takes, paused types, what keeps failing, pools whose table does not fit any more.';
 
+-- 28_lists.sql
+
+-- Lists: items, claims and workers with everything that people ask about them. PostgREST filters, orders and pages.
+
+create or replace view public.work_item_list with (security_invoker = true) as
+select i.id,
+       i.seq,
+       i.pool,
+       i.source_key,
+       i.dedupe_key,
+       i.priority,
+       w.name as workflow,
+       i.affinity,
+       k.labels,
+       k.requires,
+       i.run_after,
+       i.created_at,
+       i.payload
+  from public.work_items i
+  left join public.work_workflows w on w.id = i.workflow_id
+  left join public.work_classes k on k.id = i.class_id;
+comment on view public.work_item_list is 'work-claims: items with their labels, requirements and workflow.';
+
+-- The condition on classes is always true; with it a filter on status = ready alone can use work_claims_in_order.
+-- item_key is item_id once more, as the item's own column: a page after a key bounds both, so that no plan reads the items
+-- before it (a merge join would).
+create or replace view public.work_claim_list with (security_invoker = true) as
+select c.item_id,
+       c.work_type,
+       c.status,
+       i.pool,
+       i.source_key,
+       c.priority,
+       c.rank,
+       c.position,
+       w.name as workflow,
+       c.affinity,
+       k.labels,
+       k.requires,
+       c.worker_id,
+       c.fence,
+       c.request_id,
+       c.failures,
+       c.crashes,
+       c.progress,
+       c.error,
+       c.due_at,
+       c.claimed_at,
+       c.expires_at,
+       case when c.status = 'claimed' then c.expires_at - now() end as lease_left,
+       c.finished_at,
+       c.result,
+       i.id as item_key
+  from public.work_claims c
+  left join public.work_items i on i.id = c.item_id
+  left join public.work_workflows w on w.id = c.workflow_id
+  left join public.work_classes k on k.id = c.class_id
+ where c.class_id > 0;
+comment on view public.work_claim_list is
+  'work-claims: claims with their item''s pool, key, labels, requirements and workflow. expires_at of a claim that never had a lease is -infinity.';
+
+create or replace view public.work_worker_list with (security_invoker = true) as
+select w.id,
+       l.id is not null as alive,
+       l.id is not null and h.holds is null as free,
+       coalesce(h.holds, 0) as holds,
+       w.work_types,
+       case when w.work_types is not null then
+         array(select distinct t.pool from public.work_types t where t.name = any (w.work_types) and t.pool is not null)
+       end as pools,
+       w.capabilities,
+       w.accepts,
+       w.exclusive,
+       w.yield_seconds,
+       w.version,
+       w.instance,
+       w.registered_at,
+       w.last_seen_at,
+       w.retired_at
+  from public.work_workers w
+  left join work.live_workers l on l.id = w.id
+  left join (
+    select c.worker_id, count(*) as holds
+      from public.work_claims c
+     where c.status = 'claimed' and c.expires_at > now()
+     group by c.worker_id) as h on h.worker_id = w.id;
+comment on view public.work_worker_list is
+  'work-claims: workers, whether they are alive (heard of within two minutes), free (alive, holding nothing), and how much they hold. No work_types and pools: any.';
+
+create or replace view public.work_taken with (security_invoker = true) as
+select c.item_id, c.work_type
+  from public.work_claims c
+ where c.status in ('succeeded', 'failed', 'cancelled', 'blocked')
+    or (c.status = 'claimed' and c.expires_at > now())
+    or (c.status = 'waiting' and c.due_at > now());
+comment on view public.work_taken is
+  'work-claims: items that cannot be claimed for a work type at the moment: done, held, blocked or not due. Embed it in work_items to read those that can.';
+
 -- 99_rights_and_settings.sql
 
 -- Rights and settings of everything above: they stand here and nowhere else. service_role may work; others may do nothing,
@@ -4070,7 +4217,7 @@ declare
     'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'detach_pool',
     'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim',
     'prune_classes', 'reap_expired_claims', 'refused_classes', 'register_worker', 'release_claims_for_worker',
-    'release_item', 'release_items', 'retire_worker', 'retry_items', 'would_match'];
+    'release_item', 'release_items', 'retire_worker', 'retry_items', 'set_priority', 'would_match'];
   -- A table or view of ours in public says so in its comment.
   relation record;
   function record;
@@ -4085,6 +4232,10 @@ begin
     execute format('revoke all on %s from public, anon, authenticated, service_role', relation.name);
     if relation.kind = 'v' then
       execute format('grant select on %s to service_role', relation.name);
+      -- Without it Postgres fails a write to a view that joins before it checks any right: an error of the server's.
+      execute format(
+        'create or replace trigger read_only instead of insert or update or delete on %s '
+        'for each row execute function work.refuse_write()', relation.name);
     else
       execute format('grant select, insert, update, delete on %s to service_role', relation.name);
       execute format('alter table %s enable row level security', relation.name);
@@ -4130,22 +4281,21 @@ declare
     'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items', 'public.extend_claims',
     'public.finish_and_claim', 'public.prune_classes', 'public.reap_expired_claims', 'public.refused_classes',
     'public.release_claims_for_worker', 'public.release_item', 'public.release_items', 'public.retry_items',
-    'work.enroll', 'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events',
-    'work.row_sql'];
+    'public.set_priority', 'work.enroll', 'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow',
+    'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
     'work.move_open_claims'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
-    'public.enroll_pool', 'work.mirror_deleted',
-    'work.mirror_written'];
+    'public.enroll_pool', 'work.mirror_deleted', 'work.mirror_written'];
   -- A person calls them: they give up on a lock rather than stand in everybody's way.
   impatient constant text[] := array[
     'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
     'public.define_workflow', 'public.detach_pool', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',
     'public.finish_and_claim', 'public.refused_classes', 'public.register_worker', 'public.release_claims_for_worker',
-    'public.release_item', 'public.release_items', 'public.retry_items'];
+    'public.release_item', 'public.release_items', 'public.retry_items', 'public.set_priority'];
   named record;
 begin
   for named in

@@ -89,3 +89,14 @@ begin
   end if;
 end
 $$;
+
+-- Views are for reading. A role without rights is refused before this runs.
+create or replace function work.refuse_write()
+returns trigger
+language plpgsql
+as $$
+begin
+  perform work.refuse('view', tg_table_name, 'a view is read only; call a function of work-claims to change something');
+  return null;
+end
+$$;

@@ -16,7 +16,7 @@ declare
     'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'detach_pool',
     'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim',
     'prune_classes', 'reap_expired_claims', 'refused_classes', 'register_worker', 'release_claims_for_worker',
-    'release_item', 'release_items', 'retire_worker', 'retry_items', 'would_match'];
+    'release_item', 'release_items', 'retire_worker', 'retry_items', 'set_priority', 'would_match'];
   -- A table or view of ours in public says so in its comment.
   relation record;
   function record;
@@ -31,6 +31,10 @@ begin
     execute format('revoke all on %s from public, anon, authenticated, service_role', relation.name);
     if relation.kind = 'v' then
       execute format('grant select on %s to service_role', relation.name);
+      -- Without it Postgres fails a write to a view that joins before it checks any right: an error of the server's.
+      execute format(
+        'create or replace trigger read_only instead of insert or update or delete on %s '
+        'for each row execute function work.refuse_write()', relation.name);
     else
       execute format('grant select, insert, update, delete on %s to service_role', relation.name);
       execute format('alter table %s enable row level security', relation.name);
@@ -76,22 +80,21 @@ declare
     'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items', 'public.extend_claims',
     'public.finish_and_claim', 'public.prune_classes', 'public.reap_expired_claims', 'public.refused_classes',
     'public.release_claims_for_worker', 'public.release_item', 'public.release_items', 'public.retry_items',
-    'work.enroll', 'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events',
-    'work.row_sql'];
+    'public.set_priority', 'work.enroll', 'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow',
+    'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
     'work.move_open_claims'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
-    'public.enroll_pool', 'work.mirror_deleted',
-    'work.mirror_written'];
+    'public.enroll_pool', 'work.mirror_deleted', 'work.mirror_written'];
   -- A person calls them: they give up on a lock rather than stand in everybody's way.
   impatient constant text[] := array[
     'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
     'public.define_workflow', 'public.detach_pool', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',
     'public.finish_and_claim', 'public.refused_classes', 'public.register_worker', 'public.release_claims_for_worker',
-    'public.release_item', 'public.release_items', 'public.retry_items'];
+    'public.release_item', 'public.release_items', 'public.retry_items', 'public.set_priority'];
   named record;
 begin
   for named in

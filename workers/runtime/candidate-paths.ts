@@ -1,11 +1,4 @@
-// The requests for candidates: items of a pool that may be claimed for a work type.
-
-/** The anti-join: an item that has no claim of this work type that is done, not to run yet, or held on a lease that has not ended. */
-const embed = "work_claims()";
-const notTaken = (workType: string): string =>
-  `work_claims.work_type=eq.${encodeURIComponent(workType)}` +
-  "&work_claims.or=(status.in.(succeeded,failed,cancelled,blocked)," +
-  "and(status.eq.claimed,expires_at.gt.now),and(status.eq.waiting,due_at.gt.now))&work_claims=is.null";
+// The requests for candidates: items of a pool that may be claimed for a work type. The anti-join is on the view work_taken.
 
 /**
  * One request reads so many items. Each costs the database some ten microseconds, done or not: without windows a pool of
@@ -31,10 +24,11 @@ export function candidatesPath(
   refused: readonly number[] = [],
 ): string {
   return `work_items?${[
-    `select=id,seq,pool,class_id,source_key,payload,${embed}`,
+    "select=id,seq,class_id,work_taken()",
     `pool=eq.${encodeURIComponent(pool)}`,
     "or=(run_after.is.null,run_after.lte.now)",
-    notTaken(workType),
+    `work_taken.work_type=eq.${encodeURIComponent(workType)}`,
+    "work_taken=is.null",
     ...(refused.length > 0 ? [`class_id=not.in.(${refused.slice(0, refusedInPath)})`] : []),
     `seq=gt.${after}`,
     ...(Number.isFinite(until) ? [`seq=lte.${until}`] : []),

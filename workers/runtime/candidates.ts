@@ -10,8 +10,6 @@ interface Candidate {
   seq: number;
   pool: string;
   class_id: number;
-  source_key: string | null;
-  payload: Json;
 }
 
 /** The position of a work type's scan through the pool. */
@@ -31,7 +29,7 @@ interface Scan {
   readonly refused: Map<number, number>;
 }
 
-/** An older page shows items that others have claimed, and payloads that may have changed. */
+/** An older page shows items that others have claimed. */
 const pageLifeMs = 10_000;
 
 /** After a scan that found nothing, the next one waits for so many times its duration, except for the last look. */
@@ -195,8 +193,7 @@ export function createCandidates(
       const sentAt = clock.now();
       const claims = await claim([...picked.keys()], scan, call);
       for (const each of claims) {
-        const { pool, source_key, payload } = picked.get(each.item_id) as Candidate;
-        won.push({ claim: { ...each, pool, source_key, payload }, sentAt });
+        won.push({ claim: each, sentAt });
         scan.hasWonNothing = false;
       }
       const hasPassedOver = claims.length < picked.size && (await passOver(scan, [...picked.values()], claims, call));

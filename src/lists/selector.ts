@@ -1,8 +1,10 @@
+import type { ClaimStatus } from "../answers.ts";
 import type { Comparable } from "../requirement/requirement.ts";
 import type { ListedClaim, ListedItem, ListedWorker } from "./rows.ts";
 
-/** What one name must be, said with operators; several of them must all hold. */
+/** Operators on one value; several of them must all hold. */
 export type Compared<Value> = {
+  readonly "="?: Value;
   readonly "=="?: Value;
   readonly "!="?: Value;
   readonly "<"?: Value;
@@ -19,7 +21,7 @@ export type Fitting<Value> = Value | Compared<Value>;
 /** Inside labels, capabilities and the like anything may stand; a list means all of it. */
 export type FittingAny = Fitting<Comparable> | readonly Comparable[];
 
-/** Conditions on the columns of a row, and on what is inside its objects: all of them must hold. */
+/** Conditions on the columns of a row, and on values inside its objects: all of them must hold. */
 export type Selector<Columns, Objects extends string> = {
   readonly [Name in keyof Columns]?: Fitting<Columns[Name]>;
 } & {
@@ -33,7 +35,7 @@ export type Selector<Columns, Objects extends string> = {
 /** A time as text, which may be "now", "yesterday" or "10 minutes ago", or as a date. */
 type Time = string | Date;
 
-/** The columns of a row as a selector names them: what they hold when they hold something. */
+/** The columns of a row as a selector compares them. */
 type ColumnsOf<Row, Times extends keyof Row, Others> = {
   [Name in Exclude<keyof Row, Others>]: Name extends Times ? Time : NonNullable<Row[Name]>;
 };
@@ -44,7 +46,11 @@ export type ItemSelector = Selector<
 >;
 
 export type ClaimSelector = Selector<
-  ColumnsOf<ListedClaim, "due_at" | "claimed_at" | "expires_at" | "finished_at", "labels" | "requires" | "result">,
+  ColumnsOf<
+    ListedClaim,
+    "due_at" | "claimed_at" | "expires_at" | "finished_at",
+    "status" | "labels" | "requires" | "result"
+  > & { status: ClaimStatus },
   "labels" | "requires" | "result"
 >;
 
@@ -52,13 +58,13 @@ export type WorkerSelector = Selector<
   ColumnsOf<
     ListedWorker,
     "registered_at" | "last_seen_at" | "retired_at",
-    "work_types" | "exclusive" | "capabilities" | "accepts"
+    "work_types" | "pools" | "exclusive" | "capabilities" | "accepts"
   > & {
-    /** It does a work type of this pool, or any. */
-    pool: string;
     /** It does this work type, or any. */
-    work_type: string;
-    /** One of the capabilities that it is exclusive about. */
+    work_types: string;
+    /** It works for this pool, or any. */
+    pools: string;
+    /** One of its exclusive capabilities. */
     exclusive: string;
   },
   "capabilities" | "accepts"
