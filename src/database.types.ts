@@ -445,6 +445,30 @@ export type Database = {
           yields: boolean | null;
         };
         ComputedFields: never;
+        Insert: {
+          class_id?: number | null;
+          example_worker?: string | null;
+          failing?: string[] | null;
+          labels?: Json | null;
+          matches?: boolean | null;
+          profile_id?: number | null;
+          requires?: Json | null;
+          work_type?: string | null;
+          workers?: number | null;
+          yields?: boolean | null;
+        };
+        Update: {
+          class_id?: number | null;
+          example_worker?: string | null;
+          failing?: string[] | null;
+          labels?: Json | null;
+          matches?: boolean | null;
+          profile_id?: number | null;
+          requires?: Json | null;
+          work_type?: string | null;
+          workers?: number | null;
+          yields?: boolean | null;
+        };
         Relationships: [];
       };
       work_claim_list: {
@@ -477,6 +501,62 @@ export type Database = {
           workflow: string | null;
         };
         ComputedFields: never;
+        Insert: {
+          affinity?: string | null;
+          claimed_at?: string | null;
+          crashes?: number | null;
+          due_at?: string | null;
+          error?: string | null;
+          expires_at?: string | null;
+          failures?: number | null;
+          fence?: number | null;
+          finished_at?: string | null;
+          item_id?: string | null;
+          item_key?: string | null;
+          labels?: Json | null;
+          lease_left?: string | null;
+          pool?: string | null;
+          position?: number | null;
+          priority?: number | null;
+          progress?: number | null;
+          rank?: number | null;
+          request_id?: string | null;
+          requires?: Json | null;
+          result?: Json | null;
+          source_key?: string | null;
+          status?: string | null;
+          work_type?: string | null;
+          worker_id?: string | null;
+          workflow?: string | null;
+        };
+        Update: {
+          affinity?: string | null;
+          claimed_at?: string | null;
+          crashes?: number | null;
+          due_at?: string | null;
+          error?: string | null;
+          expires_at?: string | null;
+          failures?: number | null;
+          fence?: number | null;
+          finished_at?: string | null;
+          item_id?: string | null;
+          item_key?: string | null;
+          labels?: Json | null;
+          lease_left?: string | null;
+          pool?: string | null;
+          position?: number | null;
+          priority?: number | null;
+          progress?: number | null;
+          rank?: number | null;
+          request_id?: string | null;
+          requires?: Json | null;
+          result?: Json | null;
+          source_key?: string | null;
+          status?: string | null;
+          work_type?: string | null;
+          worker_id?: string | null;
+          workflow?: string | null;
+        };
         Relationships: [
           {
             foreignKeyName: "work_claims_item_id_fkey";
@@ -514,6 +594,28 @@ export type Database = {
           worker_id: string | null;
         };
         ComputedFields: never;
+        Insert: {
+          crashes?: number | null;
+          error?: string | null;
+          failures?: number | null;
+          finished_at?: string | null;
+          item_id?: string | null;
+          pool?: string | null;
+          source_key?: string | null;
+          work_type?: string | null;
+          worker_id?: string | null;
+        };
+        Update: {
+          crashes?: number | null;
+          error?: string | null;
+          failures?: number | null;
+          finished_at?: string | null;
+          item_id?: string | null;
+          pool?: string | null;
+          source_key?: string | null;
+          work_type?: string | null;
+          worker_id?: string | null;
+        };
         Relationships: [
           {
             foreignKeyName: "work_claims_item_id_fkey";
@@ -551,6 +653,28 @@ export type Database = {
           worker_id: string | null;
         };
         ComputedFields: never;
+        Insert: {
+          claimed_at?: string | null;
+          fence?: number | null;
+          held_for?: string | null;
+          item_id?: string | null;
+          last_seen_at?: string | null;
+          lease_left?: string | null;
+          progress?: number | null;
+          work_type?: string | null;
+          worker_id?: string | null;
+        };
+        Update: {
+          claimed_at?: string | null;
+          fence?: number | null;
+          held_for?: string | null;
+          item_id?: string | null;
+          last_seen_at?: string | null;
+          lease_left?: string | null;
+          progress?: number | null;
+          work_type?: string | null;
+          worker_id?: string | null;
+        };
         Relationships: [
           {
             foreignKeyName: "work_claims_item_id_fkey";
@@ -592,6 +716,36 @@ export type Database = {
           workflow: string | null;
         };
         ComputedFields: never;
+        Insert: {
+          affinity?: string | null;
+          created_at?: string | null;
+          dedupe_key?: string | null;
+          id?: string | null;
+          labels?: Json | null;
+          payload?: Json | null;
+          pool?: string | null;
+          priority?: number | null;
+          requires?: Json | null;
+          run_after?: string | null;
+          seq?: number | null;
+          source_key?: string | null;
+          workflow?: string | null;
+        };
+        Update: {
+          affinity?: string | null;
+          created_at?: string | null;
+          dedupe_key?: string | null;
+          id?: string | null;
+          labels?: Json | null;
+          payload?: Json | null;
+          pool?: string | null;
+          priority?: number | null;
+          requires?: Json | null;
+          run_after?: string | null;
+          seq?: number | null;
+          source_key?: string | null;
+          workflow?: string | null;
+        };
         Relationships: [];
       };
       work_overview: {
@@ -611,6 +765,36 @@ export type Database = {
           work_type: string;
         };
         ComputedFields: never;
+        Insert: {
+          blocked?: number | null;
+          cancelled?: number | null;
+          claimed?: number | null;
+          failed?: number | null;
+          finished_last_minute?: number | null;
+          oldest_wait?: string | null;
+          paused?: boolean | null;
+          pool?: string | null;
+          ready?: number | null;
+          succeeded?: number | null;
+          time_left?: string | null;
+          waiting?: number | null;
+          work_type?: string | null;
+        };
+        Update: {
+          blocked?: number | null;
+          cancelled?: number | null;
+          claimed?: number | null;
+          failed?: number | null;
+          finished_last_minute?: number | null;
+          oldest_wait?: string | null;
+          paused?: boolean | null;
+          pool?: string | null;
+          ready?: number | null;
+          succeeded?: number | null;
+          time_left?: string | null;
+          waiting?: number | null;
+          work_type?: string | null;
+        };
         Relationships: [];
       };
       work_stuck: {
@@ -621,6 +805,18 @@ export type Database = {
           work_type: string | null;
         };
         ComputedFields: never;
+        Insert: {
+          item_id?: string | null;
+          reason?: string | null;
+          since?: string | null;
+          work_type?: string | null;
+        };
+        Update: {
+          item_id?: string | null;
+          reason?: string | null;
+          since?: string | null;
+          work_type?: string | null;
+        };
         Relationships: [];
       };
       work_taken: {
@@ -680,6 +876,40 @@ export type Database = {
           yield_seconds: number | null;
         };
         ComputedFields: never;
+        Insert: {
+          accepts?: Json | null;
+          alive?: boolean | null;
+          capabilities?: Json | null;
+          exclusive?: string[] | null;
+          free?: boolean | null;
+          holds?: number | null;
+          id?: string | null;
+          instance?: string | null;
+          last_seen_at?: string | null;
+          pools?: string[] | null;
+          registered_at?: string | null;
+          retired_at?: string | null;
+          version?: string | null;
+          work_types?: string[] | null;
+          yield_seconds?: number | null;
+        };
+        Update: {
+          accepts?: Json | null;
+          alive?: boolean | null;
+          capabilities?: Json | null;
+          exclusive?: string[] | null;
+          free?: boolean | null;
+          holds?: number | null;
+          id?: string | null;
+          instance?: string | null;
+          last_seen_at?: string | null;
+          pools?: string[] | null;
+          registered_at?: string | null;
+          retired_at?: string | null;
+          version?: string | null;
+          work_types?: string[] | null;
+          yield_seconds?: number | null;
+        };
         Relationships: [];
       };
     };
