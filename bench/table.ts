@@ -17,12 +17,13 @@ export function rateTable(results: Result[]): string {
     ...batches.flatMap((batch) => {
       const own = results.find((result) => result.batch === batch && result.contestant.name === name);
       if (!own) return ["–", "–", "–", ...(hasOther ? ["–"] : [])];
-      const other = results.find((result) => result.batch === batch && result.contestant.name === otherVersion(name));
+      const isOther = (result: Result) =>
+        own.contestant.side === "ours" && result.batch === batch && result.contestant.name === otherVersion(name);
       return [
         Math.round(median(own.rates)).toLocaleString("en"),
         ratio(own, fastest(results, batch, "limit")),
         ratio(own, fastest(results, batch, "rival")),
-        ...(hasOther ? [ratio(own, other)] : []),
+        ...(hasOther ? [ratio(own, results.find(isOther))] : []),
       ];
     }),
   ]);
