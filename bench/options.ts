@@ -41,7 +41,7 @@ export const help = `npm run bench -- [options]
 
 Example: npm run bench -- --only raw,work-claims --batches 100 --rounds 5`;
 
-/** What the command line asks for. */
+/** Reads the command line; undefined where it asks for help. */
 export function readOptions(args: string[]): Options | undefined {
   const { values } = parseArgs({
     args,
