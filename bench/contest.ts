@@ -7,8 +7,8 @@ export const loops = 8;
 /** One way to claim and complete no-op jobs. */
 export interface Contestant {
   name: string;
-  /** The limit that the others are held against, a queue of somebody else's, or ours. */
-  side: "limit" | "rival" | "ours";
+  /** The limit that the others are compared with, another project's queue, another version of ours, or ours. */
+  side: "limit" | "rival" | "other version" | "ours";
   /** The database that its jobs are in. */
   dbUrl: string;
   /** Fresh tables with so many jobs in them, in the way this contestant is meant to be given jobs. */
@@ -44,7 +44,7 @@ export async function contest(
     const entered = contestants
       .filter((contestant) => !contestant.isMissing?.(batch))
       .map((contestant) => ({ contestant, batch, rates: [] as number[] }));
-    // Code that has not been compiled yet and connections that have not been opened yet are nobody's speed.
+    // The first run compiles code and opens connections: it does not count.
     for (const { contestant } of entered) await measure(contestant, settle, batch, 500);
     for (let round = 0; round < plan.rounds; round++) {
       for (const entry of rotated(entered, round)) {

@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,7 +11,9 @@ export interface Instance {
   dbUrl: string;
   /** Rivals make and drop tables in a database of their own: PostgREST looks at its schema anew after each of those. */
   rivalsUrl: string;
-  /** The address of whoever may vacuum, checkpoint and load modules. */
+  /** A database with the other version of work-claims, if the options name one. */
+  otherUrl?: string;
+  /** The address of a role that may vacuum, checkpoint and load modules. */
   adminUrl: string;
   api?: { url: string; key: string };
   stop: () => Promise<void>;
@@ -24,9 +26,9 @@ export async function openInstance(options: Options, tell: (line: string) => voi
   if (options.dbUrl) {
     await refuseWorkInProgress(options.dbUrl);
     const api = options.url && options.key ? { api: { url: options.url, key: options.key } } : {};
-    const rivalsUrl = await createRivals(options.dbUrl);
+    const others = await createOthers(options.dbUrl, options.against);
     const adminUrl = options.adminUrl ?? options.dbUrl;
-    return { dbUrl: options.dbUrl, adminUrl, rivalsUrl, ...api, stop: () => dropRivals(options.dbUrl as string) };
+    return { dbUrl: options.dbUrl, adminUrl, ...others, ...api, stop: () => dropOthers(options.dbUrl as string) };
   }
 
   const dataDir = await mkdtemp(join(tmpdir(), "work-claims-bench-"));
@@ -41,7 +43,7 @@ export async function openInstance(options: Options, tell: (line: string) => voi
   return {
     dbUrl: stack.dbUrl,
     adminUrl: stack.adminUrl,
-    rivalsUrl: await createRivals(stack.dbUrl),
+    ...(await createOthers(stack.dbUrl, options.against)),
     api: { url: stack.url, key: stack.serviceKey },
     stop,
   };
@@ -60,15 +62,29 @@ async function refuseWorkInProgress(dbUrl: string): Promise<void> {
 }
 
 const rivals = "work_claims_bench_rivals";
+const otherVersion = "work_claims_bench_other_version";
 
-async function createRivals(dbUrl: string): Promise<string> {
-  await dropRivals(dbUrl);
+/** Databases for the rivals and for another version, whose migrations are in this folder. */
+async function createOthers(dbUrl: string, against?: string): Promise<Pick<Instance, "rivalsUrl" | "otherUrl">> {
+  await dropOthers(dbUrl);
   await once(dbUrl, (database) => database.unsafe(`create database ${rivals}`));
-  return withDatabase(dbUrl, rivals);
+  const rivalsUrl = withDatabase(dbUrl, rivals);
+  if (!against) return { rivalsUrl };
+
+  const files = (await readdir(against)).filter((name) => name.endsWith(".sql")).sort();
+  if (files.length === 0) throw new Error(`--against has ${against}; a folder with .sql files was expected`);
+  await once(dbUrl, (database) => database.unsafe(`create database ${otherVersion}`));
+  const otherUrl = withDatabase(dbUrl, otherVersion);
+  await once(otherUrl, async (database) => {
+    for (const file of files) await database.unsafe(await readFile(join(against, file), "utf8"));
+  });
+  return { rivalsUrl, otherUrl };
 }
 
-async function dropRivals(dbUrl: string): Promise<void> {
-  await once(dbUrl, (database) => database.unsafe(`drop database if exists ${rivals} with (force)`));
+async function dropOthers(dbUrl: string): Promise<void> {
+  for (const name of [rivals, otherVersion]) {
+    await once(dbUrl, (database) => database.unsafe(`drop database if exists ${name} with (force)`));
+  }
 }
 
 /** Brings statistics up to date and writes out what is unwritten, so that nobody pays for another's preparation. */

@@ -56,7 +56,7 @@ export function latencyTable(latencies: Latency[]): string {
   );
 }
 
-/** Each timed claim is released and replaced outside of the timed part, so that every call meets the same line. */
+/** Each timed claim is released and replaced outside of the timed part, so that every call meets the same backlog. */
 async function timeClaims(database: Sql): Promise<number[]> {
   const times: number[] = [];
   for (let call = 0; call < warmUpCalls + calls; call++) {

@@ -7,10 +7,11 @@ import { claimLatency, latencyTable } from "./latency.ts";
 import { matching } from "./matching.ts";
 import { help, isWanted, type Options, readOptions } from "./options.ts";
 import { pgBoss } from "./pg_boss.ts";
+import { pgmq } from "./pgmq.ts";
 import { rawUpdates } from "./raw.ts";
 import { runtime } from "./runtime.ts";
 import { rateTable } from "./table.ts";
-import { workClaimsGathered, workClaimsSql } from "./work_claims.ts";
+import { asOtherVersion, workClaimsGathered, workClaimsSql } from "./work_claims.ts";
 
 const options = readOptions(process.argv.slice(2));
 if (options) {
@@ -28,7 +29,7 @@ async function bench(instance: Instance, options: Options): Promise<void> {
   const started = performance.now();
   const tell = (line: string) => console.error(`${Math.round((performance.now() - started) / 1000)} s: ${line}`);
   const settled = (dbUrl: string) => settle(instance.adminUrl, dbUrl);
-  const contestants = everyone(instance).filter((contestant) => isWanted(options, contestant.name));
+  const contestants = everyone(instance, options).filter((contestant) => isWanted(options, contestant.name));
   const tables: string[] = [];
   try {
     if (contestants.length > 0) tables.push(rateTable(await contest(contestants, settled, options, tell)));
@@ -39,7 +40,7 @@ async function bench(instance: Instance, options: Options): Promise<void> {
       tables.push(await runtime(instance.dbUrl, instance.api, settled, tell));
     }
     if (isWanted(options, "matching")) {
-      tables.push(await matching(instance.dbUrl, settled, options.matching, tell));
+      tables.push(await matching(instance, settled, options.matching, tell));
     }
   } finally {
     await Promise.all(contestants.map((contestant) => contestant.close()));
@@ -54,13 +55,15 @@ async function bench(instance: Instance, options: Options): Promise<void> {
   );
 }
 
-function everyone({ dbUrl, rivalsUrl, api }: Instance): Contestant[] {
+function everyone({ dbUrl, rivalsUrl, otherUrl, api }: Instance, { pgmq: pgmqFile }: Options): Contestant[] {
   return [
     rawUpdates(dbUrl),
     pgBoss(rivalsUrl),
     graphileWorker("graphile-worker", rivalsUrl, oneByOne),
     graphileWorker("graphile-worker: completions gathered", rivalsUrl, completionsGathered),
     graphileWorker("graphile-worker: local queue", rivalsUrl, localQueue),
+    ...(pgmqFile ? [pgmq(rivalsUrl, pgmqFile, "delete"), pgmq(rivalsUrl, pgmqFile, "archive")] : []),
+    ...(otherUrl ? [false, true].map((withRequestIds) => asOtherVersion(workClaimsSql(otherUrl, withRequestIds))) : []),
     workClaimsSql(dbUrl, false),
     workClaimsSql(dbUrl, true),
     workClaimsGathered(dbUrl),

@@ -1,4 +1,6 @@
+import { resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { connections } from "./contest.ts";
 import type { MatchingPlan } from "./matching.ts";
 
 export interface Options {
@@ -12,6 +14,10 @@ export interface Options {
   /** Finished claims beside which a claim is timed. */
   finished: number[];
   matching: MatchingPlan;
+  /** pgmq's SQL file, as it publishes it. */
+  pgmq?: string;
+  /** A folder with the migrations of another version, which gets rows of its own. */
+  against?: string;
   /** A running database, and the address of its API, in place of a stack of the bench's own. */
   dbUrl?: string;
   adminUrl?: string;
@@ -26,13 +32,16 @@ export const help = `npm run bench -- [options]
   --only A,B       only contestants whose name contains one of these words, "latency",
                    "runtime" or "matching"
   --quick          two rounds, half of the jobs, latency up to 100,000 finished claims
+  --connections N  connections of the matching rows (4), at most 64
+  --pgmq FILE      adds rows for pgmq: FILE is its published sql/pgmq.sql
+  --against DIR    adds rows for another version of work-claims: DIR has its migrations
   --db-url URL     a Postgres with the migrations and no work in it, in place of a stack of its own: tables are emptied
   --admin-url URL  its superuser, or another role that may vacuum and checkpoint
   --url URL --key KEY   the address and secret key of its API, for the HTTP rows
 
 Example: npm run bench -- --only raw,work-claims --batches 100 --rounds 5`;
 
-/** What the command line asks for. */
+/** Reads the command line; undefined where it asks for help. */
 export function readOptions(args: string[]): Options | undefined {
   const { values } = parseArgs({
     args,
@@ -41,6 +50,9 @@ export function readOptions(args: string[]): Options | undefined {
       batches: { type: "string", default: "1,10,100" },
       only: { type: "string", default: "" },
       quick: { type: "boolean", default: false },
+      connections: { type: "string", default: String(connections) },
+      pgmq: { type: "string" },
+      against: { type: "string" },
       "db-url": { type: "string" },
       "admin-url": { type: "string" },
       url: { type: "string" },
@@ -49,6 +61,7 @@ export function readOptions(args: string[]): Options | undefined {
     },
   });
   if (values.help) return undefined;
+  const matchingConnections = wholeNumber("--connections", values.connections, 64);
   const jobsOfBatch = (batch: number) => (batch >= 100 ? 40_000 : batch >= 10 ? 12_000 : 2_400);
   return {
     rounds: wholeNumber("--rounds", values.rounds ?? (values.quick ? "2" : "5")),
@@ -59,8 +72,12 @@ export function readOptions(args: string[]): Options | undefined {
     matching: {
       rounds: wholeNumber("--rounds", values.rounds ?? (values.quick ? "1" : "3")),
       others: values.quick ? 100_000 : 1_000_000,
-      calls: (batch) => (batch === 10 ? 600 : 1500) / (values.quick ? 2 : 1),
+      // Each connection makes four calls a turn or more.
+      calls: (batch) => Math.max((batch === 10 ? 600 : 1500) / (values.quick ? 2 : 1), 24 * matchingConnections),
+      connections: matchingConnections,
     },
+    ...(values.pgmq ? { pgmq: path(values.pgmq) } : {}),
+    ...(values.against ? { against: path(values.against) } : {}),
     ...(values["db-url"] ? { dbUrl: values["db-url"] } : {}),
     ...(values["admin-url"] ? { adminUrl: values["admin-url"] } : {}),
     ...(values.url ? { url: values.url } : {}),
@@ -72,10 +89,15 @@ export function isWanted(options: Options, name: string): boolean {
   return options.only.length === 0 || options.only.some((word) => name.includes(word));
 }
 
-function wholeNumber(option: string, given: string): number {
+/** npm runs the bench in its own folder, and notes where it was called. */
+function path(given: string): string {
+  return resolve(process.env.INIT_CWD ?? ".", given);
+}
+
+function wholeNumber(option: string, given: string, most = 1000): number {
   const number = Number(given);
-  if (!Number.isInteger(number) || number < 1 || number > 1000) {
-    throw new Error(`${option} has ${given}; a whole number from 1 to 1000 was expected`);
+  if (!Number.isInteger(number) || number < 1 || number > most) {
+    throw new Error(`${option} has ${given}; a whole number from 1 to ${most} was expected`);
   }
   return number;
 }

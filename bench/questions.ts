@@ -6,10 +6,10 @@ export interface Claimed {
   fence: number;
 }
 
-/** A call whose statements are worth reading. */
+/** A call whose plans are printed. */
 export interface Question {
   title: string;
-  /** Makes the situation that the question is about, in transactions of its own. */
+  /** Makes the state that the call is asked in, in transactions of its own. */
   prepare?: (sql: Sql) => Promise<Claimed[]>;
   ask: (sql: Sql, prepared: Claimed[]) => Promise<unknown>;
 }
@@ -79,16 +79,6 @@ export function questions(pool: string, workType: string): Question[] {
         await sql`select public.enqueue_items(${sql.json(items)})`;
         await sql`
           select public.register_worker('slots', instance => '00000000-0000-4000-8000-000000000001', capabilities => '{"slot": 50}')`;
-        return [];
-      },
-      ask: (sql) => sql`select public.claim_next(array[${workType}], 'slots', max_items => 10)`,
-    },
-    {
-      title: "claim_next: the next ten for the same worker, which goes on from there",
-      prepare: async (sql) => {
-        for (let calls = 0; calls < 4; calls++) {
-          await sql`select public.claim_next(array[${workType}], 'slots', max_items => 10)`;
-        }
         return [];
       },
       ask: (sql) => sql`select public.claim_next(array[${workType}], 'slots', max_items => 10)`,

@@ -1,26 +1,38 @@
 import { median, type Result } from "./contest.ts";
 
-/** The results as a Markdown table: jobs a second, and as a share of the limit and of the fastest rival. */
+/** The results as a Markdown table: jobs a second, and as a share of the limit, of the fastest rival, of another version. */
 export function rateTable(results: Result[]): string {
   const batches = [...new Set(results.map((result) => result.batch))];
-  const bySide = ["limit", "rival", "ours"].flatMap((side) =>
+  const hasOther = results.some((result) => result.contestant.side === "other version");
+  const bySide = ["limit", "rival", "other version", "ours"].flatMap((side) =>
     results.filter((result) => result.contestant.side === side),
   );
   const names = [...new Set(bySide.map((result) => result.contestant.name))];
-  const header = ["claim and complete, jobs/s", ...batches.flatMap((batch) => [`by ${batch}`, "× raw", "× rival"])];
+  const header = [
+    "claim and complete, jobs/s",
+    ...batches.flatMap((batch) => [`by ${batch}`, "× raw", "× rival", ...(hasOther ? ["× other"] : [])]),
+  ];
   const rows = names.map((name) => [
     name,
     ...batches.flatMap((batch) => {
       const own = results.find((result) => result.batch === batch && result.contestant.name === name);
-      if (!own) return ["–", "–", "–"];
+      if (!own) return ["–", "–", "–", ...(hasOther ? ["–"] : [])];
+      const isOther = (result: Result) =>
+        own.contestant.side === "ours" && result.batch === batch && result.contestant.name === otherVersion(name);
       return [
         Math.round(median(own.rates)).toLocaleString("en"),
         ratio(own, fastest(results, batch, "limit")),
         ratio(own, fastest(results, batch, "rival")),
+        ...(hasOther ? [ratio(own, results.find(isOther))] : []),
       ];
     }),
   ]);
   return markdown(header, rows);
+}
+
+/** The name of the same row for another version of work-claims. */
+export function otherVersion(name: string): string {
+  return name.replace("work-claims", "other version");
 }
 
 function fastest(results: Result[], batch: number, side: "limit" | "rival"): Result | undefined {

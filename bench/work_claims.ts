@@ -1,5 +1,6 @@
 import postgres, { type Sql } from "postgres";
 import { type Contestant, connections, loops } from "./contest.ts";
+import { otherVersion } from "./table.ts";
 
 export const workType = "bench";
 
@@ -17,7 +18,7 @@ export interface FinishAndClaim {
   request_id: string | null;
 }
 
-/** Sends one finish_and_claim() and answers what was claimed. */
+/** Sends one finish_and_claim() and answers the new claims. */
 export type Send = (call: FinishAndClaim) => Promise<Claimed[]>;
 
 /** work-claims on a direct connection: one finish_and_claim() a batch. */
@@ -110,6 +111,11 @@ export function workClaims(
       return (performance.now() - started) / 1000;
     },
   };
+}
+
+/** The same contestant for the database of another version. */
+export function asOtherVersion(contestant: Contestant): Contestant {
+  return { ...contestant, name: otherVersion(contestant.name), side: "other version" };
 }
 
 /** The jobs, however they are done. */
