@@ -11,18 +11,30 @@ const api = [
     "extend_claims",
     "finish_and_claim",
     "prune_classes",
+    "prune_finished",
     "reap_expired_claims",
     "refused_classes",
   ],
   ...["register_worker", "release_claims_for_worker", "release_item", "release_items", "retire_worker", "retry_items"],
   "set_priority",
-  "would_match",
+  ...["work_depth", "work_pulse", "would_match"],
 ];
 const tables = ["claims", "classes", "events", "items", "pools", "types", "workers", "workflows"].map(
   (name) => `public.work_${name}`,
 );
 const views = [
-  ...["capability_match", "claim_list", "failures", "held", "item_list", "overview", "stuck", "taken", "worker_list"],
+  ...[
+    "capability_match",
+    "claim_list",
+    "failures",
+    "held",
+    "history",
+    "item_list",
+    "overview",
+    "stuck",
+    "taken",
+    "worker_list",
+  ],
 ].map((name) => `public.work_${name}`);
 
 const readAndWrite = ["DELETE", "INSERT", "SELECT", "UPDATE"];

@@ -1,6 +1,6 @@
 import { parseArgs } from "node:util";
 import type { StuckRow, WorkerRow } from "../answers.ts";
-import type { OverviewRow } from "../overview.ts";
+import { type OverviewRow, shown } from "../overview.ts";
 import { duration } from "../progress.ts";
 import { type Command, exitCode } from "./command.ts";
 import { projectOptions } from "./project.ts";
@@ -35,9 +35,9 @@ function overviewTable(rows: readonly OverviewRow[]): string {
     rows.map((row) => [
       row.paused ? `${row.work_type} (paused)` : row.work_type,
       row.pool,
-      row.ready,
-      row.waiting + row.blocked,
-      row.claimed,
+      shown(row.ready, row),
+      shown(row.waiting + row.blocked, row),
+      shown(row.claimed, row),
       row.succeeded,
       row.failed,
       row.cancelled,
