@@ -123,6 +123,7 @@ describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", as
       ...Object.fromEntries(ours.map((object) => [object, privately[object.split(" ", 1)[0] ?? ""] ?? ["none"]])),
       // An identity's sequence.
       "sequence work.profiles_id_seq": [],
+      "sequence work.tally_entries_id_seq": [],
     };
     expect(found).toEqual(
       Object.fromEntries(

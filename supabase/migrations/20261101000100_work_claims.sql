@@ -1326,6 +1326,7 @@ $$;
 -- another one's row, also where thousands of calls are one transaction. They are folded into work.tallies within seconds.
 create table if not exists work.tally_entries (
   at timestamptz not null default clock_timestamp(),
+  id bigint generated always as identity,
   work_type text collate "C" not null,
   -- Rows of work_claims: added less deleted ones, and those that came into an end state less those that left it.
   claims integer not null default 0,
@@ -1339,12 +1340,11 @@ create table if not exists work.tally_entries (
   final_failures integer not null default 0,
   -- Of the successes: from due to claimed, and from claimed to released.
   waited interval not null default '0',
-  ran interval not null default '0'
+  ran interval not null default '0',
+  primary key (at, id)
 );
 comment on table work.tally_entries is
   'work-claims: what calls changed, not yet folded into work.tallies. The sum of both is exact at any moment.';
-create index if not exists tally_entries_by_age on work.tally_entries (at);
-comment on index work.tally_entries_by_age is 'Which entries are folded next?';
 
 create table if not exists work.tallies (
   span text collate "C" not null check (span in ('second', 'minute', 'hour', 'ever')),
@@ -1418,8 +1418,8 @@ begin
 end
 $$;
 
--- Claims that are added or deleted, by whoever does it. A statement of ours that brings a claim to its end, or reopens it,
--- adds the entry itself: a trigger on every update would cost each claim call as much as that.
+-- Count claims that are added, deleted or truncated. A statement that ends or reopens claims adds its entry itself: a
+-- trigger on updates would run for every claim call.
 create or replace function work.tally_rows()
 returns trigger
 language plpgsql
@@ -1453,7 +1453,7 @@ create or replace trigger tally_deleted
 create or replace trigger tally_truncated
   after truncate on public.work_claims for each statement execute function work.tally_rows();
 
--- Count all claims anew, after somebody has changed the status of ended claims by hand. Writers wait meanwhile.
+-- Count all claims anew, after a person has changed the status of ended claims by hand. Writers wait for it.
 create or replace function work.recount_claims()
 returns void
 language plpgsql
@@ -3966,8 +3966,8 @@ $$;
 comment on function public.prune_finished is
   'Removes the record of claims of a work type that ended so long ago, at most at_most a call; answers {pruned, done}: repeat it until done. An item of enqueue_items() goes with its last record; a claim on a row of an attached table stays, bare, and so stays done.';
 
--- Claim calls see to what is due, every two seconds one of them: entries are folded into tallies, and one work type that
--- keeps its record for a time only is pruned a little.
+-- Fold entries into tallies, and prune a little of one work type that has a retention. One claim call in two seconds does
+-- it; the others skip the locked row.
 create or replace function work.keep_up(can_prune boolean)
 returns void
 language plpgsql

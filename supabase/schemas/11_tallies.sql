@@ -4,6 +4,7 @@
 -- another one's row, also where thousands of calls are one transaction. They are folded into work.tallies within seconds.
 create table if not exists work.tally_entries (
   at timestamptz not null default clock_timestamp(),
+  id bigint generated always as identity,
   work_type text collate "C" not null,
   -- Rows of work_claims: added less deleted ones, and those that came into an end state less those that left it.
   claims integer not null default 0,
@@ -17,12 +18,11 @@ create table if not exists work.tally_entries (
   final_failures integer not null default 0,
   -- Of the successes: from due to claimed, and from claimed to released.
   waited interval not null default '0',
-  ran interval not null default '0'
+  ran interval not null default '0',
+  primary key (at, id)
 );
 comment on table work.tally_entries is
   'work-claims: what calls changed, not yet folded into work.tallies. The sum of both is exact at any moment.';
-create index if not exists tally_entries_by_age on work.tally_entries (at);
-comment on index work.tally_entries_by_age is 'Which entries are folded next?';
 
 create table if not exists work.tallies (
   span text collate "C" not null check (span in ('second', 'minute', 'hour', 'ever')),
@@ -96,8 +96,8 @@ begin
 end
 $$;
 
--- Claims that are added or deleted, by whoever does it. A statement of ours that brings a claim to its end, or reopens it,
--- adds the entry itself: a trigger on every update would cost each claim call as much as that.
+-- Count claims that are added, deleted or truncated. A statement that ends or reopens claims adds its entry itself: a
+-- trigger on updates would run for every claim call.
 create or replace function work.tally_rows()
 returns trigger
 language plpgsql
@@ -131,7 +131,7 @@ create or replace trigger tally_deleted
 create or replace trigger tally_truncated
   after truncate on public.work_claims for each statement execute function work.tally_rows();
 
--- Count all claims anew, after somebody has changed the status of ended claims by hand. Writers wait meanwhile.
+-- Count all claims anew, after a person has changed the status of ended claims by hand. Writers wait for it.
 create or replace function work.recount_claims()
 returns void
 language plpgsql

@@ -182,8 +182,8 @@ $$;
 comment on function public.prune_finished is
   'Removes the record of claims of a work type that ended so long ago, at most at_most a call; answers {pruned, done}: repeat it until done. An item of enqueue_items() goes with its last record; a claim on a row of an attached table stays, bare, and so stays done.';
 
--- Claim calls see to what is due, every two seconds one of them: entries are folded into tallies, and one work type that
--- keeps its record for a time only is pruned a little.
+-- Fold entries into tallies, and prune a little of one work type that has a retention. One claim call in two seconds does
+-- it; the others skip the locked row.
 create or replace function work.keep_up(can_prune boolean)
 returns void
 language plpgsql
