@@ -10,6 +10,7 @@ import { pgBoss } from "./pg_boss.ts";
 import { pgmq } from "./pgmq.ts";
 import { rawUpdates } from "./raw.ts";
 import { runtime } from "./runtime.ts";
+import { scale } from "./scale.ts";
 import { rateTable } from "./table.ts";
 import { asOtherVersion, workClaimsGathered, workClaimsSql } from "./work_claims.ts";
 
@@ -41,6 +42,9 @@ async function bench(instance: Instance, options: Options): Promise<void> {
     }
     if (isWanted(options, "matching")) {
       tables.push(await matching(instance, settled, options.matching, tell));
+    }
+    if (isWanted(options, "scale")) {
+      tables.push(await scale(instance.dbUrl, options.claims, settled, tell));
     }
   } finally {
     await Promise.all(contestants.map((contestant) => contestant.close()));

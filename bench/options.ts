@@ -18,6 +18,8 @@ export interface Options {
   pgmq?: string;
   /** A folder with the migrations of another version, which gets rows of its own. */
   against?: string;
+  /** Ended claims beside which the overview, pruning and the like are timed. */
+  claims: number;
   /** A running database, and the address of its API, in place of a stack of the bench's own. */
   dbUrl?: string;
   adminUrl?: string;
@@ -30,7 +32,8 @@ export const help = `npm run bench -- [options]
   --rounds N       measure each contestant N times (5)
   --batches A,B    batch sizes (1,10,100)
   --only A,B       only contestants whose name contains one of these words, "latency",
-                   "runtime" or "matching"
+                   "runtime", "matching" or "scale"
+  --claims N       ended claims beside which "scale" measures (200000); 5000000 take some minutes and 5 GB
   --quick          two rounds, half of the jobs, latency up to 100,000 finished claims
   --connections N  connections of the matching rows (4), at most 64
   --pgmq FILE      adds rows for pgmq: FILE is its published sql/pgmq.sql
@@ -49,6 +52,7 @@ export function readOptions(args: string[]): Options | undefined {
       rounds: { type: "string" },
       batches: { type: "string", default: "1,10,100" },
       only: { type: "string", default: "" },
+      claims: { type: "string", default: "200000" },
       quick: { type: "boolean", default: false },
       connections: { type: "string", default: String(connections) },
       pgmq: { type: "string" },
@@ -78,6 +82,7 @@ export function readOptions(args: string[]): Options | undefined {
     },
     ...(values.pgmq ? { pgmq: path(values.pgmq) } : {}),
     ...(values.against ? { against: path(values.against) } : {}),
+    claims: wholeNumber("--claims", values.claims, 100_000_000),
     ...(values["db-url"] ? { dbUrl: values["db-url"] } : {}),
     ...(values["admin-url"] ? { adminUrl: values["admin-url"] } : {}),
     ...(values.url ? { url: values.url } : {}),

@@ -23,7 +23,7 @@ import type {
 import type { Database, Json } from "./database.types.ts";
 import { createLists, type Lists } from "./lists/pages.ts";
 import type { Query } from "./lists/query.ts";
-import { type OverviewRow, readOverview } from "./overview.ts";
+import { type OverviewRow, type Pulse, readOverview } from "./overview.ts";
 import type { Requirement } from "./requirement/requirement.ts";
 import { type Address, overFetch, overSupabase, type SupabaseClientLike } from "./transport.ts";
 
@@ -123,6 +123,19 @@ export type WorkClient = Lists & {
   pruneClasses(options?: Options<"prune_classes">): Promise<number>;
   workTypes(): Promise<WorkTypeRules[]>;
   overview(): Promise<OverviewRow[]>;
+  /** The overview, live workers and the last events in one small answer: cheap enough to ask every second. */
+  pulse(): Promise<Pulse>;
+  /** What an autoscaler asks: how much a worker with these capabilities could take; without them, any worker. */
+  depth(
+    workType: string,
+    options?: Options<"work_depth", "workType">,
+  ): Promise<{ ready: number; held: number; oldest_wait_seconds: number }>;
+  /** Remove the record of what ended so long ago ("30 days"), a page a call; repeat it until `done`. */
+  pruneFinished(
+    workType: string,
+    olderThan: string,
+    options?: Options<"prune_finished", "workType" | "olderThan">,
+  ): Promise<{ pruned: number; done: boolean }>;
   /** Workers heard of since then and not retired. */
   liveWorkers(since: Date): Promise<WorkerRow[]>;
   held(options?: { limit?: number }): Promise<HeldRow[]>;
@@ -171,6 +184,9 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
     pruneClasses: (options = {}) => call("prune_classes", options),
     workTypes: () => read("work_types", { order: ["name"] }),
     overview: async () => readOverview(await read("work_overview")),
+    pulse: () => call("work_pulse", {}),
+    depth: (workType, options) => call("work_depth", { workType, ...options }),
+    pruneFinished: (workType, olderThan, options) => call("prune_finished", { workType, olderThan, ...options }),
     liveWorkers: (since) =>
       read("work_workers", {
         filters: [

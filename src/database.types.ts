@@ -319,6 +319,8 @@ export type Database = {
           created_at: string;
           enroll_until: number;
           enrolled_through: number;
+          keep_failed: string | null;
+          keep_succeeded: string | null;
           lease_seconds: number;
           max_crashes: number;
           max_failures: number;
@@ -326,6 +328,8 @@ export type Database = {
           passed_over_seconds: number;
           paused: boolean;
           pool: string | null;
+          pruned_at: string | null;
+          pruned_through: string | null;
         };
         ComputedFields: never;
         Insert: {
@@ -334,6 +338,8 @@ export type Database = {
           created_at?: string;
           enroll_until?: number;
           enrolled_through?: number;
+          keep_failed?: string | null;
+          keep_succeeded?: string | null;
           lease_seconds?: number;
           max_crashes?: number;
           max_failures?: number;
@@ -341,6 +347,8 @@ export type Database = {
           passed_over_seconds?: number;
           paused?: boolean;
           pool?: string | null;
+          pruned_at?: string | null;
+          pruned_through?: string | null;
         };
         Update: {
           backoff_limit_seconds?: number;
@@ -348,6 +356,8 @@ export type Database = {
           created_at?: string;
           enroll_until?: number;
           enrolled_through?: number;
+          keep_failed?: string | null;
+          keep_succeeded?: string | null;
           lease_seconds?: number;
           max_crashes?: number;
           max_failures?: number;
@@ -355,6 +365,8 @@ export type Database = {
           passed_over_seconds?: number;
           paused?: boolean;
           pool?: string | null;
+          pruned_at?: string | null;
+          pruned_through?: string | null;
         };
         Relationships: [];
       };
@@ -699,6 +711,49 @@ export type Database = {
           },
         ];
       };
+      work_history: {
+        Row: {
+          failed: number | null;
+          failed_for_good: number | null;
+          lost: number | null;
+          ran: Json | null;
+          ran_seconds: number | null;
+          span: string;
+          starts_at: string;
+          succeeded: number | null;
+          waited: Json | null;
+          waited_seconds: number | null;
+          work_type: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          failed?: number | null;
+          failed_for_good?: number | null;
+          lost?: number | null;
+          ran?: Json | null;
+          ran_seconds?: number | null;
+          span?: string | null;
+          starts_at?: string | null;
+          succeeded?: number | null;
+          waited?: Json | null;
+          waited_seconds?: number | null;
+          work_type?: string | null;
+        };
+        Update: {
+          failed?: number | null;
+          failed_for_good?: number | null;
+          lost?: number | null;
+          ran?: Json | null;
+          ran_seconds?: number | null;
+          span?: string | null;
+          starts_at?: string | null;
+          succeeded?: number | null;
+          waited?: Json | null;
+          waited_seconds?: number | null;
+          work_type?: string | null;
+        };
+        Relationships: [];
+      };
       work_item_list: {
         Row: {
           affinity: string | null;
@@ -755,14 +810,17 @@ export type Database = {
           claimed: number | null;
           failed: number | null;
           finished_last_minute: number | null;
+          is_capped: boolean | null;
+          late: number | null;
           oldest_wait: string | null;
-          paused: boolean;
+          open: number | null;
+          paused: boolean | null;
           pool: string | null;
           ready: number | null;
           succeeded: number | null;
           time_left: string | null;
           waiting: number | null;
-          work_type: string;
+          work_type: string | null;
         };
         ComputedFields: never;
         Insert: {
@@ -771,7 +829,10 @@ export type Database = {
           claimed?: number | null;
           failed?: number | null;
           finished_last_minute?: number | null;
+          is_capped?: boolean | null;
+          late?: number | null;
           oldest_wait?: string | null;
+          open?: number | null;
           paused?: boolean | null;
           pool?: string | null;
           ready?: number | null;
@@ -786,7 +847,10 @@ export type Database = {
           claimed?: number | null;
           failed?: number | null;
           finished_last_minute?: number | null;
+          is_capped?: boolean | null;
+          late?: number | null;
           oldest_wait?: string | null;
+          open?: number | null;
           paused?: boolean | null;
           pool?: string | null;
           ready?: number | null;
@@ -948,6 +1012,8 @@ export type Database = {
         Args: {
           backoff_limit_seconds?: number;
           backoff_seconds?: number;
+          keep_failed?: string;
+          keep_succeeded?: string;
           lease_seconds?: number;
           max_crashes?: number;
           max_failures?: number;
@@ -977,6 +1043,7 @@ export type Database = {
         Returns: Json;
       };
       prune_classes: { Args: { max_classes?: number }; Returns: number };
+      prune_finished: { Args: { at_most?: number; older_than: string; work_type: string }; Returns: Json };
       reap_expired_claims: { Args: { max_items?: number }; Returns: number };
       refused_classes: { Args: { class_ids: number[]; worker_id: string }; Returns: Json };
       register_worker: {
@@ -1009,6 +1076,8 @@ export type Database = {
       retire_worker: { Args: { worker_id: string }; Returns: boolean };
       retry_items: { Args: { item_ids?: string[]; max_items?: number; work_type: string }; Returns: number };
       set_priority: { Args: { item_ids: string[]; priority: number }; Returns: number };
+      work_depth: { Args: { at_most?: number; capabilities?: Json; work_type: string }; Returns: Json };
+      work_pulse: { Args: { since_event?: number }; Returns: Json };
       would_match: { Args: { labels?: Json; requires?: Json; work_type?: string }; Returns: Json };
     };
     Enums: {

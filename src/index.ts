@@ -13,6 +13,6 @@ export {
   workerList,
 } from "./lists/rows.ts";
 export type { ClaimSelector, ItemSelector, WorkerSelector } from "./lists/selector.ts";
-export type { OverviewRow } from "./overview.ts";
+export type { OverviewRow, Pulse } from "./overview.ts";
 export type { Comparable, Comparison, Condition, Requirement } from "./requirement/requirement.ts";
 export type { SupabaseClientLike } from "./transport.ts";

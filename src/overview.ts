@@ -3,19 +3,58 @@ export type OverviewRow = {
   work_type: string;
   pool: string | null;
   paused: boolean;
+  /** All that is not over: exact, however many. */
+  open: number;
   ready: number;
   waiting: number;
   blocked: number;
   claimed: number;
+  /** Of the claimed ones, those whose lease has ended. */
+  late: number;
+  /** More than 10,000 wait or are held in all: the open states are lower bounds then. */
+  is_capped: boolean;
   succeeded: number;
   failed: number;
   cancelled: number;
+  /** The longest among the first 1,000 in order. */
   oldest_wait: string | null;
   finished_last_minute: number;
   time_left: string | null;
 };
 
-const columns = ["work_type", "paused", "ready", "waiting", "claimed", "succeeded", "failed", "time_left"];
+/** What work_pulse() answers: small, and cheap enough to ask every second. */
+export type Pulse = {
+  at: string;
+  types: (OverviewRow & { workers: number })[];
+  held: number;
+  late: number;
+  live_workers: number;
+  /** At most 200, those that hold late claims first. */
+  workers: { id: string; held: number; late: number; progress: number | null; last_seen_at: string }[];
+  /** The last 20. */
+  events: {
+    id: number;
+    at: string;
+    event: string;
+    work_type: string;
+    item_id: string;
+    worker_id: string | null;
+    detail: string | null;
+  }[];
+};
+
+const columns = [
+  "work_type",
+  "paused",
+  "open",
+  "ready",
+  "waiting",
+  "claimed",
+  "late",
+  "succeeded",
+  "failed",
+  "time_left",
+];
 
 /** The rows as they came, or an error that says what to do about a project with another version installed. */
 export function readOverview(rows: unknown): OverviewRow[] {
@@ -29,10 +68,15 @@ export function readOverview(rows: unknown): OverviewRow[] {
 
 /** How many claims of a work type are still to be done or running. */
 export function openClaims(row: OverviewRow): number {
-  return row.ready + row.waiting + row.blocked + row.claimed;
+  return row.open;
 }
 
 /** How many have ended by work: cancelled ones neither count as done nor as to do. */
 export function finishedClaims(row: OverviewRow): number {
   return row.succeeded + row.failed;
+}
+
+/** A number of an open state, with a plus where there may be more. */
+export function shown(count: number, row: OverviewRow): string {
+  return row.is_capped && count > 0 ? `${count}+` : String(count);
 }

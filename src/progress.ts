@@ -1,4 +1,4 @@
-import { finishedClaims, type OverviewRow, openClaims } from "./overview.ts";
+import { finishedClaims, type OverviewRow, openClaims, shown } from "./overview.ts";
 
 /** How many claims of one work type had ended at one moment. */
 export type Sample = { at: number; finished: number };
@@ -58,8 +58,9 @@ function wordsOf(row: OverviewRow, pace: Pace): string[] {
     open === 0 ? "done" : isMoving ? `${duration(open / (pace.rate ?? 1))} left` : "",
     row.paused ? "paused" : "",
     pace.liveWorkers === 1 ? "1 worker" : `${pace.liveWorkers} workers`,
-    row.claimed > 0 ? `${row.claimed} held` : "",
-    row.waiting > 0 ? `${row.waiting} waiting` : "",
+    row.claimed > 0 ? `${shown(row.claimed, row)} held` : "",
+    row.late > 0 ? `${row.late} late` : "",
+    row.waiting > 0 ? `${shown(row.waiting, row)} waiting` : "",
     row.blocked > 0 ? `${row.blocked} blocked` : "",
     row.failed > 0 ? `${row.failed} failed` : "",
     row.cancelled > 0 ? `${row.cancelled} cancelled` : "",

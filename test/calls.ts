@@ -37,6 +37,20 @@ export async function line(
   return { type, ids: await call(sql, "enqueue_items", { items }) };
 }
 
+/** The same with a pool of its own: items of others are not enrolled for it, nor its items for others. */
+export async function lineApart(
+  sql: Sql,
+  length: number,
+  rules: Record<string, unknown> = {},
+): Promise<{ type: string; ids: string[] }> {
+  lines += 1;
+  const type = `type ${lines}`;
+  await sql`insert into public.work_pools (name) values (${type})`;
+  await call(sql, "define_work_type", { work_type: type, pool: type, ...rules });
+  const items = Array.from({ length }, () => ({ pool: type }));
+  return { type, ids: await call(sql, "enqueue_items", { items }) };
+}
+
 export async function next(sql: Sql, type: string, worker: string, max_items = 1): Promise<Claim[]> {
   return call(sql, "claim_next", { work_types: [type], worker_id: worker, max_items });
 }

@@ -147,6 +147,9 @@ describe("every function, through supabase-js and through plain fetch", () => {
     });
     expect(await send("would_match", { requires: { gpu: way } })).toMatchObject({ matching: 0 });
     expect(await send("prune_classes", {})).toBe(0);
+    expect(await send("work_depth", { work_type: type })).toMatchObject({ held: 1 });
+    expect(await send("work_pulse", {})).toMatchObject({ live_workers: expect.any(Number) });
+    expect(await send("prune_finished", { work_type: type, older_than: "1 day" })).toEqual({ pruned: 0, done: true });
     expect(await send("refused_classes", { worker_id: way, class_ids: [1, 123456] })).toEqual([123456]);
     expect(await send("set_priority", { item_ids: [claims[1]?.item_id], priority: 7 })).toBe(1);
     expect(await send("cancel_items", { work_type: type })).toBe(2);
@@ -231,7 +234,7 @@ describe.each([
   test("nothing of ours is seen or done", async () => {
     const relations = await owner<{ name: string }[]>`
       select relname::text as name from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'v') and relname like 'work\\_%'`;
-    expect(relations.length).toBe(17);
+    expect(relations.length).toBe(18);
     for (const { name } of relations) {
       const { status, body } = await send(`${name}?limit=1`, { method: "GET" }, key);
       expect({ name, status, isArray: Array.isArray(body) }).toEqual({

@@ -42,6 +42,15 @@ const violations = `
    where c.finished_at is null
      and (c.priority, c.rank, c.position, c.class_id, c.affinity, c.workflow_id)
            is distinct from (i.priority, i.rank, i.position, i.class_id, i.affinity, i.workflow_id)
+  union all
+  select 'the tallies do not count what is there', coalesce(t.work_type, c.work_type)
+    from (select * from work.counts() where (claims, succeeded, failed, cancelled) <> (0, 0, 0, 0)) as t
+    full join (
+      select k.work_type, count(*) as claims, count(*) filter (where k.status = 'succeeded') as succeeded,
+             count(*) filter (where k.status = 'failed') as failed,
+             count(*) filter (where k.status = 'cancelled') as cancelled
+        from public.work_claims k group by k.work_type) as c on c.work_type = t.work_type
+   where (t.claims, t.succeeded, t.failed, t.cancelled) is distinct from (c.claims, c.succeeded, c.failed, c.cancelled)
 `;
 
 /** Ends every test programme. */

@@ -62,6 +62,8 @@ async function begin(sql: Sql, admin: Sql): Promise<World> {
     delete from public.work_workflows;
     delete from public.work_workers;
     delete from work.requests;
+    delete from work.tally_entries;
+    delete from work.tallies;
     delete from public.work_types where name = 'undeclared';
     update public.work_types set paused = false where paused`);
   const [clock] = await admin<{ start: string }[]>`select clock_timestamp()::text as start`;

@@ -11,18 +11,30 @@ const api = [
     "extend_claims",
     "finish_and_claim",
     "prune_classes",
+    "prune_finished",
     "reap_expired_claims",
     "refused_classes",
   ],
   ...["register_worker", "release_claims_for_worker", "release_item", "release_items", "retire_worker", "retry_items"],
   "set_priority",
-  "would_match",
+  ...["work_depth", "work_pulse", "would_match"],
 ];
 const tables = ["claims", "classes", "events", "items", "pools", "types", "workers", "workflows"].map(
   (name) => `public.work_${name}`,
 );
 const views = [
-  ...["capability_match", "claim_list", "failures", "held", "item_list", "overview", "stuck", "taken", "worker_list"],
+  ...[
+    "capability_match",
+    "claim_list",
+    "failures",
+    "held",
+    "history",
+    "item_list",
+    "overview",
+    "stuck",
+    "taken",
+    "worker_list",
+  ],
 ].map((name) => `public.work_${name}`);
 
 const readAndWrite = ["DELETE", "INSERT", "SELECT", "UPDATE"];
@@ -111,6 +123,7 @@ describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", as
       ...Object.fromEntries(ours.map((object) => [object, privately[object.split(" ", 1)[0] ?? ""] ?? ["none"]])),
       // An identity's sequence.
       "sequence work.profiles_id_seq": [],
+      "sequence work.tally_entries_id_seq": [],
     };
     expect(found).toEqual(
       Object.fromEntries(

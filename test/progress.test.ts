@@ -17,6 +17,9 @@ function row(changes: Partial<OverviewRow> = {}): OverviewRow {
     oldest_wait: null,
     finished_last_minute: 0,
     time_left: null,
+    open: (changes.ready ?? 0) + (changes.waiting ?? 0) + (changes.claimed ?? 0),
+    late: 0,
+    is_capped: false,
     ...changes,
   };
 }
@@ -102,6 +105,13 @@ describe("a line of the terminal", () => {
     const lines = progressLines([row({ work_type: name, ready: 1_000_000 })], [{ rate: 0.5, liveWorkers: 12 }], 40);
     expect(lines[0]?.length).toBe(40);
     expect(lines[0]?.startsWith("a-work-type-whose-name-…")).toBe(true);
+  });
+
+  test("shows late claims, and a plus at numbers that are lower bounds, and counts by what is open exactly", () => {
+    const capped = row({ open: 50_000, waiting: 9990, claimed: 10, late: 2, succeeded: 50_000, is_capped: true });
+    const lines = progressLines([capped], [{ rate: null, liveWorkers: 1 }], 120);
+    expect(lines[0]).toContain("50 % 50000/100000");
+    expect(lines[0]).toMatch(/1 worker · 10\+ held · 2 late · 9990\+ waiting$/);
   });
 
   test("gives no time left while nothing moves", () => {

@@ -1,6 +1,6 @@
 import { parseArgs } from "node:util";
 import type { StuckRow, WorkerRow } from "../answers.ts";
-import type { OverviewRow } from "../overview.ts";
+import { type OverviewRow, shown } from "../overview.ts";
 import { duration } from "../progress.ts";
 import { type Command, exitCode } from "./command.ts";
 import { projectOptions } from "./project.ts";
@@ -13,9 +13,10 @@ export const aliveForMs = 60_000;
 /** A page of what is stuck; the view has the rest. */
 const stuckShown = 10;
 
-/** "12 s ago", by this machine's clock. */
-function ago(time: string): string {
-  return `${duration(Math.max(0, (Date.now() - Date.parse(time)) / 1000))} ago`;
+/** "12 s ago", by this machine's clock; null of no time at all, or of -infinity. */
+function ago(time: string | null): string | null {
+  const at = Date.parse(time ?? "");
+  return Number.isNaN(at) ? null : `${duration(Math.max(0, (Date.now() - at) / 1000))} ago`;
 }
 
 function overviewTable(rows: readonly OverviewRow[]): string {
@@ -35,9 +36,9 @@ function overviewTable(rows: readonly OverviewRow[]): string {
     rows.map((row) => [
       row.paused ? `${row.work_type} (paused)` : row.work_type,
       row.pool,
-      row.ready,
-      row.waiting + row.blocked,
-      row.claimed,
+      shown(row.ready, row),
+      shown(row.waiting + row.blocked, row),
+      shown(row.claimed, row),
       row.succeeded,
       row.failed,
       row.cancelled,
@@ -57,7 +58,7 @@ function workersTable(rows: readonly WorkerRow[]): string {
 function stuckTable(rows: readonly StuckRow[]): string {
   return table(
     ["work type", "item", "does not move because", "since"],
-    rows.map((row) => [row.work_type, row.item_id, row.reason, row.since && ago(row.since)]),
+    rows.map((row) => [row.work_type, row.item_id, row.reason, ago(row.since)]),
   );
 }
 

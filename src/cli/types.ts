@@ -15,7 +15,7 @@ function wholeNumber(option: string, given: string | undefined): number | undefi
 
 function show(rows: readonly WorkTypeRules[]): string {
   return table(
-    ["work type", "pool", "lease s", "max failures", "max crashes", "backoff s", "passed over s", "paused"],
+    ["work type", "pool", "lease s", "max failures", "max crashes", "backoff s", "passed over s", "kept", "paused"],
     rows.map((row) => [
       row.name,
       row.pool,
@@ -24,6 +24,7 @@ function show(rows: readonly WorkTypeRules[]): string {
       row.max_crashes,
       row.backoff_seconds,
       row.passed_over_seconds,
+      `${row.keep_succeeded ?? "all"} / ${row.keep_failed ?? "all"}`,
       row.paused ? "yes" : "no",
     ]),
   );
@@ -40,6 +41,8 @@ export const types: Command = {
     "--max-crashes N      leases that may end without a release before it does (5)",
     "--backoff SECONDS    the wait after the first failure; it doubles with each (10)",
     "--passed-over SECONDS  how long an item may wait while workers take others that they are warm for (300)",
+    "--keep-succeeded TIME  how long the record of a success is kept: 30 days (for ever)",
+    "--keep-failed TIME     how long a failed or cancelled claim is kept (for ever)",
     "--paused, --no-paused  hand out none of it, hand it out again",
     "--json               print JSON",
   ],
@@ -56,6 +59,8 @@ export const types: Command = {
         "max-crashes": { type: "string" },
         backoff: { type: "string" },
         "passed-over": { type: "string" },
+        "keep-succeeded": { type: "string" },
+        "keep-failed": { type: "string" },
         paused: { type: "boolean" },
         "no-paused": { type: "boolean" },
         json: { type: "boolean" },
@@ -77,6 +82,8 @@ export const types: Command = {
       maxCrashes: wholeNumber("max-crashes", values["max-crashes"]),
       backoffSeconds: wholeNumber("backoff", values.backoff),
       passedOverSeconds: wholeNumber("passed-over", values["passed-over"]),
+      keepSucceeded: values["keep-succeeded"],
+      keepFailed: values["keep-failed"],
       paused: values.paused ? true : values["no-paused"] ? false : undefined,
     });
     const { pool } = rules;

@@ -1,16 +1,12 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import type { WorkerRow } from "../answers.ts";
-import type { WorkClient } from "../client.ts";
 import { finishedClaims, type OverviewRow, openClaims } from "../overview.ts";
 import { type Pace, plainLines, progressLines, rateOf, type Sample, withSample } from "../progress.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { projectOptions } from "./project.ts";
 import { projectClient } from "./project-client.ts";
 import { openScreen } from "./screen.ts";
-import { aliveForMs } from "./status.ts";
 
-/** Often enough to be lively, seldom enough for a table of a million claims, which the overview counts each time. */
 const defaultIntervalSeconds = { terminal: 1, log: 10 };
 
 /** The pace of each row from what was seen so far; keeps the samples. */
@@ -26,10 +22,6 @@ export function pacer(): (
       seen.set(row.work_type, samples);
       return { rate: rateOf(samples), liveWorkers: liveWorkers(row.work_type) };
     });
-}
-
-function workersOf(workers: readonly WorkerRow[]): (workType: string) => number {
-  return (workType) => workers.filter((worker) => worker.work_types?.includes(workType) ?? true).length;
 }
 
 function intervalMs(given: string | undefined): number {
@@ -48,10 +40,6 @@ function intervalMs(given: string | undefined): number {
 /** Nothing of it is handed out, and nothing is under way. */
 function isStill(row: OverviewRow): boolean {
   return row.paused && row.claimed === 0;
-}
-
-function look(client: WorkClient): Promise<[OverviewRow[], WorkerRow[]]> {
-  return Promise.all([client.overview(), client.liveWorkers(new Date(Date.now() - aliveForMs))]);
 }
 
 export const watch: Command = {
@@ -87,13 +75,16 @@ export const watch: Command = {
     const screen = openScreen(process.stdout);
     try {
       for (;;) {
-        const looked = await Promise.race([whenInterrupted, look(client)]);
-        if (!looked) break;
-        const [overview, workers] = looked;
-        const unknown = positionals.filter((name) => !overview.some((row) => row.work_type === name));
+        const pulse = await Promise.race([whenInterrupted, client.pulse()]);
+        if (!pulse) break;
+        const unknown = positionals.filter((name) => !pulse.types.some((row) => row.work_type === name));
         if (unknown.length > 0) throw new Error(`there is no work type ${unknown.join(", ")}; see work-claims types`);
-        const rows = overview.filter((row) => positionals.length === 0 || positionals.includes(row.work_type));
-        const paces = paceOf(rows, workersOf(workers), performance.now());
+        const rows = pulse.types.filter((row) => positionals.length === 0 || positionals.includes(row.work_type));
+        const paces = paceOf(
+          rows,
+          (workType) => rows.find((row) => row.work_type === workType)?.workers ?? 0,
+          performance.now(),
+        );
         if (values.json) console.log(JSON.stringify(rows.map((row, index) => ({ ...row, ...paces[index] }))));
         else if (screen.isLive) screen.show(progressLines(rows, paces, screen.width()));
         else screen.show(plainLines(rows, paces));

@@ -399,6 +399,10 @@ create table if not exists public.work_types (
   paused boolean not null default false,
   enrolled_through bigint not null default 0,
   enroll_until bigint not null default 0,
+  keep_succeeded interval check (keep_succeeded >= '0'),
+  keep_failed interval check (keep_failed >= '0'),
+  pruned_through uuid,
+  pruned_at timestamptz,
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_types is
@@ -409,6 +413,10 @@ comment on column public.work_types.max_crashes is 'A claim ends failed when its
 comment on column public.work_types.backoff_seconds is 'The wait after the first failure; it doubles with each further one, up to backoff_limit_seconds.';
 comment on column public.work_types.passed_over_seconds is
   'How long an item may wait while workers take others of its priority that they are warm for.';
+comment on column public.work_types.keep_succeeded is
+  'How long the record of a success is kept; null: for ever. Claim calls remove what is older, in passing.';
+comment on column public.work_types.keep_failed is 'How long a failed or cancelled claim is kept; null: for ever.';
+comment on column public.work_types.pruned_through is 'The last item that pruning has looked at; null: it begins anew.';
 comment on column public.work_types.enrolled_through is 'The seq of the last past item that enroll_pool() has enrolled.';
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
@@ -432,7 +440,9 @@ create or replace function public.define_work_type(
   backoff_seconds integer default null,
   backoff_limit_seconds integer default null,
   paused boolean default null,
-  passed_over_seconds integer default null
+  passed_over_seconds integer default null,
+  keep_succeeded interval default null,
+  keep_failed interval default null
 )
 returns jsonb
 language plpgsql
@@ -448,6 +458,11 @@ begin
   perform work.check_range('backoff_seconds', define_work_type.backoff_seconds, 0, 86400);
   perform work.check_range('backoff_limit_seconds', define_work_type.backoff_limit_seconds, 0, 604800);
   perform work.check_range('passed_over_seconds', define_work_type.passed_over_seconds, 0, 604800);
+  if define_work_type.keep_succeeded < '0' or define_work_type.keep_failed < '0' then
+    perform work.refuse(
+      'keep_succeeded or keep_failed', least(define_work_type.keep_succeeded, define_work_type.keep_failed)::text,
+      'an interval such as "30 days" was expected');
+  end if;
   if define_work_type.pool is not null then
     perform work.check_pool(define_work_type.pool);
     perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
@@ -476,7 +491,9 @@ begin
          backoff_seconds = coalesce(define_work_type.backoff_seconds, t.backoff_seconds),
          backoff_limit_seconds = coalesce(define_work_type.backoff_limit_seconds, t.backoff_limit_seconds),
          paused = coalesce(define_work_type.paused, t.paused),
-         passed_over_seconds = coalesce(define_work_type.passed_over_seconds, t.passed_over_seconds)
+         passed_over_seconds = coalesce(define_work_type.passed_over_seconds, t.passed_over_seconds),
+         keep_succeeded = coalesce(define_work_type.keep_succeeded, t.keep_succeeded),
+         keep_failed = coalesce(define_work_type.keep_failed, t.keep_failed)
    where t.name = define_work_type.work_type
   returning * into declared;
   return to_jsonb(declared);
@@ -1301,6 +1318,182 @@ begin
 end
 $$;
 
+-- 11_tallies.sql
+
+-- Tallies: how many claims there are and how they ended, known without reading the claims.
+
+-- What one call changed for one work type, written by the call's own transaction. Rows are only added: no call waits for
+-- another one's row, also where thousands of calls are one transaction. They are folded into work.tallies within seconds.
+create table if not exists work.tally_entries (
+  at timestamptz not null default clock_timestamp(),
+  id bigint generated always as identity,
+  work_type text collate "C" not null,
+  -- Rows of work_claims: added less deleted ones, and those that came into an end state less those that left it.
+  claims integer not null default 0,
+  succeeded integer not null default 0,
+  failed integer not null default 0,
+  cancelled integer not null default 0,
+  -- Tries: how they ended. The last is a part of the two before it.
+  successes integer not null default 0,
+  failures integer not null default 0,
+  losses integer not null default 0,
+  final_failures integer not null default 0,
+  -- Of the successes: from due to claimed, and from claimed to released.
+  waited interval not null default '0',
+  ran interval not null default '0',
+  primary key (at, id)
+);
+comment on table work.tally_entries is
+  'work-claims: what calls changed, not yet folded into work.tallies. The sum of both is exact at any moment.';
+
+create table if not exists work.tallies (
+  span text collate "C" not null check (span in ('second', 'minute', 'hour', 'ever')),
+  starts_at timestamptz not null,
+  work_type text collate "C" not null,
+  measure text collate "C" not null,
+  amount bigint not null,
+  primary key (span, starts_at, work_type, measure)
+) with (fillfactor = 50);
+comment on table work.tallies is
+  'work-claims: sums of tally entries: per second for two minutes, per minute for an hour, per hour for 90 days, and since ever.';
+comment on column work.tallies.measure is
+  'A column of work.tally_entries (times in milliseconds), or a bucket: ran_10s counts successes that ran for less than 10 s, and for 1 s or more.';
+
+-- Fold the oldest entries into tallies, at most so many, and forget tallies that are too old. Answers how many it folded.
+-- An entry counts all its successes in the bucket of their mean.
+-- An entry whose transaction is open is not seen yet; it comes with a later call, however late that is.
+create or replace function work.fold_tallies(max_entries integer)
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  limits constant interval[] := '{1 s,10 s,1 min,10 min,1 h}';
+  buckets constant text[] := '{1s,10s,1min,10min,1h,more}';
+  moment timestamptz := clock_timestamp();
+  folded integer;
+begin
+  with taken as (
+    delete from work.tally_entries e
+     where e.ctid = any (array(
+             select o.ctid from work.tally_entries o order by o.at limit fold_tallies.max_entries for update skip locked))
+    returning e.*
+  ),
+  by_second as (
+    select date_trunc('second', t.at) as second, t.work_type,
+           buckets[1 + width_bucket(t.waited / nullif(t.successes, 0), limits)] as waited_bucket,
+           buckets[1 + width_bucket(t.ran / nullif(t.successes, 0), limits)] as ran_bucket,
+           sum(t.claims) as claims, sum(t.succeeded) as succeeded, sum(t.failed) as failed, sum(t.cancelled) as cancelled,
+           sum(t.successes) as successes, sum(t.failures) as failures, sum(t.losses) as losses,
+           sum(t.final_failures) as final_failures, sum(t.waited) as waited, sum(t.ran) as ran
+      from taken t
+     group by 1, 2, 3, 4
+  ),
+  measured as (
+    select b.second, b.work_type, m.measure, m.amount
+      from by_second b
+     cross join lateral (values
+       ('claims', b.claims), ('succeeded', b.succeeded), ('failed', b.failed), ('cancelled', b.cancelled),
+       ('successes', b.successes), ('failures', b.failures), ('losses', b.losses), ('final_failures', b.final_failures),
+       ('waited', (extract(epoch from b.waited) * 1000)::bigint), ('ran', (extract(epoch from b.ran) * 1000)::bigint),
+       ('waited_' || b.waited_bucket, b.successes), ('ran_' || b.ran_bucket, b.successes)) as m(measure, amount)
+     where m.amount <> 0
+  ),
+  added as (
+    insert into work.tallies as t (span, starts_at, work_type, measure, amount)
+    select s.span, case s.span when 'ever' then '-infinity' else date_trunc(s.span, m.second) end as starts_at,
+           m.work_type, m.measure, sum(m.amount)
+      from measured m
+     cross join (values ('second'), ('minute'), ('hour'), ('ever')) as s(span)
+     where s.span = 'ever' or m.measure not in ('claims', 'succeeded', 'failed', 'cancelled')
+     group by 1, 2, 3, 4
+    on conflict (span, starts_at, work_type, measure) do update set amount = t.amount + excluded.amount
+  )
+  select count(*) into folded from taken;
+
+  delete from work.tallies t
+   using (values ('second', interval '2 minutes'), ('minute', '1 hour'), ('hour', '90 days')) as kept(span, age)
+   where t.span = kept.span and t.starts_at < moment - kept.age;
+  return folded;
+end
+$$;
+
+-- Count claims that are added, deleted or truncated. A statement that ends or reopens claims adds its entry itself: a
+-- trigger on updates would run for every claim call.
+create or replace function work.tally_rows()
+returns trigger
+language plpgsql
+as $$
+begin
+  if tg_op = 'INSERT' then
+    insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled)
+    select n.work_type, count(*), count(*) filter (where n.status = 'succeeded'),
+           count(*) filter (where n.status = 'failed'), count(*) filter (where n.status = 'cancelled')
+      from new_claims n
+     group by n.work_type;
+  elsif tg_op = 'DELETE' then
+    insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled)
+    select o.work_type, -count(*), -count(*) filter (where o.status = 'succeeded'),
+           -count(*) filter (where o.status = 'failed'), -count(*) filter (where o.status = 'cancelled')
+      from old_claims o
+     group by o.work_type;
+  else
+    update work.tally_entries set claims = 0, succeeded = 0, failed = 0, cancelled = 0;
+    delete from work.tallies t where t.span = 'ever' and t.measure in ('claims', 'succeeded', 'failed', 'cancelled');
+  end if;
+  return null;
+end
+$$;
+create or replace trigger tally_added
+  after insert on public.work_claims referencing new table as new_claims
+  for each statement execute function work.tally_rows();
+create or replace trigger tally_deleted
+  after delete on public.work_claims referencing old table as old_claims
+  for each statement execute function work.tally_rows();
+create or replace trigger tally_truncated
+  after truncate on public.work_claims for each statement execute function work.tally_rows();
+
+-- Count all claims anew, after a person has changed the status of ended claims by hand. Writers wait for it.
+create or replace function work.recount_claims()
+returns void
+language plpgsql
+as $$
+begin
+  lock table public.work_claims in share row exclusive mode;
+  insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled)
+  select s.work_type, sum(s.claims), sum(s.succeeded), sum(s.failed), sum(s.cancelled)
+    from (select c.work_type, count(*) as claims, count(*) filter (where c.status = 'succeeded') as succeeded,
+                 count(*) filter (where c.status = 'failed') as failed,
+                 count(*) filter (where c.status = 'cancelled') as cancelled
+            from public.work_claims c
+           group by c.work_type
+          union all
+          select t.work_type, -t.claims, -t.succeeded, -t.failed, -t.cancelled from work.counts() t) as s
+   group by s.work_type;
+end
+$$;
+
+-- How many claims each work type has, in all and by end state.
+create or replace function work.counts()
+returns table (work_type text, claims bigint, succeeded bigint, failed bigint, cancelled bigint)
+language sql
+stable
+as $$
+  select s.work_type, coalesce(sum(s.claims), 0)::bigint, coalesce(sum(s.succeeded), 0)::bigint,
+         coalesce(sum(s.failed), 0)::bigint, coalesce(sum(s.cancelled), 0)::bigint
+    from (select e.work_type, e.claims, e.succeeded, e.failed, e.cancelled from work.tally_entries e
+           -- A condition, so that the index is read: after a burst the table has many dead rows.
+           where e.at > '-infinity'
+          union all
+          select t.work_type, sum(t.amount) filter (where t.measure = 'claims'),
+                 sum(t.amount) filter (where t.measure = 'succeeded'), sum(t.amount) filter (where t.measure = 'failed'),
+                 sum(t.amount) filter (where t.measure = 'cancelled')
+            from work.tallies t
+           where t.span = 'ever'
+           group by t.work_type) as s
+   group by s.work_type
+$$;
+
 -- 12_profiles.sql
 
 -- Profiles: each distinct set of what workers have and accept is kept once, with the classes that it matches. A claim
@@ -1690,7 +1883,13 @@ begin
                    and k.status is not distinct from 'claimed' and k.expires_at <= moment
                    for no key update skip locked) as l))
        and c.status is not distinct from 'claimed'
-    returning c.item_id, c.work_type, c.fence, c.error
+    returning c.item_id, c.work_type, c.fence, c.error, c.status
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, failed, losses, final_failures)
+    select l.work_type, count(*) filter (where l.status = 'failed'), count(*), count(*) filter (where l.status = 'failed')
+      from lapsed l
+     group by l.work_type
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, fence, detail)
@@ -1734,6 +1933,7 @@ declare
   has_due boolean;
   is_unseen boolean;
   is_unjudged boolean;
+  is_upkeep_due boolean;
   profile work.profiles;
 begin
   -- One statement asks all questions: each further one costs some microseconds of every claim call.
@@ -1746,8 +1946,9 @@ begin
            select from public.work_classes c
             where c.made_by >= pg_snapshot_xmin(p.judged)
               and not (pg_visible_in_snapshot(c.made_by, p.judged))),
+         (select u.due_at from work.upkeep u) <= moment,
          p.id, p.class_ids, p.yielded_class_ids, p.yield_seconds
-    into has_lapsed, has_due, is_unseen, is_unjudged,
+    into has_lapsed, has_due, is_unseen, is_unjudged, is_upkeep_due,
          profile.id, profile.class_ids, profile.yielded_class_ids, profile.yield_seconds
     from work.profiles p
    where p.id = coalesce(
@@ -1766,6 +1967,10 @@ begin
   end if;
   if has_due then
     perform work.ready_due(1000);
+  end if;
+  if is_upkeep_due then
+    -- A call that names items may have to wait for them: it must not wait while it holds rows that it prunes.
+    perform work.keep_up(can_prune => cardinality(catch_up.item_ids) = 0);
   end if;
   if is_unseen then
     perform work.touch_worker(catch_up.worker_id);
@@ -2462,14 +2667,22 @@ begin
              item_id uuid, work_type text, fence bigint, outcome text, result jsonb)
      where o.outcome = 'succeeded' and o.fence is not null
      order by o.item_id, o.work_type
+  ),
+  closed as (
+    update public.work_claims c
+       set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1
+      from given g
+     where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
+       and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence)
+    returning c.work_type, c.claimed_at - c.due_at as waited, c.finished_at - c.claimed_at as ran
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, succeeded, successes, waited, ran)
+    select c.work_type, count(*), count(*), sum(c.waited), sum(c.ran) from closed c group by c.work_type
+    returning successes
   )
-  update public.work_claims c
-     set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1
-    from given g
-   where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-     and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence);
-  get diagnostics closed = row_count;
-  return closed;
+  select sum(t.successes) into closed from tallied t;
+  return coalesce(closed, 0);
 end
 $$;
 
@@ -2512,7 +2725,14 @@ begin
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_others.worker_id, g.fence)
-    returning g.outcome, c.item_id, c.work_type, c.fence, c.error
+    returning g.outcome, c.item_id, c.work_type, c.fence, c.error, c.status
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, failed, failures, final_failures)
+    select u.work_type, count(*) filter (where u.status = 'failed'), count(*), count(*) filter (where u.status = 'failed')
+      from closed u
+     where u.outcome = 'failed'
+     group by u.work_type
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
@@ -2983,17 +3203,32 @@ begin
       join work.ranked_items r on r.item_id = any (array[given.id])
      order by given.id
   ),
+  ended as materialized (
+    select wanted.*, e.status
+      from wanted
+     cross join lateral (
+       select k.status from public.work_claims k
+        where k.item_id = any (array[wanted.item_id]) and k.work_type = wanted.work_type
+          and (k.status is not distinct from 'failed'
+            or (k.status is not distinct from 'cancelled' and retry_items.item_ids is not null))
+          for no key update) as e
+  ),
   reopened as (
     update public.work_claims c
-       set priority = wanted.priority, rank = wanted.rank, class_id = wanted.class_id, affinity = wanted.affinity,
-           workflow_id = wanted.workflow_id, failures = 0, crashes = 0, finished_at = null,
-           status = case when wanted.run_after > clock_timestamp() then 'waiting' else 'ready' end,
-           due_at = greatest(wanted.run_after, clock_timestamp()), worker_id = null, progress = null
-      from wanted
-     where c.item_id = any (array[wanted.item_id]) and c.work_type = wanted.work_type
-       and (c.status is not distinct from 'failed'
-         or (c.status is not distinct from 'cancelled' and retry_items.item_ids is not null))
-    returning c.item_id, c.fence
+       set priority = e.priority, rank = e.rank, class_id = e.class_id, affinity = e.affinity,
+           workflow_id = e.workflow_id, failures = 0, crashes = 0, finished_at = null,
+           status = case when e.run_after > clock_timestamp() then 'waiting' else 'ready' end,
+           due_at = greatest(e.run_after, clock_timestamp()), worker_id = null, progress = null
+      from ended e
+     where c.item_id = any (array[e.item_id]) and c.work_type = e.work_type
+    returning c.item_id, c.fence, e.status as ended_as
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, failed, cancelled)
+    select retry_items.work_type, -count(*) filter (where r.ended_as = 'failed'),
+           -count(*) filter (where r.ended_as = 'cancelled')
+      from reopened r
+    having count(*) > 0
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, fence)
@@ -3068,6 +3303,10 @@ begin
      where c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')
     returning c.item_id, c.fence
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, cancelled)
+    select cancel_items.work_type, count(*) from cancelled having count(*) > 0
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, fence)
@@ -3541,6 +3780,226 @@ begin
 end
 $$;
 
+-- 23_prune.sql
+
+-- Pruning: the record of what ended long ago goes, and is not handed out again.
+
+-- When claim calls see to what is due in passing: one row, which one call at a time locks.
+create table if not exists work.upkeep (
+  is_only boolean primary key default true check (is_only),
+  due_at timestamptz not null default '-infinity'
+);
+comment on table work.upkeep is 'work-claims: when a claim call next folds tallies and prunes.';
+insert into work.upkeep default values on conflict do nothing;
+
+-- Remove these items with all their claims; answers how many claims. Rows that another call has locked are left to a later
+-- call, and an item of which a claim is locked stays whole: nothing here waits.
+create or replace function work.remove_items(item_ids uuid[])
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  locked uuid[];
+  removed integer;
+begin
+  -- No claim can be added to an item that is locked for update.
+  locked := array(
+    select i.id from unnest(remove_items.item_ids) as u(id) join public.work_items i on i.id = any (array[u.id])
+       for update of i skip locked);
+  with claim as materialized (
+    select c.item_id
+      from unnest(locked) as u(id)
+     cross join lateral (
+       select k.item_id from public.work_claims k
+        where k.item_id = any (array[u.id]) and k.finished_at is not null
+          for update skip locked) as c
+  )
+  select coalesce(array_agg(w.item_id), '{}')
+    into locked
+    from (select c.item_id
+            from claim c
+           group by c.item_id
+          having count(*) = (select count(*) from public.work_claims k where k.item_id = any (array[c.item_id]))) as w;
+  -- Claims first, by one statement: as a consequence of deleting items each would be looked for again.
+  delete from public.work_claims c using unnest(locked) as u(id) where c.item_id = any (array[u.id]);
+  get diagnostics removed = row_count;
+  delete from public.work_items i using unnest(locked) as u(id) where i.id = any (array[u.id]);
+  return removed;
+end
+$$;
+
+-- Remove what a run has left in these items' claims of a work type; answers how many. The bare claims say that the items
+-- are done.
+create or replace function work.strip_claims(item_ids uuid[], work_type text)
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  stripped uuid[];
+begin
+  with stripped as (
+    update public.work_claims c
+       set worker_id = null, fence = null, request_id = null, claimed_at = null, progress = null, result = null, error = null
+     where c.ctid = any (array(
+             select k.row_id
+               from unnest(strip_claims.item_ids) as u(id)
+              cross join lateral (
+                select o.ctid as row_id from public.work_claims o
+                 where o.item_id = any (array[u.id]) and o.work_type = strip_claims.work_type
+                   and o.fence is not null and o.finished_at is not null
+                   for update skip locked) as k))
+    returning c.item_id
+  )
+  select array_agg(s.item_id) into stripped from stripped s;
+  delete from public.work_events e
+   using unnest(stripped) as u(id)
+   where e.item_id = any (array[u.id]) and e.work_type = strip_claims.work_type;
+  return coalesce(cardinality(stripped), 0);
+end
+$$;
+
+-- Prune these items' claims of a work type, which ended before these times; answers how many claims. An item that came by
+-- enqueue_items() goes, once all its claims ended before, and those of other types are stripped; other claims are stripped.
+create or replace function work.prune_items(
+  item_ids uuid[], work_type text, succeeded_before timestamptz, failed_before timestamptz)
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  removable uuid[];
+  others uuid[];
+begin
+  select array_agg(p.id) filter (where p.is_removable), array_agg(p.id) filter (where not p.is_removable)
+    into removable, others
+    from (select i.id,
+                 i.source_key is null and not exists (
+                   select from public.work_claims c
+                    where c.item_id = any (array[i.id])
+                      and (c.finished_at < case
+                             when c.work_type <> prune_items.work_type and c.fence is not null then '-infinity'
+                             when c.status = 'succeeded' then prune_items.succeeded_before
+                             else prune_items.failed_before end) is not true) as is_removable
+            from unnest(prune_items.item_ids) as u(id)
+            join public.work_items i on i.id = any (array[u.id])) as p;
+  return work.remove_items(removable) + work.strip_claims(others, prune_items.work_type);
+end
+$$;
+
+-- Look at the next claims along the primary key, and prune those of a work type that ended before these times. Answers
+-- {pruned, done}; done when the end was reached, from which the next call begins anew. What succeeded is in no index by
+-- time: such an entry a claim would cost a tenth of the rate.
+create or replace function work.prune_next(
+  work_type text, succeeded_before timestamptz, failed_before timestamptz, at_most integer, look_at integer)
+returns jsonb
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  through uuid;
+  old uuid[];
+  last_item uuid;
+  pruned integer := 0;
+begin
+  select coalesce(t.pruned_through, '00000000-0000-0000-0000-000000000000')
+    into through
+    from public.work_types t
+   where t.name = prune_next.work_type
+     for no key update skip locked;
+  if not found then
+    return jsonb_build_object('pruned', 0, 'done', false);
+  end if;
+  old := array(
+    select l.item_id
+      from (select c.item_id, c.work_type, c.status, c.finished_at
+              from public.work_claims c
+             where c.item_id > through
+             order by c.item_id
+             limit prune_next.look_at) as l
+     where l.work_type = prune_next.work_type
+       and l.finished_at < case when l.status = 'succeeded' then prune_next.succeeded_before else prune_next.failed_before end
+     limit prune_next.at_most);
+  if cardinality(old) = prune_next.at_most then
+    last_item := old[prune_next.at_most];
+  else
+    last_item := (
+      select c.item_id from public.work_claims c where c.item_id > through order by c.item_id
+      offset prune_next.look_at - 1 limit 1);
+    -- The page may end between two claims of an item: the next one begins with that item.
+    last_item := coalesce((
+      select c.item_id from public.work_claims c
+       where c.item_id > through and c.item_id < last_item order by c.item_id desc limit 1), last_item);
+  end if;
+  if cardinality(old) > 0 then
+    pruned := work.prune_items(old, prune_next.work_type, prune_next.succeeded_before, prune_next.failed_before);
+  end if;
+  update public.work_types t set pruned_through = last_item, pruned_at = clock_timestamp() where t.name = prune_next.work_type;
+  return jsonb_build_object('pruned', pruned, 'done', last_item is null);
+end
+$$;
+
+-- Remove the record of what ended so long ago, at most so many claims a call, and answer {pruned, done}. It goes through all
+-- claims a page a call: repeat it until done.
+create or replace function public.prune_finished(work_type text, older_than interval, at_most integer default 1000)
+returns jsonb
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp() - prune_finished.older_than;
+begin
+  if not exists (select from public.work_types t where t.name = prune_finished.work_type) then
+    perform work.refuse('work_type', prune_finished.work_type, 'there is no such work type; see work_overview', 'PT404');
+  end if;
+  if prune_finished.older_than is null or prune_finished.older_than < '0' then
+    perform work.refuse('older_than', prune_finished.older_than::text, 'an interval such as "30 days" was expected');
+  end if;
+  if prune_finished.at_most is null or prune_finished.at_most not between 1 and 10000 then
+    perform work.refuse('at_most', prune_finished.at_most::text, 'expected 1 to 10000');
+  end if;
+  return work.prune_next(
+    prune_finished.work_type, moment, moment, prune_finished.at_most, 1000 + 10 * prune_finished.at_most);
+end
+$$;
+comment on function public.prune_finished is
+  'Removes the record of claims of a work type that ended so long ago, at most at_most a call; answers {pruned, done}: repeat it until done. An item of enqueue_items() goes with its last record; a claim on a row of an attached table stays, bare, and so stays done.';
+
+-- Fold entries into tallies, and prune a little of one work type that has a retention. One claim call in two seconds does
+-- it; the others skip the locked row.
+create or replace function work.keep_up(can_prune boolean)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+  kept public.work_types;
+  has_more boolean;
+begin
+  -- With one snapshot for the whole transaction, a row that another call has changed is an error.
+  if current_setting('transaction_isolation') <> 'read committed' then
+    return;
+  end if;
+  perform from work.upkeep u where u.due_at <= moment for no key update skip locked;
+  if not found then
+    return;
+  end if;
+  has_more := work.fold_tallies(10000) = 10000;
+  select t.* into kept
+    from public.work_types t
+   where can_prune and (t.keep_succeeded is not null or t.keep_failed is not null)
+   order by t.pruned_at nulls first
+   limit 1;
+  if found then
+    has_more := (work.prune_next(
+      kept.name, moment - kept.keep_succeeded, moment - kept.keep_failed, 500, 1000) ->> 'pruned')::integer > 100 or has_more;
+  end if;
+  update work.upkeep set due_at = clock_timestamp() + case when has_more then interval '0.5 s' else interval '2 s' end;
+end
+$$;
+
 -- 24_enroll_pool.sql
 
 -- Taking in what was there before: rows become items, items get claims, one bounded step a call.
@@ -3653,44 +4112,224 @@ $$;
 comment on function public.enroll_pool is
   'Takes in what was there before, one bounded step a call: rows of the attached table become items, items get claims for the pool''s work types. Repeat it until done is true.';
 
--- 25_views.sql
+-- 25_overview.sql
 
--- What a person looks at in the dashboard.
+-- How far the work is: one row a work type, one answer for a monitor, one for an autoscaler. None reads what is over.
+
+-- Open claims that are aside of the queue, at most 10,000 waiting and 10,000 held ones, of all work types together.
+create or replace function work.aside()
+returns table (work_type text, waiting bigint, claimed bigint, late bigint)
+language sql
+stable
+as $$
+  select a.work_type, count(*) filter (where not a.is_held), count(*) filter (where a.is_held), count(*) filter (where a.is_late)
+    from ((select c.work_type, false as is_held, false as is_late
+             from public.work_claims c where c.status = 'waiting' order by c.due_at limit 10000)
+          union all
+          (select c.work_type, true, c.expires_at <= clock_timestamp()
+             from public.work_claims c where c.status = 'claimed' order by c.expires_at limit 10000)) as a
+   group by a.work_type
+$$;
+
+-- Each work type's numbers. All claims less those that are over are open; of these, the ones not aside are ready, however many.
+-- The first 1,000 in order are looked at, for the longest wait among them.
+create or replace function work.overview()
+returns table (
+  work_type text, pool text, paused boolean, open bigint, ready bigint, waiting bigint, blocked bigint, claimed bigint,
+  late bigint, succeeded bigint, failed bigint, cancelled bigint, is_capped boolean, oldest_wait interval,
+  finished_last_minute bigint)
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+begin
+  return query
+  with aside as materialized (select a.* from work.aside() a),
+  is_full as materialized (select sum(a.waiting) >= 10000 or sum(a.claimed) >= 10000 as aside from aside a),
+  counts as materialized (select c.*, c.claims - c.succeeded - c.failed - c.cancelled as open from work.counts() c),
+  finished as materialized (
+    select f.work_type, sum(f.amount)::bigint as last_minute
+      from (select e.work_type, e.successes + e.final_failures as amount from work.tally_entries e
+             where e.at > moment - interval '1 minute'
+            union all
+            select t.work_type, t.amount from work.tallies t
+             where t.span = 'second' and t.starts_at > moment - interval '1 minute'
+               and t.measure in ('successes', 'final_failures')) as f
+     group by f.work_type
+  ),
+  numbers as (
+    select t.name, t.pool, t.paused, coalesce(c.open, 0) as open, first.ready, coalesce(a.waiting, 0) as waiting,
+           coalesce(a.claimed, 0) as claimed, coalesce(a.late, 0) as late,
+           greatest(0, coalesce(c.open - coalesce(a.waiting, 0) - coalesce(a.claimed, 0), 0)) as others,
+           coalesce(c.succeeded, 0) as succeeded, coalesce(c.failed, 0) as failed, coalesce(c.cancelled, 0) as cancelled,
+           first.due_at, coalesce(f.last_minute, 0) as last_minute
+      from public.work_types t
+      left join counts c on c.work_type = t.name
+      left join aside a on a.work_type = t.name
+      left join finished f on f.work_type = t.name
+     cross join lateral (
+       select count(*) as ready, min(r.due_at) as due_at
+         from (select q.due_at from public.work_claims q
+                where q.work_type = t.name and q.status = 'ready' and q.class_id > 0
+                order by q.priority desc, q.rank, q.position
+                limit 1000) as r) as first
+  )
+  select n.name, n.pool, n.paused, n.open,
+         case when n.ready < 1000 or w.aside then n.ready else n.others end,
+         n.waiting,
+         case when n.ready < 1000 and w.aside is not true then greatest(0, n.others - n.ready) else 0 end,
+         n.claimed, n.late, n.succeeded, n.failed, n.cancelled,
+         w.aside is true and n.others > n.ready,
+         case when n.due_at < moment then moment - n.due_at end,
+         n.last_minute
+    from numbers n
+   cross join is_full w
+   order by n.name;
+end
+$$;
 
 create or replace view public.work_overview with (security_invoker = true) as
-select t.name as work_type,
-       t.pool,
-       t.paused,
-       coalesce(c.ready, 0) as ready,
-       coalesce(c.waiting, 0) as waiting,
-       coalesce(c.blocked, 0) as blocked,
-       coalesce(c.claimed, 0) as claimed,
-       coalesce(c.succeeded, 0) as succeeded,
-       coalesce(c.failed, 0) as failed,
-       coalesce(c.cancelled, 0) as cancelled,
-       case when c.longest_ready < clock_timestamp() then clock_timestamp() - c.longest_ready end as oldest_wait,
-       coalesce(c.finished_last_minute, 0) as finished_last_minute,
-       case when c.finished_last_minute > 0 and c.ready + c.waiting + c.blocked + c.claimed > 0
-         then make_interval(secs => 60.0 * (c.ready + c.waiting + c.blocked + c.claimed) / c.finished_last_minute)
-       end as time_left
-  from public.work_types t
-  left join (
-    select k.work_type,
-           count(*) filter (where k.status = 'ready') as ready,
-           count(*) filter (where k.status = 'waiting') as waiting,
-           count(*) filter (where k.status = 'blocked') as blocked,
-           count(*) filter (where k.status = 'claimed') as claimed,
-           count(*) filter (where k.status = 'succeeded') as succeeded,
-           count(*) filter (where k.status = 'failed') as failed,
-           count(*) filter (where k.status = 'cancelled') as cancelled,
-           min(k.due_at) filter (where k.status = 'ready') as longest_ready,
-           count(*) filter (where k.status in ('succeeded', 'failed') and k.finished_at > now() - interval '1 minute')
-             as finished_last_minute
-      from public.work_claims k
-     group by k.work_type) as c on c.work_type = t.name
- order by t.name;
+select o.work_type, o.pool, o.paused, o.ready, o.waiting, o.blocked, o.claimed, o.succeeded, o.failed, o.cancelled,
+       o.oldest_wait, o.finished_last_minute,
+       case when o.finished_last_minute > 0 and o.open > 0 then make_interval(secs => 60.0 * o.open / o.finished_last_minute)
+       end as time_left,
+       o.open, o.late, o.is_capped
+  from work.overview() o;
 comment on view public.work_overview is
-  'work-claims: how far each work type is: open claims by state, done, failed, the longest wait, the last minute''s rate and the time left at it.';
+  'work-claims: how far each work type is: open claims by state, done, failed, the longest wait among the first 1000 in order, the last minute''s rate and the time left at it. is_capped: more than 10000 wait or are held in all, so the open states are lower bounds; open is exact.';
+
+-- One small answer, cheap enough to ask every second.
+create or replace function public.work_pulse(since_event bigint default null)
+returns jsonb
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+begin
+  return (
+    with types as materialized (select o.* from public.work_overview o),
+    held as materialized (
+      select h.worker_id, count(*) as held, count(*) filter (where h.expires_at <= moment) as late, avg(h.progress) as progress
+        from (select c.worker_id, c.expires_at, c.progress from public.work_claims c
+               where c.status = 'claimed' order by c.expires_at limit 10000) as h
+       group by h.worker_id
+    ),
+    workers as materialized (
+      select w.id, w.work_types, w.last_seen_at, coalesce(h.held, 0) as held, coalesce(h.late, 0) as late, h.progress
+        from public.work_workers w
+        left join held h on h.worker_id = w.id
+       where w.retired_at is null and w.last_seen_at > moment - interval '2 minutes'
+    )
+    select jsonb_build_object(
+      'at', moment,
+      'types', coalesce((
+        select jsonb_agg(to_jsonb(t) || jsonb_build_object('workers', (
+                 select count(*) from workers w where w.work_types is null or t.work_type = any (w.work_types)))
+                 order by t.work_type)
+          from types t), '[]'),
+      'held', (select coalesce(sum(h.held), 0) from held h),
+      'late', (select coalesce(sum(h.late), 0) from held h),
+      'live_workers', (select count(*) from workers),
+      'workers', coalesce((
+        select jsonb_agg(jsonb_build_object(
+                 'id', w.id, 'held', w.held, 'late', w.late, 'progress', round(w.progress::numeric, 3),
+                 'last_seen_at', w.last_seen_at) order by w.late desc, w.id)
+          from (select * from workers w order by w.late desc, w.id limit 200) as w), '[]'),
+      'events', coalesce((
+        select jsonb_agg(to_jsonb(e) order by e.id)
+          from (select v.id, v.at, v.event, v.work_type, v.item_id, v.worker_id, left(v.detail, 200) as detail
+                  from public.work_events v
+                 where v.id > coalesce(work_pulse.since_event, 0)
+                 order by v.id desc
+                 limit 20) as e), '[]')));
+end
+$$;
+comment on function public.work_pulse is
+  'One small answer for a monitor, cheap enough to ask every second: work_overview with live workers, at most 200 workers (late ones first), the last 20 events after since_event.';
+
+-- What a worker with these capabilities could take now, each number at most so large; null stands for all there is.
+-- Waits and leases that have ended count as ready: where no worker runs, nobody has readied them.
+create or replace function public.work_depth(work_type text, capabilities jsonb default null, at_most integer default 10000)
+returns jsonb
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+begin
+  if not exists (select from public.work_types t where t.name = work_depth.work_type) then
+    perform work.refuse('work_type', work_depth.work_type, 'there is no such work type; see work_overview', 'PT404');
+  end if;
+  if work_depth.at_most is null or work_depth.at_most not between 1 and 100000 then
+    perform work.refuse('at_most', work_depth.at_most::text, '1 to 100000 were expected');
+  end if;
+  if work_depth.capabilities is not null then
+    perform work.check_properties('capabilities', work_depth.capabilities, 65536);
+  end if;
+  return (
+    with matched as materialized (
+      select k.id from public.work_classes k
+       where work_depth.capabilities is null or work_depth.capabilities @@ k.path
+    ),
+    ready as (
+      select r.due_at
+        from matched m
+       cross join lateral (
+         select c.due_at from public.work_claims c
+          where c.class_id = m.id and c.work_type = work_depth.work_type and c.status = 'ready'
+          order by c.priority desc, c.rank, c.position
+          limit work_depth.at_most) as r
+       limit work_depth.at_most
+    ),
+    due as (
+      select w.due_at
+        from (select c.due_at, c.work_type, c.class_id from public.work_claims c
+               where c.status = 'waiting' and c.due_at <= moment order by c.due_at limit work_depth.at_most) as w
+       where w.work_type = work_depth.work_type and w.class_id in (select m.id from matched m)
+    ),
+    held as (
+      select h.due_at, h.expires_at <= moment as is_late
+        from (select c.due_at, c.expires_at, c.work_type, c.class_id from public.work_claims c
+               where c.status = 'claimed' order by c.expires_at limit work_depth.at_most) as h
+       where h.work_type = work_depth.work_type and h.class_id in (select m.id from matched m)
+    ),
+    takeable as (
+      select r.due_at from ready r
+      union all
+      select d.due_at from due d
+      union all
+      select h.due_at from held h where h.is_late
+    )
+    select jsonb_build_object(
+      'ready', least(count(*), work_depth.at_most),
+      'held', (select count(*) from held h where not h.is_late),
+      'oldest_wait_seconds', coalesce(greatest(0, round(extract(epoch from moment - min(t.due_at))::numeric, 1)), 0))
+      from takeable t);
+end
+$$;
+comment on function public.work_depth is
+  'What an autoscaler asks: {ready, held, oldest_wait_seconds} of a work type, for a worker with these capabilities (null: any). Numbers stop at at_most.';
+
+create or replace view public.work_history with (security_invoker = true) as
+select t.span, t.starts_at, t.work_type,
+       coalesce(sum(t.amount) filter (where t.measure = 'successes'), 0) as succeeded,
+       coalesce(sum(t.amount) filter (where t.measure = 'failures'), 0) as failed,
+       coalesce(sum(t.amount) filter (where t.measure = 'losses'), 0) as lost,
+       coalesce(sum(t.amount) filter (where t.measure = 'final_failures'), 0) as failed_for_good,
+       coalesce(sum(t.amount) filter (where t.measure = 'waited'), 0) / 1000 as waited_seconds,
+       coalesce(sum(t.amount) filter (where t.measure = 'ran'), 0) / 1000 as ran_seconds,
+       jsonb_object_agg(substr(t.measure, 8), t.amount) filter (where t.measure like 'waited\_%') as waited,
+       jsonb_object_agg(substr(t.measure, 5), t.amount) filter (where t.measure like 'ran\_%') as ran
+  from work.tallies t
+ where t.span in ('minute', 'hour')
+ group by t.span, t.starts_at, t.work_type;
+comment on view public.work_history is
+  'work-claims: how tries ended, per minute for an hour and per hour for 90 days; a few seconds late. waited and ran count successes by how long they took: {"1s": under 1 s, "10s": under 10 s, …}.';
 
 -- 26_match.sql
 
@@ -4216,8 +4855,9 @@ declare
   public_functions constant text[] := array[
     'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'detach_pool',
     'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim',
-    'prune_classes', 'reap_expired_claims', 'refused_classes', 'register_worker', 'release_claims_for_worker',
-    'release_item', 'release_items', 'retire_worker', 'retry_items', 'set_priority', 'would_match'];
+    'prune_classes', 'prune_finished', 'reap_expired_claims', 'refused_classes', 'register_worker',
+    'release_claims_for_worker', 'release_item', 'release_items', 'retire_worker', 'retry_items', 'set_priority',
+    'work_depth', 'work_pulse', 'would_match'];
   -- A table or view of ours in public says so in its comment.
   relation record;
   function record;
@@ -4279,17 +4919,17 @@ declare
   -- Each statement finds its rows by key or along an index.
   by_key constant text[] := array[
     'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items', 'public.extend_claims',
-    'public.finish_and_claim', 'public.prune_classes', 'public.reap_expired_claims', 'public.refused_classes',
-    'public.release_claims_for_worker', 'public.release_item', 'public.release_items', 'public.retry_items',
+    'public.finish_and_claim', 'public.prune_classes', 'public.prune_finished', 'public.reap_expired_claims',
+    'public.refused_classes', 'public.release_claims_for_worker', 'public.release_item', 'public.release_items', 'public.retry_items',
     'public.set_priority', 'work.enroll', 'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow',
     'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
-    'work.move_open_claims'];
+    'work.move_open_claims', 'work.overview', 'public.work_pulse', 'public.work_depth', 'work.fold_tallies'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
-    'public.enroll_pool', 'work.mirror_deleted', 'work.mirror_written'];
+    'public.enroll_pool', 'work.fold_tallies', 'work.mirror_deleted', 'work.mirror_written'];
   -- A person calls them: they give up on a lock rather than stand in everybody's way.
   impatient constant text[] := array[
     'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
@@ -4312,6 +4952,8 @@ begin
         (in_utc, 'timezone', 'UTC'),
         (impatient, 'lock_timeout', '5s'),
         (array['public.prune_classes'], 'lock_timeout', '1s'),
+        -- The first rows in order come from the index that has the order, never from sorting all that is ready.
+        (array['work.overview', 'public.work_depth'], 'enable_sort', 'off'),
         (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
      cross join lateral unnest(l.functions) as f(name)
       join pg_proc p on p.oid = to_regproc(f.name)

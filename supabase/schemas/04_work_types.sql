@@ -12,6 +12,10 @@ create table if not exists public.work_types (
   paused boolean not null default false,
   enrolled_through bigint not null default 0,
   enroll_until bigint not null default 0,
+  keep_succeeded interval check (keep_succeeded >= '0'),
+  keep_failed interval check (keep_failed >= '0'),
+  pruned_through uuid,
+  pruned_at timestamptz,
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_types is
@@ -22,6 +26,10 @@ comment on column public.work_types.max_crashes is 'A claim ends failed when its
 comment on column public.work_types.backoff_seconds is 'The wait after the first failure; it doubles with each further one, up to backoff_limit_seconds.';
 comment on column public.work_types.passed_over_seconds is
   'How long an item may wait while workers take others of its priority that they are warm for.';
+comment on column public.work_types.keep_succeeded is
+  'How long the record of a success is kept; null: for ever. Claim calls remove what is older, in passing.';
+comment on column public.work_types.keep_failed is 'How long a failed or cancelled claim is kept; null: for ever.';
+comment on column public.work_types.pruned_through is 'The last item that pruning has looked at; null: it begins anew.';
 comment on column public.work_types.enrolled_through is 'The seq of the last past item that enroll_pool() has enrolled.';
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
@@ -45,7 +53,9 @@ create or replace function public.define_work_type(
   backoff_seconds integer default null,
   backoff_limit_seconds integer default null,
   paused boolean default null,
-  passed_over_seconds integer default null
+  passed_over_seconds integer default null,
+  keep_succeeded interval default null,
+  keep_failed interval default null
 )
 returns jsonb
 language plpgsql
@@ -61,6 +71,11 @@ begin
   perform work.check_range('backoff_seconds', define_work_type.backoff_seconds, 0, 86400);
   perform work.check_range('backoff_limit_seconds', define_work_type.backoff_limit_seconds, 0, 604800);
   perform work.check_range('passed_over_seconds', define_work_type.passed_over_seconds, 0, 604800);
+  if define_work_type.keep_succeeded < '0' or define_work_type.keep_failed < '0' then
+    perform work.refuse(
+      'keep_succeeded or keep_failed', least(define_work_type.keep_succeeded, define_work_type.keep_failed)::text,
+      'an interval such as "30 days" was expected');
+  end if;
   if define_work_type.pool is not null then
     perform work.check_pool(define_work_type.pool);
     perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
@@ -89,7 +104,9 @@ begin
          backoff_seconds = coalesce(define_work_type.backoff_seconds, t.backoff_seconds),
          backoff_limit_seconds = coalesce(define_work_type.backoff_limit_seconds, t.backoff_limit_seconds),
          paused = coalesce(define_work_type.paused, t.paused),
-         passed_over_seconds = coalesce(define_work_type.passed_over_seconds, t.passed_over_seconds)
+         passed_over_seconds = coalesce(define_work_type.passed_over_seconds, t.passed_over_seconds),
+         keep_succeeded = coalesce(define_work_type.keep_succeeded, t.keep_succeeded),
+         keep_failed = coalesce(define_work_type.keep_failed, t.keep_failed)
    where t.name = define_work_type.work_type
   returning * into declared;
   return to_jsonb(declared);

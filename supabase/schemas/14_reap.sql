@@ -52,7 +52,13 @@ begin
                    and k.status is not distinct from 'claimed' and k.expires_at <= moment
                    for no key update skip locked) as l))
        and c.status is not distinct from 'claimed'
-    returning c.item_id, c.work_type, c.fence, c.error
+    returning c.item_id, c.work_type, c.fence, c.error, c.status
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, failed, losses, final_failures)
+    select l.work_type, count(*) filter (where l.status = 'failed'), count(*), count(*) filter (where l.status = 'failed')
+      from lapsed l
+     group by l.work_type
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, fence, detail)
@@ -96,6 +102,7 @@ declare
   has_due boolean;
   is_unseen boolean;
   is_unjudged boolean;
+  is_upkeep_due boolean;
   profile work.profiles;
 begin
   -- One statement asks all questions: each further one costs some microseconds of every claim call.
@@ -108,8 +115,9 @@ begin
            select from public.work_classes c
             where c.made_by >= pg_snapshot_xmin(p.judged)
               and not (pg_visible_in_snapshot(c.made_by, p.judged))),
+         (select u.due_at from work.upkeep u) <= moment,
          p.id, p.class_ids, p.yielded_class_ids, p.yield_seconds
-    into has_lapsed, has_due, is_unseen, is_unjudged,
+    into has_lapsed, has_due, is_unseen, is_unjudged, is_upkeep_due,
          profile.id, profile.class_ids, profile.yielded_class_ids, profile.yield_seconds
     from work.profiles p
    where p.id = coalesce(
@@ -128,6 +136,10 @@ begin
   end if;
   if has_due then
     perform work.ready_due(1000);
+  end if;
+  if is_upkeep_due then
+    -- A call that names items may have to wait for them: it must not wait while it holds rows that it prunes.
+    perform work.keep_up(can_prune => cardinality(catch_up.item_ids) = 0);
   end if;
   if is_unseen then
     perform work.touch_worker(catch_up.worker_id);

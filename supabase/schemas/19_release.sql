@@ -66,14 +66,22 @@ begin
              item_id uuid, work_type text, fence bigint, outcome text, result jsonb)
      where o.outcome = 'succeeded' and o.fence is not null
      order by o.item_id, o.work_type
+  ),
+  closed as (
+    update public.work_claims c
+       set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1
+      from given g
+     where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
+       and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence)
+    returning c.work_type, c.claimed_at - c.due_at as waited, c.finished_at - c.claimed_at as ran
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, succeeded, successes, waited, ran)
+    select c.work_type, count(*), count(*), sum(c.waited), sum(c.ran) from closed c group by c.work_type
+    returning successes
   )
-  update public.work_claims c
-     set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1
-    from given g
-   where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-     and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence);
-  get diagnostics closed = row_count;
-  return closed;
+  select sum(t.successes) into closed from tallied t;
+  return coalesce(closed, 0);
 end
 $$;
 
@@ -116,7 +124,14 @@ begin
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_others.worker_id, g.fence)
-    returning g.outcome, c.item_id, c.work_type, c.fence, c.error
+    returning g.outcome, c.item_id, c.work_type, c.fence, c.error, c.status
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, failed, failures, final_failures)
+    select u.work_type, count(*) filter (where u.status = 'failed'), count(*), count(*) filter (where u.status = 'failed')
+      from closed u
+     where u.outcome = 'failed'
+     group by u.work_type
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)

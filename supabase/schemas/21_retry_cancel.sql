@@ -57,17 +57,32 @@ begin
       join work.ranked_items r on r.item_id = any (array[given.id])
      order by given.id
   ),
+  ended as materialized (
+    select wanted.*, e.status
+      from wanted
+     cross join lateral (
+       select k.status from public.work_claims k
+        where k.item_id = any (array[wanted.item_id]) and k.work_type = wanted.work_type
+          and (k.status is not distinct from 'failed'
+            or (k.status is not distinct from 'cancelled' and retry_items.item_ids is not null))
+          for no key update) as e
+  ),
   reopened as (
     update public.work_claims c
-       set priority = wanted.priority, rank = wanted.rank, class_id = wanted.class_id, affinity = wanted.affinity,
-           workflow_id = wanted.workflow_id, failures = 0, crashes = 0, finished_at = null,
-           status = case when wanted.run_after > clock_timestamp() then 'waiting' else 'ready' end,
-           due_at = greatest(wanted.run_after, clock_timestamp()), worker_id = null, progress = null
-      from wanted
-     where c.item_id = any (array[wanted.item_id]) and c.work_type = wanted.work_type
-       and (c.status is not distinct from 'failed'
-         or (c.status is not distinct from 'cancelled' and retry_items.item_ids is not null))
-    returning c.item_id, c.fence
+       set priority = e.priority, rank = e.rank, class_id = e.class_id, affinity = e.affinity,
+           workflow_id = e.workflow_id, failures = 0, crashes = 0, finished_at = null,
+           status = case when e.run_after > clock_timestamp() then 'waiting' else 'ready' end,
+           due_at = greatest(e.run_after, clock_timestamp()), worker_id = null, progress = null
+      from ended e
+     where c.item_id = any (array[e.item_id]) and c.work_type = e.work_type
+    returning c.item_id, c.fence, e.status as ended_as
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, failed, cancelled)
+    select retry_items.work_type, -count(*) filter (where r.ended_as = 'failed'),
+           -count(*) filter (where r.ended_as = 'cancelled')
+      from reopened r
+    having count(*) > 0
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, fence)
@@ -142,6 +157,10 @@ begin
      where c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')
     returning c.item_id, c.fence
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, cancelled)
+    select cancel_items.work_type, count(*) from cancelled having count(*) > 0
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, fence)
