@@ -2074,6 +2074,36 @@ begin
 end
 $$;
 
+-- Lock the first rows of a few lanes: the first rows of each are read and merged.
+create or replace function work.lock_few(work_types text[], class_ids integer[], wanted integer)
+returns tid[]
+language plpgsql
+as $$
+declare
+  -- Three other calls may hold as many rows each.
+  width constant integer := 8 + 4 * wanted;
+begin
+  return array(
+    select c.ctid
+      from (select r.*
+              from unnest(lock_few.work_types) as t(name)
+             cross join unnest(lock_few.class_ids) as k(id)
+             cross join lateral (
+               select n.ctid as row_id, n.priority, n.rank, n.position
+                 from public.work_claims n
+                where n.class_id = k.id and n.work_type = t.name and n.status = 'ready'
+                order by n.priority desc, n.rank, n.position
+                limit width) as r
+             order by r.priority desc, r.rank, r.position
+             limit width) as near
+      join public.work_claims c on c.ctid = near.row_id
+     where c.status is not distinct from 'ready'
+     order by near.priority desc, near.rank, near.position
+     limit lock_few.wanted
+       for no key update of c skip locked);
+end
+$$;
+
 -- Lock the first rows of these classes that are among the first rows of all classes. It reads a bounded number of rows,
 -- however many lanes there are, and finds enough where much of what is ready is for this worker.
 create or replace function work.lock_ahead(work_types text[], class_ids integer[], wanted integer)
@@ -2096,8 +2126,8 @@ begin
              order by r.priority desc, r.rank, r.position
              limit window_size) as ahead
       join public.work_claims c on c.ctid = ahead.row_id
-     -- "Is true" keeps this a hashed lookup, built once a call. Without it the planner may turn it into a join.
-     where (ahead.class_id in (select u.id from unnest(lock_ahead.class_ids) as u(id))) is true
+     -- The ids of a profile are sorted: this is a binary search, where "= any" would compare with each of thousands.
+     where class_ids[width_bucket(ahead.class_id, class_ids)] = ahead.class_id
        and c.status is not distinct from 'ready' and c.class_id is not distinct from ahead.class_id
      order by ahead.priority desc, ahead.rank, ahead.position
      limit lock_ahead.wanted
@@ -2285,13 +2315,66 @@ begin
                 -- Warmth is a preference: rows behind this many that are for others do not count.
                 limit 64 + 16 * wanted) as r) as near
       join public.work_claims c on c.ctid = near.row_id
-     where (near.class_id in (select u.id from unnest(lock_warm.class_ids) as u(id))) is true
+     where class_ids[width_bucket(near.class_id, class_ids)] = near.class_id
        and c.status is not distinct from 'ready'
      order by near.rank, near.position
      limit lock_warm.wanted
        for no key update of c skip locked);
 end
 $$;
+
+-- Claim the next items of a worker, at most max_items.
+create or replace function work.take_next(
+  work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], request_id uuid)
+returns json
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  profile work.profiles := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
+  wanted integer := least(max_items, 1000);
+  open_types text[];
+  lanes integer;
+  row_ids tid[] := '{}';
+begin
+  if cardinality(work_types) = 1 and work_types[1] is not null and cardinality(profile.class_ids) = 1
+    and profile.yielded_class_ids = '{}' and coalesce(warm, '{}') = '{}' then
+    -- The most frequent call: hold() passes over a paused work type.
+    return work.hold(
+      work.lock_lane(work_types[1], profile.class_ids[1], wanted), take_next.worker_id, ttl_seconds, take_next.request_id);
+  end if;
+  open_types := array(select t.name from public.work_types t where t.name = any (take_next.work_types) and not t.paused);
+  lanes := cardinality(profile.class_ids) * cardinality(open_types);
+  if cardinality(warm) > 0 then
+    row_ids := work.lock_warm(open_types, profile.class_ids, wanted, warm);
+  elsif lanes <= 16 then
+    row_ids := work.lock_few(open_types, profile.class_ids, wanted);
+  else
+    row_ids := work.lock_ahead(open_types, profile.class_ids, wanted);
+    if cardinality(row_ids) < wanted and lanes > 64 and cardinality(open_types) = 1 then
+      row_ids := work.lock_range(open_types[1], profile.class_ids, wanted);
+    end if;
+  end if;
+  if cardinality(row_ids) < wanted and coalesce(warm, '{}') = '{}' then
+    -- One of these may lack rows behind those that other calls hold: looked for from the beginning, the order is exact.
+    row_ids := '{}';
+  end if;
+  if cardinality(row_ids) < wanted then
+    row_ids := work.lock_first(open_types, profile.class_ids, wanted - cardinality(row_ids), row_ids);
+  end if;
+  -- A worker that spares its capabilities takes common items that others left for yield_seconds, after all of its own.
+  if cardinality(row_ids) < wanted and profile.yielded_class_ids <> '{}' then
+    row_ids := work.lock_first(
+      open_types, profile.yielded_class_ids, wanted - cardinality(row_ids), row_ids,
+      clock_timestamp() - make_interval(secs => profile.yield_seconds));
+  end if;
+  return work.hold(row_ids, take_next.worker_id, ttl_seconds, take_next.request_id);
+end
+$$;
+
+-- 17_claim.sql
+
+-- Claiming: named items, or what is next.
 
 -- Claim rows that the caller has locked, and answer the claims in their order. Every claim is made by this statement.
 create or replace function work.hold(row_ids tid[], worker_id text, ttl_seconds integer, request_id uuid)
@@ -2330,55 +2413,6 @@ begin
   return coalesce(answer, '[]');
 end
 $$;
-
--- Claim the next items of a worker, at most max_items.
-create or replace function work.take_next(
-  work_types text[], worker_id text, max_items integer, ttl_seconds integer, warm text[], request_id uuid)
-returns json
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  profile work.profiles := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
-  wanted integer := least(max_items, 1000);
-  lanes constant integer := cardinality(profile.class_ids) * cardinality(work_types);
-  open_types text[];
-  row_ids tid[] := '{}';
-begin
-  if lanes = 1 and work_types[1] is not null and coalesce(warm, '{}') = '{}' and profile.yielded_class_ids = '{}' then
-    -- The most frequent call: hold() passes over a paused work type.
-    return work.hold(
-      work.lock_lane(work_types[1], profile.class_ids[1], wanted), take_next.worker_id, ttl_seconds, take_next.request_id);
-  end if;
-  open_types := array(select t.name from public.work_types t where t.name = any (take_next.work_types) and not t.paused);
-  if cardinality(warm) > 0 then
-    row_ids := work.lock_warm(open_types, profile.class_ids, wanted, warm);
-  elsif lanes > 16 then
-    row_ids := work.lock_ahead(open_types, profile.class_ids, wanted);
-    if cardinality(row_ids) < wanted and lanes > 64 and cardinality(open_types) = 1 then
-      row_ids := work.lock_range(open_types[1], profile.class_ids, wanted);
-    end if;
-    -- Rows that one of these lacked are looked for from the beginning, so that the order is exact.
-    if cardinality(row_ids) < wanted then
-      row_ids := '{}';
-    end if;
-  end if;
-  if cardinality(row_ids) < wanted then
-    row_ids := work.lock_first(open_types, profile.class_ids, wanted - cardinality(row_ids), row_ids);
-  end if;
-  -- A worker that spares its capabilities takes common items that others left for yield_seconds, after all of its own.
-  if cardinality(row_ids) < wanted and profile.yielded_class_ids <> '{}' then
-    row_ids := work.lock_first(
-      open_types, profile.yielded_class_ids, wanted - cardinality(row_ids), row_ids,
-      clock_timestamp() - make_interval(secs => profile.yield_seconds));
-  end if;
-  return work.hold(row_ids, take_next.worker_id, ttl_seconds, take_next.request_id);
-end
-$$;
-
--- 17_claim.sql
-
--- Claiming: named items, or what is next.
 
 -- The claims that a worker still holds of an earlier call with this request id: the answer to a repeated call.
 create or replace function work.claims_of_request(worker_id text, request_id uuid)
@@ -4953,10 +4987,10 @@ begin
         (impatient, 'lock_timeout', '5s'),
         (array['public.prune_classes'], 'lock_timeout', '1s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
-        (array['work.overview', 'public.work_depth'], 'enable_sort', 'off'),
+        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'public.work_depth'], 'enable_sort', 'off'),
         (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
      cross join lateral unnest(l.functions) as f(name)
-      join pg_proc p on p.oid = to_regproc(f.name)
+      join pg_proc p on p.oid = f.name::regproc
   loop
     execute format('alter function %s set %I = %L', named.name, named.setting, named.value);
   end loop;

@@ -24,6 +24,36 @@ begin
 end
 $$;
 
+-- Lock the first rows of a few lanes: the first rows of each are read and merged.
+create or replace function work.lock_few(work_types text[], class_ids integer[], wanted integer)
+returns tid[]
+language plpgsql
+as $$
+declare
+  -- Three other calls may hold as many rows each.
+  width constant integer := 8 + 4 * wanted;
+begin
+  return array(
+    select c.ctid
+      from (select r.*
+              from unnest(lock_few.work_types) as t(name)
+             cross join unnest(lock_few.class_ids) as k(id)
+             cross join lateral (
+               select n.ctid as row_id, n.priority, n.rank, n.position
+                 from public.work_claims n
+                where n.class_id = k.id and n.work_type = t.name and n.status = 'ready'
+                order by n.priority desc, n.rank, n.position
+                limit width) as r
+             order by r.priority desc, r.rank, r.position
+             limit width) as near
+      join public.work_claims c on c.ctid = near.row_id
+     where c.status is not distinct from 'ready'
+     order by near.priority desc, near.rank, near.position
+     limit lock_few.wanted
+       for no key update of c skip locked);
+end
+$$;
+
 -- Lock the first rows of these classes that are among the first rows of all classes. It reads a bounded number of rows,
 -- however many lanes there are, and finds enough where much of what is ready is for this worker.
 create or replace function work.lock_ahead(work_types text[], class_ids integer[], wanted integer)
@@ -46,8 +76,8 @@ begin
              order by r.priority desc, r.rank, r.position
              limit window_size) as ahead
       join public.work_claims c on c.ctid = ahead.row_id
-     -- "Is true" keeps this a hashed lookup, built once a call. Without it the planner may turn it into a join.
-     where (ahead.class_id in (select u.id from unnest(lock_ahead.class_ids) as u(id))) is true
+     -- The ids of a profile are sorted: this is a binary search, where "= any" would compare with each of thousands.
+     where class_ids[width_bucket(ahead.class_id, class_ids)] = ahead.class_id
        and c.status is not distinct from 'ready' and c.class_id is not distinct from ahead.class_id
      order by ahead.priority desc, ahead.rank, ahead.position
      limit lock_ahead.wanted
@@ -235,49 +265,11 @@ begin
                 -- Warmth is a preference: rows behind this many that are for others do not count.
                 limit 64 + 16 * wanted) as r) as near
       join public.work_claims c on c.ctid = near.row_id
-     where (near.class_id in (select u.id from unnest(lock_warm.class_ids) as u(id))) is true
+     where class_ids[width_bucket(near.class_id, class_ids)] = near.class_id
        and c.status is not distinct from 'ready'
      order by near.rank, near.position
      limit lock_warm.wanted
        for no key update of c skip locked);
-end
-$$;
-
--- Claim rows that the caller has locked, and answer the claims in their order. Every claim is made by this statement.
-create or replace function work.hold(row_ids tid[], worker_id text, ttl_seconds integer, request_id uuid)
-returns json
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  answer json;
-begin
-  if row_ids = '{}' then
-    return '[]';
-  end if;
-  -- The clock is read with the row locked: no lease begins before the last one of the row has ended.
-  with held as (
-    update public.work_claims c
-       set status = 'claimed',
-           worker_id = hold.worker_id,
-           fence = nextval('work.fence'),
-           request_id = hold.request_id,
-           claimed_at = clock_timestamp(),
-           expires_at = clock_timestamp() + make_interval(secs => coalesce(hold.ttl_seconds, t.lease_seconds)),
-           progress = null
-      from unnest(hold.row_ids) with ordinality as p(row_id, n), public.work_types t
-     where c.ctid = p.row_id and t.name = c.work_type and not t.paused
-    returning p.n, c.item_id, c.work_type, c.fence, coalesce(hold.ttl_seconds, t.lease_seconds) as ttl_seconds,
-              c.expires_at, c.failures, c.crashes
-  )
-  select json_agg(claim order by h.n)
-    into answer
-    from held h
-    join public.work_items i on i.id = h.item_id
-   cross join lateral (
-     select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.failures, h.crashes, i.pool, i.source_key,
-            i.payload) as claim;
-  return coalesce(answer, '[]');
 end
 $$;
 
@@ -291,27 +283,31 @@ as $$
 declare
   profile work.profiles := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
   wanted integer := least(max_items, 1000);
-  lanes constant integer := cardinality(profile.class_ids) * cardinality(work_types);
   open_types text[];
+  lanes integer;
   row_ids tid[] := '{}';
 begin
-  if lanes = 1 and work_types[1] is not null and coalesce(warm, '{}') = '{}' and profile.yielded_class_ids = '{}' then
+  if cardinality(work_types) = 1 and work_types[1] is not null and cardinality(profile.class_ids) = 1
+    and profile.yielded_class_ids = '{}' and coalesce(warm, '{}') = '{}' then
     -- The most frequent call: hold() passes over a paused work type.
     return work.hold(
       work.lock_lane(work_types[1], profile.class_ids[1], wanted), take_next.worker_id, ttl_seconds, take_next.request_id);
   end if;
   open_types := array(select t.name from public.work_types t where t.name = any (take_next.work_types) and not t.paused);
+  lanes := cardinality(profile.class_ids) * cardinality(open_types);
   if cardinality(warm) > 0 then
     row_ids := work.lock_warm(open_types, profile.class_ids, wanted, warm);
-  elsif lanes > 16 then
+  elsif lanes <= 16 then
+    row_ids := work.lock_few(open_types, profile.class_ids, wanted);
+  else
     row_ids := work.lock_ahead(open_types, profile.class_ids, wanted);
     if cardinality(row_ids) < wanted and lanes > 64 and cardinality(open_types) = 1 then
       row_ids := work.lock_range(open_types[1], profile.class_ids, wanted);
     end if;
-    -- Rows that one of these lacked are looked for from the beginning, so that the order is exact.
-    if cardinality(row_ids) < wanted then
-      row_ids := '{}';
-    end if;
+  end if;
+  if cardinality(row_ids) < wanted and coalesce(warm, '{}') = '{}' then
+    -- One of these may lack rows behind those that other calls hold: looked for from the beginning, the order is exact.
+    row_ids := '{}';
   end if;
   if cardinality(row_ids) < wanted then
     row_ids := work.lock_first(open_types, profile.class_ids, wanted - cardinality(row_ids), row_ids);

@@ -1,5 +1,43 @@
 -- Claiming: named items, or what is next.
 
+-- Claim rows that the caller has locked, and answer the claims in their order. Every claim is made by this statement.
+create or replace function work.hold(row_ids tid[], worker_id text, ttl_seconds integer, request_id uuid)
+returns json
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  answer json;
+begin
+  if row_ids = '{}' then
+    return '[]';
+  end if;
+  -- The clock is read with the row locked: no lease begins before the last one of the row has ended.
+  with held as (
+    update public.work_claims c
+       set status = 'claimed',
+           worker_id = hold.worker_id,
+           fence = nextval('work.fence'),
+           request_id = hold.request_id,
+           claimed_at = clock_timestamp(),
+           expires_at = clock_timestamp() + make_interval(secs => coalesce(hold.ttl_seconds, t.lease_seconds)),
+           progress = null
+      from unnest(hold.row_ids) with ordinality as p(row_id, n), public.work_types t
+     where c.ctid = p.row_id and t.name = c.work_type and not t.paused
+    returning p.n, c.item_id, c.work_type, c.fence, coalesce(hold.ttl_seconds, t.lease_seconds) as ttl_seconds,
+              c.expires_at, c.failures, c.crashes
+  )
+  select json_agg(claim order by h.n)
+    into answer
+    from held h
+    join public.work_items i on i.id = h.item_id
+   cross join lateral (
+     select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.failures, h.crashes, i.pool, i.source_key,
+            i.payload) as claim;
+  return coalesce(answer, '[]');
+end
+$$;
+
 -- The claims that a worker still holds of an earlier call with this request id: the answer to a repeated call.
 create or replace function work.claims_of_request(worker_id text, request_id uuid)
 returns json

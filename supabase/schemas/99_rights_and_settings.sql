@@ -113,10 +113,10 @@ begin
         (impatient, 'lock_timeout', '5s'),
         (array['public.prune_classes'], 'lock_timeout', '1s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
-        (array['work.overview', 'public.work_depth'], 'enable_sort', 'off'),
+        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'public.work_depth'], 'enable_sort', 'off'),
         (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
      cross join lateral unnest(l.functions) as f(name)
-      join pg_proc p on p.oid = to_regproc(f.name)
+      join pg_proc p on p.oid = f.name::regproc
   loop
     execute format('alter function %s set %I = %L', named.name, named.setting, named.value);
   end loop;
