@@ -74,6 +74,7 @@ test("a claim has its workflow's new priority whatever its state, and what has e
        set status = (array['ready', 'blocked', 'waiting', 'claimed'])[1 + position % 500],
            worker_id = 'w', fence = nextval('work.fence'), expires_at = now() + interval '1 hour'
      where status = 'ready'`;
+  await session`select work.recount_claims()`;
   const read = (): Promise<{ rows: number }[]> => session`
     select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::integer as rows
       from pg_stat_xact_user_tables where relname in ('work_items', 'work_claims')`;
