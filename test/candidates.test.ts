@@ -4,8 +4,8 @@ import { candidatesPath } from "../workers/runtime/candidate-paths.ts";
 import { createCandidates, shuffled } from "../workers/runtime/candidates.ts";
 import type { Claimed, Source } from "../workers/runtime/claim.ts";
 import { createClient } from "../workers/runtime/client.ts";
-import { createFakeClock, type FakeClock } from "./fake-clock.ts";
-import { type Call, createServer, type Server } from "./scripted-transport.ts";
+import { createFakeClock, type FakeClock } from "./support/fake-clock.ts";
+import { type Call, createServer, type Server } from "./support/scripted-transport.ts";
 
 interface Pool {
   clock: FakeClock;

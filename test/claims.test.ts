@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call, endLeases, endWaits, events, extend, line, next, release, stored } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { type Claim, call, endLeases, endWaits, events, extend, line, next, release, stored } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql } = await openDatabase();
 afterAll(() => expectInvariants(sql));

@@ -1,9 +1,9 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call, line, next, release, someoneWaits } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { contradictions, type Step } from "./history.ts";
-import { expectInvariants } from "./invariants.ts";
-import { seed, seeded } from "./random.ts";
+import { type Claim, call, line, next, release, someoneWaits } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { contradictions, type Step } from "./support/history.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { seed, seeded } from "./support/random.ts";
 
 const { sql, owner, admin, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { isAlive, runDemo, workersOf } from "./demo-runs.ts";
+import { isAlive, runDemo, workersOf } from "./support/demo-runs.ts";
 
 test("the demo of matching shows which worker was handed what, and why the rest is left", async () => {
   const { code, out } = await runDemo(["--matching"]);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { type Check, isExactlyOnce } from "../src/demo/record.ts";
 import { checkedLines, takenBackLines } from "../src/demo/report.ts";
-import { isAlive, runDemo, workersOf } from "./demo-runs.ts";
+import { isAlive, runDemo, workersOf } from "./support/demo-runs.ts";
 
 const good: Check = { texts: 300, succeeded: 300, done_once: 300, by_the_last_holder: 300, right_results: 300 };
 

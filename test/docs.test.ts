@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { call, next } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { matches } from "./requirement-judge.ts";
+import { call, next } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { matches } from "./support/requirement-judge.ts";
 
 function read(page: string): string {
   return readFileSync(join(import.meta.dirname, "..", "docs", page), "utf8");

@@ -1,7 +1,7 @@
 import { afterAll, expect, test } from "vitest";
-import { type Claim, call, next, someoneWaits } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { type Claim, call, next, someoneWaits } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, owner, admin, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));

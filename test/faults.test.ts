@@ -4,8 +4,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { startStack } from "../src/stack/stack.ts";
-import { call } from "./calls.ts";
-import { expectInvariants } from "./invariants.ts";
+import { call } from "./support/calls.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const root = join(import.meta.dirname, "..");
 const stack = await startStack({ ephemeral: true, migrations: root });
@@ -29,7 +29,7 @@ const crashes = 5;
 function startWorker(): string {
   const name = `worker ${started}`;
   started += 1;
-  const child = spawn(process.execPath, [join(import.meta.dirname, "faulty-worker.mjs")], {
+  const child = spawn(process.execPath, [join(import.meta.dirname, "support", "faulty-worker.mjs")], {
     stdio: "ignore",
     env: {
       ...process.env,

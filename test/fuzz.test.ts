@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { seed, seeded } from "./random.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { seed, seeded } from "./support/random.ts";
 
 const { sql, owner } = await openDatabase();
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { call, next, someoneWaits } from "./calls.ts";
-import { openDatabase } from "./database.ts";
+import { call, next, someoneWaits } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
 
 const { sql, owner, as } = await openDatabase();
 

@@ -3,8 +3,8 @@ import { createClient } from "@supabase/supabase-js";
 import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
 import { startStack } from "../src/stack/stack.ts";
-import { badCalls } from "./bad-calls.ts";
-import { type Claim, call, endLeases, line, next, release } from "./calls.ts";
+import { badCalls } from "./support/bad-calls.ts";
+import { type Claim, call, endLeases, line, next, release } from "./support/calls.ts";
 
 const stack = await startStack({ ephemeral: true, grants: "old", migrations: join(import.meta.dirname, "..") });
 const owner = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });

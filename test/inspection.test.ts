@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { ExplainedClaim, ExplainedItem, MatchReport, WouldMatch } from "../src/answers.ts";
-import { call, endLeases, line, next, release } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { call, endLeases, line, next, release } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, owner } = await openDatabase();
 

@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
 import type { Json } from "../src/answers.ts";
-import { type Claim, call } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { judgeClass, type Worker } from "./matching-oracle.ts";
-import { drawClasses, drawWorker, type World } from "./matching-world.ts";
-import { seed, seeded } from "./random.ts";
+import { type Claim, call } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { judgeClass, type Worker } from "./support/matching-oracle.ts";
+import { drawClasses, drawWorker, type World } from "./support/matching-world.ts";
+import { seed, seeded } from "./support/random.ts";
 
 const assignments = Number(process.env.CHURN ?? 20_000);
 const { sql, owner, as } = await openDatabase();

@@ -1,11 +1,11 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { expectedItems, register, type Wish, type Worker } from "./matching-oracle.ts";
-import { drawClasses, drawWish, drawWorker, fill } from "./matching-world.ts";
-import { seed, seeded } from "./random.ts";
-import type { Version } from "./servers.ts";
+import { type Claim, call } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { expectedItems, register, type Wish, type Worker } from "./support/matching-oracle.ts";
+import { drawClasses, drawWish, drawWorker, fill } from "./support/matching-world.ts";
+import { seed, seeded } from "./support/random.ts";
+import type { Version } from "./support/servers.ts";
 
 /** What the call answers is what was to be expected; then everything is handed back or done. */
 async function claimAsExpected(sql: Sql, worker: Worker, wish: Wish, hint: string): Promise<Claim[]> {

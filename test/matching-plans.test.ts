@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { type Claim, call } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { register } from "./matching-oracle.ts";
-import type { Version } from "./servers.ts";
+import { type Claim, call } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { register } from "./support/matching-oracle.ts";
+import type { Version } from "./support/servers.ts";
 
 const versions: Version[] = [17, 15];
 const kinds = 100;

@@ -1,10 +1,10 @@
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import type { Requirement } from "../src/index.ts";
-import { type Claim, call } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { expectedItems, register } from "./matching-oracle.ts";
-import type { Version } from "./servers.ts";
+import { type Claim, call } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { expectedItems, register } from "./support/matching-oracle.ts";
+import type { Version } from "./support/servers.ts";
 
 const versions: Version[] = [17, 15];
 

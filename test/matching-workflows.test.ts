@@ -1,8 +1,8 @@
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
-import { type Claim, call, someoneWaits } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { register } from "./matching-oracle.ts";
+import { type Claim, call, someoneWaits } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { register } from "./support/matching-oracle.ts";
 
 const { sql, admin, as } = await openDatabase();
 await call(sql, "define_work_type", { work_type: "type", pool: "default" });

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { supabase } from "../src/stack/push.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { migrate, migrations, type Version } from "./servers.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { migrate, migrations, type Version } from "./support/servers.ts";
 
 const ours = `in ('public'::regnamespace, 'work'::regnamespace)`;
 

@@ -4,8 +4,8 @@ import { idleDelay } from "../workers/runtime/backoff.ts";
 import { nextStep, type Situation } from "../workers/runtime/next-step.ts";
 import { claimLimit, meanWith, type Pace, slowed } from "../workers/runtime/pace.ts";
 import { type WorkOptions, work } from "../workers/runtime/work.ts";
-import { createFakeClock } from "./fake-clock.ts";
-import { createServer } from "./scripted-transport.ts";
+import { createFakeClock } from "./support/fake-clock.ts";
+import { createServer } from "./support/scripted-transport.ts";
 
 const pace = (handlerMs: number | null, roundTripMs = 60, leaseMs = 300_000): Pace => ({
   handlerMs,

@@ -1,8 +1,8 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call, endLeases, endWaits, line } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import type { Version } from "./servers.ts";
+import { type Claim, call, endLeases, endWaits, line } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import type { Version } from "./support/servers.ts";
 
 const all = [
   ...["bitmapscan", "hashagg", "hashjoin", "incremental_sort", "indexonlyscan", "indexscan", "material", "memoize"],

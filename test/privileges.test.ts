@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { openDatabase, type Sql } from "./database.ts";
-import { migrate, type Version } from "./servers.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { migrate, type Version } from "./support/servers.ts";
 
 const api = [
   ...["attach_pool", "cancel_items", "claim_items", "claim_next", "define_work_type", "define_workflow"],

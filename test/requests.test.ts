@@ -1,8 +1,8 @@
 import { afterAll, expect, test } from "vitest";
 import { createWorkClient } from "../src/client.ts";
-import { type Claim, call, events, line, next, stored, waitUntil } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { type Claim, call, events, line, next, stored, waitUntil } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { Json } from "../src/answers.ts";
-import { openDatabase } from "./database.ts";
-import { seed, seeded } from "./random.ts";
-import { matches } from "./requirement-judge.ts";
+import { openDatabase } from "./support/database.ts";
+import { seed, seeded } from "./support/random.ts";
+import { matches } from "./support/requirement-judge.ts";
 
 const { owner, sql } = await openDatabase();
 

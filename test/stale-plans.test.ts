@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { type Claim, call } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
+import { type Claim, call } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
 
 // PL/pgSQL keeps a plan as long as its connection, and PostgREST keeps connections for long: what was planned when the
 // tables were empty runs when they are full, and nobody has analyzed them.

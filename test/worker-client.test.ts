@@ -5,7 +5,7 @@ import { createClient } from "../workers/runtime/client.ts";
 import { isFatal, RequestError } from "../workers/runtime/errors.ts";
 import { SettingsError } from "../workers/runtime/host.ts";
 import { deadline, heartbeatDelay, isFresh, leaseFrom } from "../workers/runtime/lease.ts";
-import { createFakeClock } from "./fake-clock.ts";
+import { createFakeClock } from "./support/fake-clock.ts";
 
 const jwt = "eyJhbGciOi.eyJyb2xlIjoi.c2lnbmF0dXJl";
 const secret = "sb_secret_canary0123456789";

@@ -10,9 +10,9 @@ import {
   type WorkOptions,
   work,
 } from "../workers/runtime/work.ts";
-import { createFakeClock, type FakeClock } from "./fake-clock.ts";
-import { createServer, problem, type Reply, type Server, uuid } from "./scripted-transport.ts";
-import type { Row } from "./server-model.ts";
+import { createFakeClock, type FakeClock } from "./support/fake-clock.ts";
+import { createServer, problem, type Reply, type Server, uuid } from "./support/scripted-transport.ts";
+import type { Row } from "./support/server-model.ts";
 
 const key = "sb_secret_canary0123456789";
 

@@ -1,8 +1,8 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { badCalls, contents } from "./bad-calls.ts";
-import { call, line, next } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { badCalls, contents } from "./support/bad-calls.ts";
+import { call, line, next } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, owner } = await openDatabase();
 await owner`create table keyless (id integer)`;
