@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, test } from "vitest";
 import { badCalls, contents } from "./support/bad-calls.ts";
-import { call, line, next } from "./support/calls.ts";
+import { call, claimNext, typeWithItems } from "./support/calls.ts";
 import { openDatabase } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
@@ -22,8 +22,8 @@ describe("is refused with a sentence, and changes nothing:", () => {
 });
 
 test("a claim named twice in a list of outcomes is closed once", async () => {
-  const { type } = await line(sql, 1);
-  const [claim] = await next(sql, type, "a");
+  const { type } = await typeWithItems(sql, 1);
+  const [claim] = await claimNext(sql, type, "a");
   const outcome = { ...claim, outcome: "succeeded" };
   expect(await call(sql, "release_items", { worker_id: "a", outcomes: [outcome, outcome] })).toEqual([
     "succeeded",
@@ -32,7 +32,7 @@ test("a claim named twice in a list of outcomes is closed once", async () => {
 });
 
 test("a thousand is not too many", async () => {
-  const { type } = await line(sql, 0);
+  const { type } = await typeWithItems(sql, 0);
   const items = Array.from({ length: 1000 }, () => ({}));
   const ids = await call<string[]>(sql, "enqueue_items", { items });
   const claims = await call<object[]>(sql, "claim_items", { item_ids: ids, work_type: type, worker_id: "a" });

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { call, next } from "./support/calls.ts";
+import { call, claimNext } from "./support/calls.ts";
 import { openDatabase } from "./support/database.ts";
 import { matches } from "./support/requirement-judge.ts";
 
@@ -26,7 +26,7 @@ test("the SQL of the page on operating runs as it is written, and takes everythi
   await call(owner, "attach_pool", { source: "articles" });
   await call(sql, "define_work_type", { work_type: "embed", pool: "articles" });
   await owner`insert into articles select generate_series(1, 5)`;
-  const [held] = await next(sql, "embed", "before the restore");
+  const [held] = await claimNext(sql, "embed", "before the restore");
 
   const page = statements("operating.md");
   expect(page.length).toBeGreaterThan(12);

@@ -1,5 +1,5 @@
 import { afterAll, expect, test } from "vitest";
-import { type Claim, call, next, someoneWaits } from "./support/calls.ts";
+import { type Claim, call, claimNext, someoneWaits } from "./support/calls.ts";
 import { openDatabase, type Sql } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
@@ -138,7 +138,7 @@ test("past rows are claimed in the order of their keys, then new rows as they ca
   await call(owner, "define_work_type", { work_type: "serve", pool: "queue" });
   await enrollAll(owner, "queue", 2);
   await owner`insert into queue values (0)`;
-  const claims = await next(sql, "serve", "a", 9);
+  const claims = await claimNext(sql, "serve", "a", 9);
   expect(claims.map((claim) => claim.source_key)).toEqual(["1", "2", "3", "0"]);
 });
 

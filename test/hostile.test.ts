@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { call, next, someoneWaits } from "./support/calls.ts";
+import { call, claimNext, someoneWaits } from "./support/calls.ts";
 import { openDatabase } from "./support/database.ts";
 
 const { sql, owner, as } = await openDatabase();
@@ -181,7 +181,7 @@ test("a worker's heartbeat and its results do not wait for each other in a circl
 test("what was put off while it was held waits when it is handed back", async () => {
   await call(sql, "define_work_type", { work_type: "put off", pool: "default" });
   const [id] = await call<string[]>(sql, "enqueue_items", { items: [{}] });
-  const [claim] = await next(sql, "put off", "w");
+  const [claim] = await claimNext(sql, "put off", "w");
   await owner`update work_items set run_after = '2099-01-01' where id = ${id as string}`;
   await call(sql, "release_items", { worker_id: "w", outcomes: [{ ...claim, outcome: "released" }] });
   expect(await owner`select status from work_claims where item_id = ${id as string} and work_type = 'put off'`).toEqual(
@@ -194,8 +194,8 @@ test("the items a worker asks for are taken back first, however many others have
   for (let page = 0; page < 2; page += 1) {
     await call(sql, "enqueue_items", { items: Array.from({ length: 600 }, () => ({})) });
   }
-  await next(sql, "many", "gone", 1000);
-  await next(sql, "many", "gone", 1000);
+  await claimNext(sql, "many", "gone", 1000);
+  await claimNext(sql, "many", "gone", 1000);
   const lapsed = await owner`
     update work_claims set expires_at = clock_timestamp() - interval '1 h' + position * interval '1 ms'
      where work_type = 'many' returning item_id, expires_at`;

@@ -4,7 +4,7 @@ import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
 import { startStack } from "../src/stack/stack.ts";
 import { badCalls } from "./support/bad-calls.ts";
-import { type Claim, call, endLeases, line, next, release } from "./support/calls.ts";
+import { type Claim, call, claimNext, endLeases, release, typeWithItems } from "./support/calls.ts";
 
 const stack = await startStack({ ephemeral: true, grants: "old", migrations: join(import.meta.dirname, "..") });
 const owner = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
@@ -50,8 +50,8 @@ describe("the page of candidates", () => {
   };
 
   test("holds what is ready and what a dead worker left, and not what is held, done, blocked or not due", async () => {
-    const { type, ids } = await line(owner, 9);
-    const [held, lapsed, done, failed, waiting] = await next(owner, type, "a", 5);
+    const { type, ids } = await typeWithItems(owner, 9);
+    const [held, lapsed, done, failed, waiting] = await claimNext(owner, type, "a", 5);
     await release(owner, "a", done, "succeeded");
     await release(owner, "a", failed, "failed", { final: true });
     await release(owner, "a", waiting, "failed");
@@ -66,7 +66,7 @@ describe("the page of candidates", () => {
   });
 
   test("holds every item for a work type that nobody has claimed yet, page by page", async () => {
-    const { ids } = await line(owner, 5);
+    const { ids } = await typeWithItems(owner, 5);
     const [row] = await owner`select min(seq)::integer as seq from work_items where id = any(${ids})`;
     const first = await pageOf("never seen", `&seq=gt.${row?.seq - 1}&limit=3`);
     const second = await pageOf("never seen", `&seq=gt.${row?.seq + 2}&limit=3`);
@@ -74,7 +74,7 @@ describe("the page of candidates", () => {
   });
 
   test("leads to the same rows as pulling", async () => {
-    const { type, ids } = await line(owner, 3);
+    const { type, ids } = await typeWithItems(owner, 3);
     const page = (await pageOf(type)).filter((id) => ids.includes(id));
     const byId = await rpc("claim_items", { item_ids: page.slice(0, 1), work_type: type, worker_id: "a" });
     const pulled = await rpc("claim_next", { work_types: [type], worker_id: "b", max_items: 9 });
@@ -171,7 +171,7 @@ test("a table is let go by its owner only, not by a worker", async () => {
 });
 
 test("a thousand claims are not cut by PostgREST's limit of rows", async () => {
-  const { type } = await line(owner, 0);
+  const { type } = await typeWithItems(owner, 0);
   await rpc("enqueue_items", { items: Array(1000).fill({}) });
   await rpc("enqueue_items", { items: Array(500).fill({}) });
   const { body } = await rpc("claim_next", { work_types: [type], worker_id: "a", max_items: 5000 });
@@ -182,13 +182,13 @@ test("a thousand claims are not cut by PostgREST's limit of rows", async () => {
 });
 
 test("a claim by GET is refused: nothing is claimed by a link", async () => {
-  const { type } = await line(owner, 1);
+  const { type } = await typeWithItems(owner, 1);
   const { status } = await send(`rpc/claim_next?work_types={${type}}&worker_id=a`, { method: "GET" });
   expect(status).toBe(405);
 });
 
 test("a fence comes through as it is, up to the largest one", async () => {
-  const { type } = await line(owner, 1);
+  const { type } = await typeWithItems(owner, 1);
   const [sequence] = await owner`select last_value from work.fence`;
   await owner`select setval('work.fence', 9007199254740900)`;
   const { body } = await rpc("claim_next", { work_types: [type], worker_id: "a" });
@@ -201,7 +201,7 @@ test("a fence comes through as it is, up to the largest one", async () => {
 });
 
 test("a dead worker's items come back over HTTP, and its late release is lost", async () => {
-  const { type } = await line(owner, 1);
+  const { type } = await typeWithItems(owner, 1);
   const dead = await rpc("claim_next", { work_types: [type], worker_id: "dead" });
   await endLeases(owner, type);
   expect((await rpc("claim_next", { work_types: [type], worker_id: "b" })).body).toHaveLength(1);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { ExplainedClaim, ExplainedItem, MatchReport, WouldMatch } from "../src/answers.ts";
-import { call, endLeases, line, next, release } from "./support/calls.ts";
+import { call, claimNext, endLeases, release, typeWithItems } from "./support/calls.ts";
 import { openDatabase } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
@@ -89,7 +89,7 @@ describe("work_capability_match", () => {
     await call(sql, "enqueue_items", { items: [1, 2, 3].map((fresh) => ({ pool, requires: { fresh } })) });
     const seen = await sql`select matches from work_capability_match where work_type = ${type} order by requires`;
     expect(seen.map(({ matches }) => matches)).toEqual([true, true, false]);
-    expect(await next(sql, type, "judge", 9)).toHaveLength(2);
+    expect(await claimNext(sql, type, "judge", 9)).toHaveLength(2);
   });
 
   test("has one row a lane for two hundred workers that are alike", async () => {
@@ -172,7 +172,7 @@ describe("explain_item", () => {
 
   test("of what is held: by whom, since when, and how much of the lease is left", async () => {
     const { type, ids } = await work({});
-    const [claim] = await next(sql, type, "holder");
+    const [claim] = await claimNext(sql, type, "holder");
     await call(sql, "extend_claims", { worker_id: "holder", held: [{ ...claim, progress: 0.5 }] });
     const held = await explained(ids[0]);
     expect(held).toMatchObject({ status: "claimed", reason: "a worker holds it", worker_id: "holder", progress: 0.5 });
@@ -190,7 +190,7 @@ describe("explain_item", () => {
   test("of what waits: when it is due, and why", async () => {
     const run_after = new Date(Date.now() + 7_200_000).toISOString();
     const { type, ids } = await work({}, { run_after });
-    const [claim] = await next(sql, type, "a");
+    const [claim] = await claimNext(sql, type, "a");
     await release(sql, "a", claim, "failed", { error: "no disk" });
     expect(await explained(ids[0])).toMatchObject({
       ...{ status: "waiting", reason: "it is not due yet", failures: 1, crashes: 0, error: "no disk" },
@@ -204,7 +204,7 @@ describe("explain_item", () => {
 
   test("of what has ended: how, when, and with what error", async () => {
     const { type, ids } = await work({}, {}, {});
-    const [one, two] = await next(sql, type, "a", 2);
+    const [one, two] = await claimNext(sql, type, "a", 2);
     await release(sql, "a", one, "succeeded");
     await release(sql, "a", two, "failed", { final: true, error: "bad file" });
     await call(sql, "cancel_items", { work_type: type });
@@ -233,8 +233,8 @@ describe("explain_item", () => {
   });
 
   test("answers for each work type, or for the one that is named", async () => {
-    const { ids } = await line(sql, 1);
-    const second = await line(sql, 0);
+    const { ids } = await typeWithItems(sql, 1);
+    const second = await typeWithItems(sql, 0);
     await call(sql, "claim_items", { item_ids: ids, work_type: second.type, worker_id: "a" });
     const told = await explain(ids[0]);
     expect(told.claims.map(({ status }) => status)).toContain("claimed");
@@ -289,7 +289,7 @@ describe("would_match", () => {
         const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ pool, ...item }] });
         const shown = await sql`
           select matches from work_capability_match where work_type = ${type} and example_worker = ${worker}`;
-        const claims = await next(sql, type, worker);
+        const claims = await claimNext(sql, type, worker);
         expect(shown).toEqual([{ matches: claims.length > 0 }]);
         if (claims.length > 0) handed.push(worker);
         await sql`delete from work_items where id = ${id ?? ""}`;
@@ -365,7 +365,7 @@ test("names and values that mean something elsewhere are told as they are", asyn
 test("an item that is retried stands where it stands by then, and asks what it asks by then", async () => {
   const { type, ids } = await work({ requires: { vram: 80 }, priority: 1 }, { requires: { vram: 8 }, priority: 5 });
   await register("retrier", type, { capabilities: { vram: 80 } });
-  const claims = await next(sql, type, "retrier", 2);
+  const claims = await claimNext(sql, type, "retrier", 2);
   for (const claim of claims) await release(sql, "retrier", claim, "failed", { final: true });
   await sql`
     update work_items i set class_id = o.class_id, priority = o.priority

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call, endLeases, endWaits, line } from "./support/calls.ts";
+import { type Claim, call, endLeases, endWaits, typeWithItems } from "./support/calls.ts";
 import { openDatabase, type Sql } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 import type { Version } from "./support/servers.ts";
@@ -57,8 +57,8 @@ describe.each(versions)("on Postgres %s", (version) => {
   describe.each(Object.entries(forced))("with %s", async (_, settings) => {
     const { sql, owner, as } = await openDatabase({ version });
     await force(owner, settings);
-    const { type, ids } = await line(sql, 400, { max_failures: 100, max_crashes: 100, backoff_seconds: 0 });
-    await line(sql, 0);
+    const { type, ids } = await typeWithItems(sql, 400, { max_failures: 100, max_crashes: 100, backoff_seconds: 0 });
+    await typeWithItems(sql, 0);
     await owner`analyze`;
     const workers = ["a", "b", "c", "d"].map((name) => ({ name, sql: as("service_role") }));
     afterAll(() => expectInvariants(sql));

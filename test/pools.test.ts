@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Claim, call, next } from "./support/calls.ts";
+import { type Claim, call, claimNext } from "./support/calls.ts";
 import { openDatabase } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
@@ -114,9 +114,9 @@ describe("an attached table", () => {
     expect((await itemsOf("mails"))[0]?.payload).toEqual({ subject: "low" });
     const rows = await sql`select priority from work_items where pool = 'mails' order by seq`;
     expect(rows.map((row) => row.priority)).toEqual([0, 8, 1000000, 0]);
-    expect((await next(sql, "send", "a", 9)).map((claim) => claim.source_key)).toEqual(["2", "1", "4"]);
+    expect((await claimNext(sql, "send", "a", 9)).map((claim) => claim.source_key)).toEqual(["2", "1", "4"]);
     await owner`update mails set send_at = '2020-01-01' where id = 3`;
-    expect((await next(sql, "send", "a", 9)).map((claim) => claim.source_key)).toEqual(["3"]);
+    expect((await claimNext(sql, "send", "a", 9)).map((claim) => claim.source_key)).toEqual(["3"]);
   });
 
   test("may have columns with the names that our SQL uses", async () => {
@@ -171,7 +171,7 @@ describe("items follow rows", () => {
   });
 
   test("a changed row keeps its item, and its claim can be released", async () => {
-    const [claim] = await next(sql, "file", "a");
+    const [claim] = await claimNext(sql, "file", "a");
     await owner`update notes set body = 'changed while it ran' where id = ${Number(claim?.source_key)}`;
     expect(await call(sql, "release_item", { ...release(claim), outcome: "succeeded" })).toBe(true);
   });
@@ -220,7 +220,7 @@ describe("items follow rows", () => {
     });
     const keys = (await itemsOf("notes")).map((item) => Number(item.source_key));
     expect(keys).toEqual(Array.from({ length: 2500 }, (_, index) => index + 1));
-    const claims = await next(sql, "file", "a", 3);
+    const claims = await claimNext(sql, "file", "a", 3);
     expect(claims.map((claim) => claim.source_key)).toEqual(["1", "2", "3"]);
   });
 
@@ -423,7 +423,7 @@ describe("a dropped table closes its pool", () => {
   /** Another call of the worker, some seconds later. */
   async function callLater(type: string, max_items = 1): Promise<Claim[]> {
     await sql`update work_workers set last_seen_at = last_seen_at - interval '10 seconds' where id = 'closer'`;
-    return next(sql, type, "closer", max_items);
+    return claimNext(sql, type, "closer", max_items);
   }
   const pausedTypes = async (pool: string): Promise<unknown[]> => {
     const rows = await sql`select name from work_types where pool = ${pool} and paused order by name`;
@@ -437,7 +437,7 @@ describe("a dropped table closes its pool", () => {
     await call(owner, "define_work_type", { work_type: "remember", pool: "gone" });
     await call(owner, "define_work_type", { work_type: "paused before", pool: "gone", paused: true });
     await owner`insert into gone values (1), (2)`;
-    const [held] = await next(sql, "remember", "closer");
+    const [held] = await claimNext(sql, "remember", "closer");
     await owner`drop table gone`;
     expect(await brokenReason("gone")).toContain("its table was dropped");
     expect(await callLater("remember")).toEqual([]);

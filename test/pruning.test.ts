@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "vitest";
-import { call, next, release, someoneWaits } from "./support/calls.ts";
+import { call, claimNext as next, release, someoneWaits } from "./support/calls.ts";
 import { openDatabase } from "./support/database.ts";
 import { seeded } from "./support/random.ts";
 
