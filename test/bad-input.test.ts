@@ -21,7 +21,7 @@ describe("is refused with a sentence, and changes nothing:", () => {
   });
 });
 
-test("a claim named twice in a list of outcomes is closed once", async () => {
+test("release_items closes a claim once if it is named twice", async () => {
   const { type } = await typeWithItems(sql, 1);
   const [claim] = await claimNext(sql, type, "a");
   const outcome = { ...claim, outcome: "succeeded" };
@@ -31,7 +31,7 @@ test("a claim named twice in a list of outcomes is closed once", async () => {
   ]);
 });
 
-test("a thousand is not too many", async () => {
+test("a call accepts a thousand items", async () => {
   const { type } = await typeWithItems(sql, 0);
   const items = Array.from({ length: 1000 }, () => ({}));
   const ids = await call<string[]>(sql, "enqueue_items", { items });

@@ -48,13 +48,13 @@ describe("claiming", () => {
     expect(await claimItems(first.ids, second.type, "b")).toHaveLength(1);
   });
 
-  test("what is next in line comes with its payload", async () => {
+  test("claim_next returns the next item with its payload", async () => {
     const { type, ids } = await typeWithItems(sql, 1);
     const [claim] = await claimNext(sql, type, "a");
     expect(claim).toMatchObject({ item_id: ids[0], payload: { index: 0 }, pool: "default", source_key: null });
   });
 
-  test("the lease is as long as asked, or as long as the work type says", async () => {
+  test("the lease has the length of the call, or else of the work type", async () => {
     const { type } = await typeWithItems(sql, 2, { lease_seconds: 7 });
     const [usual] = await claimNext(sql, type, "a");
     const [asked] = await call<Claim[]>(sql, "claim_next", { work_types: [type], worker_id: "a", ttl_seconds: 3600 });
@@ -88,7 +88,7 @@ describe("claiming", () => {
 });
 
 describe("releasing", () => {
-  test("a claim that succeeded keeps its result and is never handed out again", async () => {
+  test("a claim that succeeded keeps its result and is never claimed again", async () => {
     const { type, ids } = await typeWithItems(sql, 1);
     const [claim] = await claimNext(sql, type, "a");
     expect(await release(sql, "a", claim, "succeeded", { result: { vector: [1, 2] } })).toBe("succeeded");
@@ -130,7 +130,7 @@ describe("releasing", () => {
     expect(await claimItems(ids, type, "a")).toMatchObject([{ failures: 3 }]);
   });
 
-  test("a worker may say when to try again", async () => {
+  test("a worker sets the time of the next try", async () => {
     const { type } = await typeWithItems(sql, 1);
     const [claim] = await claimNext(sql, type, "a");
     await release(sql, "a", claim, "failed", { retry_after_seconds: 300 });
@@ -151,13 +151,13 @@ describe("releasing", () => {
     expect(await events(sql, ids[0], type)).toEqual(["failed", "failed"]);
   });
 
-  test("a worker may say that trying again is of no use", async () => {
+  test("a worker marks a failure as final", async () => {
     const { type } = await typeWithItems(sql, 1, { max_failures: 9 });
     const [claim] = await claimNext(sql, type, "a");
     expect(await release(sql, "a", claim, "failed", { final: true })).toBe("failed");
   });
 
-  test("a claim that is handed back is ready at once and counts no try", async () => {
+  test("a returned claim is ready at once and counts no try", async () => {
     const { type, ids } = await typeWithItems(sql, 1);
     const [claim] = await claimNext(sql, type, "a");
     expect(await release(sql, "a", claim, "released")).toBe("ready");
@@ -186,14 +186,14 @@ describe("releasing", () => {
     expect(await stored(sql, ids[0], type)).toMatchObject({ status: "waiting", failures: 1, result: null });
   });
 
-  test("an item whose run_after is past has been ready since it came, not since then", async () => {
+  test("an item with a past run_after is ready since it was added", async () => {
     const { type } = await typeWithItems(sql, 0);
     const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ run_after: "2020-01-01T00:00:00Z" }] });
     const { due_at } = await stored(sql, id, type);
     expect(Date.now() - (due_at as Date).getTime()).toBeLessThan(60_000);
   });
 
-  test("a batch is answered in the order given, whatever the outcomes", async () => {
+  test("release_items answers in the order of its outcomes", async () => {
     const { type } = await typeWithItems(sql, 4, { max_failures: 2 });
     const claims = await claimNext(sql, type, "a", 4);
     const outcomes = ["failed", "released", "succeeded", "succeeded"].map((outcome, index) => ({
@@ -205,7 +205,7 @@ describe("releasing", () => {
     ]);
   });
 
-  test("a batch is finished and the next one claimed in one call", async () => {
+  test("finish_and_claim closes one batch and claims the next", async () => {
     const { type, ids } = await typeWithItems(sql, 2);
     const [claim] = await claimNext(sql, type, "a");
     const outcomes = [{ item_id: claim?.item_id, work_type: type, fence: claim?.fence, outcome: "succeeded" }];
@@ -236,7 +236,7 @@ test("a claim that is set to claimed by hand, without a lease, is taken back by 
   expect(await claimNext(sql, type, "a")).toMatchObject([{ item_id: id, crashes: 1 }]);
 });
 
-test("a claimed row without a fence, which nothing but a hand can write, is nobody's to close", async () => {
+test("no worker closes a claimed row without a fence", async () => {
   const { type, ids } = await typeWithItems(sql, 1);
   await sql`
     update work_claims set status = 'claimed', worker_id = 'x', expires_at = now() + interval '1 minute'
@@ -247,7 +247,7 @@ test("a claimed row without a fence, which nothing but a hand can write, is nobo
   await sql`delete from work_items where id = ${ids[0] as string}`;
 });
 
-test("deleting an item deletes its claims, and its worker hears that it lost it", async () => {
+test("deleting an item deletes its claims, and its worker gets lost as the answer", async () => {
   const { type, ids } = await typeWithItems(sql, 1);
   const [claim] = await claimNext(sql, type, "a");
   await sql`delete from work_items where id = ${ids[0] ?? ""}`;

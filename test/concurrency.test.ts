@@ -11,7 +11,7 @@ afterAll(() => expectInvariants(sql));
 const connections = 16;
 const callsEach = 600;
 
-test(`16 workers on 200 hot items: one holder at a time, one success each, nothing lost (SEED=${seed})`, {
+test(`16 workers on 200 hot items: one holder at a time, one success each, no item lost (SEED=${seed})`, {
   timeout: 180_000,
 }, async () => {
   const { type, ids } = await typeWithItems(sql, 200, { backoff_seconds: 0, max_failures: 1000, max_crashes: 1000 });
@@ -203,7 +203,7 @@ describe("the check of the history itself", () => {
 });
 
 describe("a call that waits for another", () => {
-  test("draws its fence when it has the row, so that the fence never goes back", async () => {
+  test("draws its fence after it has locked the row, so the fence never decreases", async () => {
     const { type, ids } = await typeWithItems(sql, 1);
     const first = as("service_role");
     const args = { item_ids: ids, work_type: type };
@@ -218,7 +218,7 @@ describe("a call that waits for another", () => {
     expect(after?.fence).toBeGreaterThan(before?.fence ?? 0);
   });
 
-  test("holds nothing that comes later in the order of keys", async () => {
+  test("holds no lock on a later key", async () => {
     const { type } = await typeWithItems(sql, 2);
     const claims = await claimNext(sql, type, "a", 2);
     const [low, high] = claims.sort((one, other) => (one.item_id < other.item_id ? -1 : 1));
@@ -247,7 +247,7 @@ test.each([
         outcomes: held.map((claim) => ({ ...claim, outcome: "succeeded" })),
       }),
   ],
-])("a late %s for what is being deleted does not wait with other claims in hand", async (_, act) => {
+])("a late %s of a claim under deletion holds no other lock while it waits", async (_, act) => {
   const { type } = await typeWithItems(sql, 2);
   const claims = await claimNext(sql, type, "a", 2);
   const [late, own] = claims;
@@ -261,7 +261,7 @@ test.each([
   await deleting`commit`;
 });
 
-test("items that are deleted while they are claimed, extended and released disturb nobody", async () => {
+test("deleting items causes no error in calls that claim, extend and release them", async () => {
   const { type, ids } = await typeWithItems(sql, 1000, { max_failures: 1000, max_crashes: 1000, backoff_seconds: 0 });
   await typeWithItems(sql, 0);
   let isDone = false;

@@ -20,7 +20,7 @@ function statements(page: string): string[] {
   );
 }
 
-test("the SQL of the page on operating runs as it is written, and takes everything out at last", async () => {
+test("the SQL of the page on operating runs as written, and its last part removes work-claims", async () => {
   const { owner, sql } = await openDatabase();
   await owner`create table articles (id integer primary key, title text)`;
   await call(owner, "attach_pool", { source: "articles" });

@@ -133,7 +133,7 @@ async function repeat(times: number, fault: () => Promise<void>): Promise<void> 
   }
 }
 
-test("workers killed and stopped, Postgres and PostgREST crashing: nothing is lost, nothing is done twice", {
+test("no item is lost or done twice while workers are killed and Postgres and PostgREST crash", {
   timeout: 240_000,
 }, async () => {
   // Every change of a claim to succeeded leaves a line, whoever makes it.

@@ -44,7 +44,7 @@ describe("a dead worker", () => {
     expect(await stored(sql, ids[0], type)).toMatchObject({ status: "ready", worker_id: null, crashes: 1 });
   });
 
-  test("reap_expired_claims says how many it took back, and takes no live one", async () => {
+  test("reap_expired_claims counts the claims it took back, and leaves live ones", async () => {
     const { type } = await typeWithItems(sql, 3);
     await claimNext(sql, type, "dead", 2);
     await endLeases(sql, type);
@@ -59,7 +59,7 @@ describe("a dead worker", () => {
     expect(await extend(sql, "alive", live[0])).toBe("held");
   });
 
-  test("an item that kills its workers ends failed, and holds up nothing behind it", async () => {
+  test("an item that kills its workers ends failed and does not block later items", async () => {
     const { type, ids } = await typeWithItems(sql, 2, { max_crashes: 2 });
     for (const worker of ["first", "second"]) {
       expect(await claimNext(sql, type, worker)).toMatchObject([{ item_id: ids[0] }]);
@@ -73,7 +73,7 @@ describe("a dead worker", () => {
     });
   });
 
-  test("its items come back in a work type that nobody declared", async () => {
+  test("its items come back in an undeclared work type", async () => {
     const { ids } = await typeWithItems(sql, 1);
     const args = { item_ids: ids, work_type: "never declared", worker_id: "dead" };
     expect(await call(sql, "claim_items", args)).toHaveLength(1);
@@ -85,7 +85,7 @@ describe("a dead worker", () => {
 });
 
 describe("a late worker", () => {
-  test("its release still counts while nobody has taken the claim back", async () => {
+  test("its release succeeds before another call takes the claim back", async () => {
     const { type, ids } = await typeWithItems(sql, 1);
     const [claim] = await claimNext(sql, type, "late");
     await endLeases(sql, type);
@@ -93,7 +93,7 @@ describe("a late worker", () => {
     expect(await stored(sql, ids[0], type)).toMatchObject({ status: "succeeded", result: "in time", crashes: 0 });
   });
 
-  test("its release is lost and recorded once the claim was taken back", async () => {
+  test("its release is lost and recorded after the claim was taken back", async () => {
     const { type, ids } = await typeWithItems(sql, 1);
     const [claim] = await claimNext(sql, type, "late");
     await endLeases(sql, type);
@@ -104,7 +104,7 @@ describe("a late worker", () => {
     expect(await events(sql, ids[0], type)).toEqual(["expired", "stale_release"]);
   });
 
-  test("its release is lost once another worker holds the claim, who loses nothing", async () => {
+  test("its release is lost after another worker claimed the item, and that worker keeps it", async () => {
     const { type, ids } = await typeWithItems(sql, 1);
     const [late] = await claimNext(sql, type, "late");
     await endLeases(sql, type);
@@ -116,7 +116,7 @@ describe("a late worker", () => {
     expect(await stored(sql, ids[0], type)).toMatchObject({ result: "b", failures: 0 });
   });
 
-  test("what it says with its old fence is lost also where it holds the claim again", async () => {
+  test("its release with the old fence is lost although it holds the claim again", async () => {
     const { type } = await typeWithItems(sql, 1);
     const [old] = await claimNext(sql, type, "late");
     await endLeases(sql, type);
@@ -162,7 +162,7 @@ describe("a late worker", () => {
 });
 
 describe("a heartbeat", () => {
-  test("extends all that a worker holds and answers each in its place", async () => {
+  test("extends all claims of a worker and answers in their order", async () => {
     const { type } = await typeWithItems(sql, 2);
     const claims = await claimNext(sql, type, "a", 2);
     await endLeases(sql, type);
@@ -186,7 +186,7 @@ describe("a heartbeat", () => {
     expect(states.map(({ state }) => state)).toEqual(["held", "held"]);
   });
 
-  test("an empty one says that the worker is alive", async () => {
+  test("without claims keeps the worker alive", async () => {
     await call(sql, "register_worker", { worker_id: "idle", instance: crypto.randomUUID() });
     await sql`update work_workers set last_seen_at = clock_timestamp() - interval '1 hour' where id = 'idle'`;
     expect(await call(sql, "extend_claims", { worker_id: "idle", held: [] })).toEqual([]);
@@ -197,7 +197,7 @@ describe("a heartbeat", () => {
 });
 
 describe("by hand", () => {
-  test("a cancelled claim tells its worker with the next heartbeat, and its release is lost", async () => {
+  test("the next heartbeat reports a cancelled claim, and its release is lost", async () => {
     const { type, ids } = await typeWithItems(sql, 1);
     const [claim] = await claimNext(sql, type, "a");
     expect(await call(sql, "cancel_items", { work_type: type, item_ids: ids })).toBe(1);
@@ -206,7 +206,7 @@ describe("by hand", () => {
     expect(await stored(sql, ids[0], type)).toMatchObject({ status: "cancelled" });
   });
 
-  test("all that is open is cancelled, what has ended stays", async () => {
+  test("cancel_items cancels all open claims and leaves ended ones", async () => {
     const { type, ids } = await typeWithItems(sql, 4);
     const [done, waiting, held] = await claimNext(sql, type, "a", 3);
     await release(sql, "a", done, "succeeded");
@@ -217,7 +217,7 @@ describe("by hand", () => {
     expect(await claimNext(sql, type, "a")).toEqual([]);
   });
 
-  test("an item is cancelled before anybody has claimed it, in a step of the size asked", async () => {
+  test("cancel_items cancels unclaimed items in steps of max_items", async () => {
     const { type } = await typeWithItems(sql, 3);
     expect(await call(sql, "cancel_items", { work_type: type, max_items: 2 })).toBe(2);
     expect(await claimNext(sql, type, "a", 3)).toHaveLength(1);
@@ -234,7 +234,7 @@ describe("by hand", () => {
     expect(await events(sql, ids[0], type)).toEqual(["failed", "retried"]);
   });
 
-  test("a cancelled claim is retried where it is named, and not else", async () => {
+  test("retry_items reopens a cancelled claim only by its id", async () => {
     const { type, ids } = await typeWithItems(sql, 1);
     await call(sql, "cancel_items", { work_type: type });
     expect(await call(sql, "retry_items", { work_type: type })).toBe(0);
@@ -244,7 +244,7 @@ describe("by hand", () => {
 });
 
 describe("leaving", () => {
-  test("a worker that leaves hands back all it holds at once, and no try is counted", async () => {
+  test("a worker that leaves returns all its claims at once, and no try is counted", async () => {
     const { type, ids } = await typeWithItems(sql, 3);
     const other = await claimNext(sql, type, "stays");
     await claimNext(sql, type, "leaves", 2);
@@ -282,7 +282,7 @@ describe("leaving", () => {
   });
 });
 
-test("a wait that is over is over for a claim by id too", async () => {
+test("claim_items claims a waiting item that is due", async () => {
   const { type, ids } = await typeWithItems(sql, 1);
   const [claim] = await claimNext(sql, type, "a");
   await release(sql, "a", claim, "failed");

@@ -100,7 +100,7 @@ async function enqueue(connection: Sql, { below, chance, pick }: ReturnType<type
   return call(connection, "enqueue_items", { items });
 }
 
-test(`${assignments} claims by workers that change while classes come: each is matched, none is held twice, all end (SEED=${seed})`, {
+test(`${assignments} claims by changing workers and new classes: each matches, none is held twice, all end (SEED=${seed})`, {
   timeout: 600_000,
 }, async () => {
   await Promise.all([1, 2, 3, 4, 5].map((n) => work(`worker ${n}`, seeded(seed + n))));

@@ -69,7 +69,7 @@ describe.each(versions)(
       return read;
     }
 
-    test("no claim call reads more than a few rows for each class it looks at", async () => {
+    test("a claim call reads a few rows for each class", async () => {
       const requires = names.map((kind) => ({ requires: { kind }, labels: kind === "k3" ? { tenant: "x" } : {} }));
       await call(sql, "enqueue_items", { items: [...requires, { requires: { gpu: true } }, {}] });
       await owner`delete from work_items`;

@@ -70,7 +70,7 @@ for (const [name, commands] of Object.entries(corpus)) {
   test(name, () => makeAll(commands));
 }
 
-test(`${runs} runs of up to ${length} calls: the database answers and keeps what the model does (SEED=${seed})`, {
+test(`${runs} runs of up to ${length} calls: the database gives the answers and rows of the model (SEED=${seed})`, {
   timeout: 7_200_000,
 }, async () => {
   counts.forEach((_, what) => void counts.set(what, 0));

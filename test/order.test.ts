@@ -18,27 +18,27 @@ test("first come, first served", async () => {
   expect(idsOf(await claimNext(sql, type, "a", 9))).toEqual(ids.slice(2));
 });
 
-test("a higher priority goes first, whenever it came", async () => {
+test("a higher priority goes first, old or new", async () => {
   const { type } = await typeWithItems(sql, 0);
   const items = [0, 5, -3, 5].map((priority) => ({ priority }));
   const [zero, five, low, alsoFive] = await call<string[]>(sql, "enqueue_items", { items });
   expect(idsOf(await claimNext(sql, type, "a", 4))).toEqual([five, alsoFive, zero, low]);
 });
 
-test("a priority that is changed later moves what has not been claimed", async () => {
+test("a later change of priority moves unclaimed items", async () => {
   const { type, ids } = await typeWithItems(sql, 3);
   await sql`update work_items set priority = 10 where id = ${ids[2] ?? ""}`;
   expect(idsOf(await claimNext(sql, type, "a", 3))).toEqual([ids[2], ids[0], ids[1]]);
 });
 
-test("an item that comes back keeps its place in line", async () => {
+test("an item that comes back keeps its position", async () => {
   const { type, ids } = await typeWithItems(sql, 2);
   const [claim] = await claimNext(sql, type, "a");
   await release(sql, "a", claim, "released");
   expect(idsOf(await claimNext(sql, type, "a"))).toEqual(ids.slice(0, 1));
 });
 
-test("several work types in one call come in one order", async () => {
+test("one call returns several work types in one order", async () => {
   const first = await typeWithItems(sql, 2);
   const second = await typeWithItems(sql, 0);
   const [urgent] = await call<string[]>(sql, "enqueue_items", { items: [{ priority: 1 }] });
@@ -55,14 +55,14 @@ test("several work types in one call come in one order", async () => {
   expect(idsOf(claims)).toEqual([urgent, urgent, ...first.ids]);
 });
 
-test("never more than asked, over all work types", async () => {
+test("a call returns at most max_items over all work types", async () => {
   const first = await typeWithItems(sql, 3);
   const second = await typeWithItems(sql, 3);
   const args = { work_types: [first.type, second.type], worker_id: "a", max_items: 2 };
   expect(await call(sql, "claim_next", args)).toHaveLength(2);
 });
 
-test.each([1, 5])("a paused work type hands out nothing, and goes on where it was, by %i", async (max) => {
+test.each([1, 5])("a paused work type gives no item, and resumes in its order, by %i", async (max) => {
   const { type, ids } = await typeWithItems(sql, 1);
   await call(sql, "define_work_type", { work_type: type, paused: true });
   expect(await claimNext(sql, type, "a", max)).toEqual([]);
@@ -71,7 +71,7 @@ test.each([1, 5])("a paused work type hands out nothing, and goes on where it wa
   expect(await claimNext(sql, type, "a", max)).toHaveLength(1);
 });
 
-test.each([1, 2])("what somebody has locked at that moment is passed over, by %i", async (max) => {
+test.each([1, 2])("a claim skips locked rows, by %i", async (max) => {
   const { type, ids } = await typeWithItems(sql, 3);
   const blocker = as("service_role");
   const taken = await blocker.begin(async (own) => {
@@ -82,7 +82,7 @@ test.each([1, 2])("what somebody has locked at that moment is passed over, by %i
   expect(await claimNext(sql, type, "a")).toMatchObject([{ item_id: ids[0] }]);
 });
 
-test("a paused work type does not hold up another in the same call", async () => {
+test("a paused work type does not block another in the same call", async () => {
   const paused = await typeWithItems(sql, 1, { paused: true });
   const open = await typeWithItems(sql, 1);
   const args = { work_types: [paused.type, open.type], worker_id: "a", max_items: 9 };
@@ -96,7 +96,7 @@ test("a worker in a paused work type finishes what it holds", async () => {
   expect(await release(sql, "a", claim, "succeeded")).toBe("succeeded");
 });
 
-test("an item with run_after is not handed out before, by either way in", async () => {
+test("an item is not claimed before its run_after, enqueued or mirrored", async () => {
   const { type } = await typeWithItems(sql, 0);
   const [item] = await call<string[]>(sql, "enqueue_items", { items: [{ run_after: "2999-01-01T00:00:00Z" }] });
   const byId = { item_ids: [item], work_type: type, worker_id: "a" };
@@ -107,7 +107,7 @@ test("an item with run_after is not handed out before, by either way in", async 
   expect(await claimNext(sql, type, "a")).toMatchObject([{ item_id: item }]);
 });
 
-test("an item that is cancelled and retried before its run_after is handed out by neither way in", async () => {
+test("a claim that is cancelled and retried before its run_after still waits for it", async () => {
   const { type } = await typeWithItems(sql, 0);
   const items = [{ run_after: "2999-01-01T00:00:00Z" }];
   const item_ids = await call<string[]>(sql, "enqueue_items", { items });
@@ -120,13 +120,13 @@ test("an item that is cancelled and retried before its run_after is handed out b
   expect(await claimNext(sql, type, "a")).toMatchObject([{ item_id: item_ids[0] }]);
 });
 
-test("an item can be put off while it waits in line", async () => {
+test("a ready item can be postponed", async () => {
   const { type, ids } = await typeWithItems(sql, 2);
   await sql.unsafe(`update work_items set run_after = ${later} where id = $1`, [ids[0] ?? ""]);
   expect(idsOf(await claimNext(sql, type, "a", 2))).toEqual(ids.slice(1));
 });
 
-test("claim_next takes only what is declared; claim_items makes any work type", async () => {
+test("claim_next takes only declared work types; claim_items makes any", async () => {
   const { ids } = await typeWithItems(sql, 1);
   expect(await claimNext(sql, "undeclared", "a")).toEqual([]);
   expect(await sql`select from work_types where name = 'undeclared'`).toHaveLength(0);
@@ -134,7 +134,7 @@ test("claim_next takes only what is declared; claim_items makes any work type", 
   expect(await sql`select from work_types where name = 'undeclared' and pool is null`).toHaveLength(1);
 });
 
-test("claim_next hands out a claim that claim_items made and a dead worker left", async () => {
+test("claim_next claims an item that claim_items claimed for a dead worker", async () => {
   const { ids } = await typeWithItems(sql, 1);
   await call(sql, "claim_items", { item_ids: ids, work_type: "left", worker_id: "dead" });
   await endLeases(sql, "left");
@@ -153,7 +153,7 @@ test("a dedupe key answers the item that has it, within its pool", async () => {
   expect(await sql`select payload from work_items where id = ${first ?? ""}`).toEqual([{ payload: 1 }]);
 });
 
-test("what is left null in define_work_type keeps its value", async () => {
+test("a null argument of define_work_type keeps the value", async () => {
   await call(sql, "define_work_type", { work_type: "rules", lease_seconds: 5, max_failures: 9 });
   const args = { work_type: "rules", max_crashes: 2, pool: null, lease_seconds: null };
   expect(await call(sql, "define_work_type", args)).toMatchObject({
@@ -165,7 +165,7 @@ test("what is left null in define_work_type keeps its value", async () => {
   });
 });
 
-test("items that were there before are enrolled in bounded steps", async () => {
+test("past items are enrolled in bounded steps", async () => {
   const { ids } = await typeWithItems(sql, 12);
   await call(sql, "define_work_type", { work_type: "late comer", pool: "default" });
   await sql`update work_types set enrolled_through = (select min(seq) - 1 from work_items where id = any(${ids})) where name = 'late comer'`;

@@ -115,7 +115,7 @@ describe.each(versions)("on Postgres %s", (version) => {
       expect(waiting?.count).toBe(0);
     });
 
-    test("extend_claims keeps what is held, and only that", async () => {
+    test("extend_claims extends held claims only", async () => {
       const answers = await claimAtOnce("claim_next", { work_types: [type], max_items: 5 }, 5);
       for (const [index, worker] of workers.entries()) {
         const held = answers.flat();
@@ -130,7 +130,7 @@ describe.each(versions)("on Postgres %s", (version) => {
       await handBack(answers, "released");
     });
 
-    test("leases that have ended are taken back once", async () => {
+    test("expired leases are taken back once", async () => {
       await claimAtOnce("claim_next", { work_types: [type], max_items: 6 }, 6);
       await endLeases(sql, type);
       const reaped = await Promise.all(
@@ -163,7 +163,7 @@ describe.each(versions)("on Postgres %s", (version) => {
       expect(done?.count).toBe(16);
     });
 
-    test("cancel_items, retry_items and a worker that leaves touch no more than they should", async () => {
+    test("cancel_items, retry_items and a retiring worker change only their own claims", async () => {
       await call(sql, "claim_next", { work_types: [type], worker_id: "leaves", max_items: 5 });
       expect(await call(sql, "release_claims_for_worker", { worker_id: "leaves" })).toBe(5);
       expect(await call(sql, "cancel_items", { work_type: type, max_items: 8 })).toBe(8);

@@ -119,7 +119,7 @@ describe("an attached table", () => {
     expect((await claimNext(sql, "send", "a", 9)).map((claim) => claim.source_key)).toEqual(["3"]);
   });
 
-  test("may have columns with the names that our SQL uses", async () => {
+  test("may have columns with the names of variables in the SQL", async () => {
     const columns = ["n", "o", "r", "i", "m", "page", "source_row", "row_number", "attached", "pool", "order"];
     await owner.unsafe(
       `create table words (id integer primary key, ${columns.map((name) => `"${name}" text`).join(", ")})`,
@@ -348,7 +348,7 @@ describe("a named column changes", () => {
     { change: "dropped", alter: "drop column body", says: "dropped has no such column" },
     { change: "retyped", alter: "alter column rank type text", says: "a column of numbers was expected" },
   ])(
-    "a column that is $change stops the pool and no write, and nothing is lost",
+    "a column that is $change stops the pool and no write, and no row is lost",
     async ({ change: table, alter, says }) => {
       await attach(table, "body text, rank integer", { payload_columns: ["body"], priority_column: "rank" });
       await owner.unsafe(`insert into ${table} values (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)`);
@@ -374,7 +374,7 @@ describe("a named column changes", () => {
     },
   );
 
-  test("a column that comes back is read again, and enroll_pool() takes in what was missed", async () => {
+  test("a column that comes back is read again, and enroll_pool() enrols the missed rows", async () => {
     await attach("returned", "body text", { payload_columns: ["body"] });
     await owner`alter table returned drop column body`;
     await owner`insert into returned values (1)`;
@@ -387,7 +387,7 @@ describe("a named column changes", () => {
     expect(await brokenReason("returned")).toBe(undefined);
   });
 
-  test("a row that is missed while enroll_pool() goes through the table is taken in by it", async () => {
+  test("enroll_pool() enrols a row that the trigger missed during its pass", async () => {
     await attach("between", "body text", { payload_columns: ["body"] });
     await owner`insert into between values (1), (2), (3)`;
     await call(owner, "attach_pool", { source: "between" });
@@ -430,7 +430,7 @@ describe("a dropped table closes its pool", () => {
     return rows.map((row) => row.name);
   };
 
-  test("no item is handed out until a table is attached in its place", async () => {
+  test("no item is claimed until a table is attached in its place", async () => {
     await call(sql, "register_worker", { worker_id: "closer", instance: crypto.randomUUID() });
     await owner`create table gone (id integer primary key)`;
     await call(owner, "attach_pool", { source: "gone" });

@@ -101,7 +101,7 @@ const worlds: [Version, "old" | "new"][] = [
 describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", async (version, grants) => {
   const { owner, admin, as, url } = await openDatabase({ version, grants });
 
-  test("each role may do exactly what is meant with each object, and no object is unknown", async () => {
+  test("each role has exactly the listed rights on each object, and no object is unlisted", async () => {
     const found = await granted(admin);
     const isPrivate = (object: string): boolean => / work(\.|$)/.test(object);
     const ours = Object.keys(found).filter(isPrivate);
@@ -135,7 +135,7 @@ describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", as
     }
   });
 
-  test("a function that is made anew holds nothing but what their file grants", async () => {
+  test("a new function has only the rights of the closing file", async () => {
     await owner`drop function public.claim_next`;
     await migrate(url);
     expect((await granted(admin))["function public.claim_next"]).toEqual({
@@ -156,7 +156,7 @@ describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", as
   });
 });
 
-test("objects that somebody puts in the way change nothing", async () => {
+test("objects of the same name in another schema change no result", async () => {
   const { owner, as } = await openDatabase({ grants: "old" });
   for (const schema of ["public", "pg_temp"]) {
     for (const sql of [owner, as("service_role")]) {

@@ -24,7 +24,7 @@ test("claim_items sent twice claims once and answers the same", async () => {
   expect(await call(sql, "claim_items", args)).toEqual(first);
 });
 
-test("a call that won nothing wins nothing when it comes again", async () => {
+test("an empty answer stays empty when the call is sent again", async () => {
   const { type } = await typeWithItems(sql, 0);
   const args = { work_types: [type], worker_id: "a", request_id: crypto.randomUUID() };
   expect(await call(sql, "claim_next", args)).toEqual([]);
@@ -32,7 +32,7 @@ test("a call that won nothing wins nothing when it comes again", async () => {
   expect(await call(sql, "claim_next", args)).toEqual([]);
 });
 
-test("two copies of a call at once claim once, and both hear the same", async () => {
+test("two copies of a call at once claim once and get the same answer", async () => {
   const { type } = await typeWithItems(sql, 50);
   const connections = Array.from({ length: 4 }, () => as("service_role"));
   for (let round = 0; round < 10; round += 1) {
@@ -44,7 +44,7 @@ test("two copies of a call at once claim once, and both hear the same", async ()
   expect(await sql`select from work_claims where work_type = ${type} and status = 'claimed'`).toHaveLength(30);
 });
 
-test("a copy that comes before the first has ended waits for it", async () => {
+test("a copy waits for the first call to end", async () => {
   const { type } = await typeWithItems(sql, 4);
   const first = as("service_role");
   const second = as("service_role");
@@ -57,7 +57,7 @@ test("a copy that comes before the first has ended waits for it", async () => {
   expect(await copy).toEqual(answer);
 });
 
-test("another worker's request id answers nothing of the first one's", async () => {
+test("a request id of another worker gives no answer of the first worker", async () => {
   const { type } = await typeWithItems(sql, 2);
   const args = { work_types: [type], request_id: crypto.randomUUID() };
   await call(sql, "claim_next", { ...args, worker_id: "a" });
@@ -102,7 +102,7 @@ test("enqueue_items sent twice adds once and answers the same ids", async () => 
   expect(await sql`select count(*) from work_items`).toEqual([before]);
 });
 
-test("arguments of a call that comes again are judged as those of the first were", async () => {
+test("a repeated call refuses bad arguments as the first call does", async () => {
   const { type } = await typeWithItems(sql, 3);
   const request_id = crypto.randomUUID();
   const [claim] = await call<Claim[]>(sql, "claim_next", { work_types: [type], worker_id: "a", request_id });
@@ -119,7 +119,7 @@ test("arguments of a call that comes again are judged as those of the first were
   expect(await events(sql, claim?.item_id, type)).toEqual([]);
 });
 
-test("ids of one call stand in its order and behind those of earlier ones, and are uuids that a strict reader takes", async () => {
+test("ids of one call are valid uuids in its order, after those of earlier calls", async () => {
   await typeWithItems(sql, 0);
   const added: string[] = [];
   for (const request_id of [null, null, null]) {
@@ -156,7 +156,7 @@ test("the client's calls that add items have request ids in the order of time", 
   for (const id of sent) expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
 });
 
-test("request ids that hardly differ make items of their own", async () => {
+test("similar request ids make separate items", async () => {
   await typeWithItems(sql, 0);
   const ids: string[] = [];
   for (let n = 1; n <= 50; n += 1) {
@@ -167,7 +167,7 @@ test("request ids that hardly differ make items of their own", async () => {
   expect(await sql`select from work_items where id = any (${ids})`).toHaveLength(1000);
 });
 
-test("request ids are forgotten after an hour, those of the last hour are not", async () => {
+test("request ids are kept for an hour and then forgotten", async () => {
   await sql`insert into work.requests (request_id, made_at) select gen_random_uuid(), now() - interval '2 hours' from generate_series(1, 200)`;
   const recent =
     await sql`select count(*)::integer as count from work.requests where made_at > now() - interval '1 hour'`;

@@ -30,7 +30,7 @@ test("work_overview counts each work type by state, its longest wait, its rate a
   });
 });
 
-test("work_held says who holds what and how much of the lease is left", async () => {
+test("work_held shows each held claim with its worker and remaining lease", async () => {
   const { type, ids } = await typeWithItems(sql, 1);
   const [claim] = await claimNext(sql, type, "holder");
   await call(sql, "extend_claims", { worker_id: "holder", held: [{ ...claim, progress: 0.5 }] });
@@ -42,7 +42,7 @@ test("work_held says who holds what and how much of the lease is left", async ()
   ]);
 });
 
-test("work_failures shows what failed for good and why, the newest first", async () => {
+test("work_failures shows final failures with their errors, newest first", async () => {
   const { type, ids } = await typeWithItems(sql, 2);
   const [one, two] = await claimNext(sql, type, "a", 2);
   await release(sql, "a", one, "failed", { final: true, error: "first" });
@@ -68,7 +68,7 @@ describe("work_stuck", () => {
       ...more,
     });
 
-  test("says what does not move and why, and is silent where all is well", async () => {
+  test("shows each stuck claim with its reason, and no row if none is stuck", async () => {
     const { type } = await typeWithItems(sql, 4, { max_failures: 9 });
     const [failing] = await claimNext(sql, type, "a", 2);
     expect(await reasons(type)).toEqual([]);
@@ -119,7 +119,7 @@ describe("work_stuck", () => {
     expect(await reasons(type)).toEqual([]);
   });
 
-  test("has what the only workers leave to others for good, and not what they leave for a while", async () => {
+  test("has items that all workers yield for ever, and not those they yield for a time", async () => {
     const { type } = await typeWithItems(sql, 1);
     await register("dear", type, { gpu: 1 }, { exclusive: ["gpu"] });
     expect(await reasons(type)).toEqual(["no live worker can run it: it requires {} and shows {}"]);
