@@ -4,8 +4,8 @@ import { candidatesPath } from "../workers/runtime/candidate-paths.ts";
 import { createCandidates, shuffled } from "../workers/runtime/candidates.ts";
 import type { Claimed, Source } from "../workers/runtime/claim.ts";
 import { createClient } from "../workers/runtime/client.ts";
-import { createFakeClock, type FakeClock } from "./fake-clock.ts";
-import { type Call, createServer, type Server } from "./scripted-transport.ts";
+import { createFakeClock, type FakeClock } from "./support/fake-clock.ts";
+import { type Call, createServer, type Server } from "./support/scripted-transport.ts";
 
 interface Pool {
   clock: FakeClock;
@@ -73,7 +73,7 @@ test("a scan that begins anew takes expired leases back first", async () => {
   expect(requests()).toEqual(["claim 0", "read", "read", "claim 1"]);
 });
 
-test("a scan passes over a refused class and finds what is behind it", async () => {
+test("a scan skips a refused class and finds later items", async () => {
   const { server, look, requests } = createPool([...many(500, 7), 1]);
   server.model.refused.add(7);
   expect(numbers(await look())).toEqual([501]);
@@ -85,7 +85,7 @@ test("a scan passes over a refused class and finds what is behind it", async () 
   ]);
 });
 
-test("a look that ends among refused classes says that there is more", async () => {
+test("a scan that ends among refused classes reports more rows", async () => {
   const { server, look } = createPool([...Array.from({ length: 15 }, (_, n) => n + 2), 1]);
   for (let classId = 2; classId < 17; classId++) {
     server.model.refused.add(classId);
@@ -95,7 +95,7 @@ test("a look that ends among refused classes says that there is more", async () 
   expect(await look()).toMatchObject({ won: [], isMore: false });
 });
 
-test("a look soon after an empty one reads little, and the last look reads all", async () => {
+test("a scan soon after an empty one reads little, and the last scan reads all", async () => {
   const { server, look } = createPool([1]);
   Object.assign(server.rows[0] as object, { status: "blocked" });
   await look();
@@ -104,7 +104,7 @@ test("a look soon after an empty one reads little, and the last look reads all",
   expect((await look(1, true)).won).toHaveLength(1);
 });
 
-test("the last look goes through all items that yield to others", async () => {
+test("the last scan reads all yielded items", async () => {
   const { server, look } = createPool([...many(550, 5), 1]);
   server.model.yielded.add(5);
   expect((await look(10)).won).toEqual([]);

@@ -1,7 +1,18 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call, endLeases, endWaits, events, extend, line, next, release, stored } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import {
+  type Claim,
+  call,
+  claimNext,
+  endLeases,
+  endWaits,
+  events,
+  extend,
+  release,
+  stored,
+  typeWithItems,
+} from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql } = await openDatabase();
 afterAll(() => expectInvariants(sql));
@@ -12,7 +23,7 @@ function claimItems(ids: string[], type: string, worker: string): Promise<Claim[
 
 describe("claiming", () => {
   test("an item is claimed by its id, once", async () => {
-    const { type, ids } = await line(sql, 2);
+    const { type, ids } = await typeWithItems(sql, 2);
     const [won] = await claimItems(ids.slice(0, 1), type, "a");
     expect(won).toMatchObject({ item_id: ids[0], work_type: type, ttl_seconds: 60, failures: 0, crashes: 0 });
     expect(await claimItems(ids, type, "b")).toMatchObject([{ item_id: ids[1] }]);
@@ -20,32 +31,32 @@ describe("claiming", () => {
   });
 
   test("ids that do not exist or are held are just missing from the answer", async () => {
-    const { type, ids } = await line(sql, 1);
+    const { type, ids } = await typeWithItems(sql, 1);
     await claimItems(ids, type, "a");
     expect(await claimItems([...ids, "00000000-0000-0000-0000-000000000000"], type, "b")).toEqual([]);
   });
 
   test("an id named twice is claimed once", async () => {
-    const { type, ids } = await line(sql, 1);
+    const { type, ids } = await typeWithItems(sql, 1);
     expect(await claimItems([...ids, ...ids], type, "a")).toHaveLength(1);
   });
 
   test("one item is claimed for two work types side by side", async () => {
-    const first = await line(sql, 1);
-    const second = await line(sql, 0);
+    const first = await typeWithItems(sql, 1);
+    const second = await typeWithItems(sql, 0);
     expect(await claimItems(first.ids, first.type, "a")).toHaveLength(1);
     expect(await claimItems(first.ids, second.type, "b")).toHaveLength(1);
   });
 
-  test("what is next in line comes with its payload", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+  test("claim_next returns the next item with its payload", async () => {
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     expect(claim).toMatchObject({ item_id: ids[0], payload: { index: 0 }, pool: "default", source_key: null });
   });
 
-  test("the lease is as long as asked, or as long as the work type says", async () => {
-    const { type } = await line(sql, 2, { lease_seconds: 7 });
-    const [usual] = await next(sql, type, "a");
+  test("the lease has the length of the call, or else of the work type", async () => {
+    const { type } = await typeWithItems(sql, 2, { lease_seconds: 7 });
+    const [usual] = await claimNext(sql, type, "a");
     const [asked] = await call<Claim[]>(sql, "claim_next", { work_types: [type], worker_id: "a", ttl_seconds: 3600 });
     expect([usual?.ttl_seconds, asked?.ttl_seconds]).toEqual([7, 3600]);
     const rows = await sql`
@@ -55,59 +66,63 @@ describe("claiming", () => {
   });
 
   test("the fence grows with every claim of an item", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [first] = await next(sql, type, "a");
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [first] = await claimNext(sql, type, "a");
     await release(sql, "a", first, "released");
     const [second] = await claimItems(ids, type, "b");
     await endLeases(sql, type);
-    const [third] = await next(sql, type, "c");
+    const [third] = await claimNext(sql, type, "c");
     expect(second?.fence).toBeGreaterThan(first?.fence ?? 0);
     expect(third?.fence).toBeGreaterThan(second?.fence ?? 0);
   });
 
   test("the fence grows when an item is deleted and made again", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [before] = await next(sql, type, "a");
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [before] = await claimNext(sql, type, "a");
     await sql`delete from work_items where id = ${ids[0] ?? ""}`;
     await sql`insert into work_items (id, pool) values (${ids[0] ?? ""}, 'default')`;
-    const [after] = await next(sql, type, "a");
+    const [after] = await claimNext(sql, type, "a");
     expect(after?.fence).toBeGreaterThan(before?.fence ?? 0);
     expect(await release(sql, "a", before, "succeeded")).toBe("lost");
   });
 });
 
 describe("releasing", () => {
-  test("a claim that succeeded keeps its result and is never handed out again", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+  test("a claim that succeeded keeps its result and is never claimed again", async () => {
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     expect(await release(sql, "a", claim, "succeeded", { result: { vector: [1, 2] } })).toBe("succeeded");
     expect(await stored(sql, ids[0], type)).toMatchObject({
       ...{ status: "succeeded", result: { vector: [1, 2] }, progress: 1, worker_id: "a" },
       finished_at: expect.any(Date),
     });
-    expect(await next(sql, type, "b")).toEqual([]);
+    expect(await claimNext(sql, type, "b")).toEqual([]);
     expect(await claimItems(ids, type, "b")).toEqual([]);
   });
 
   test("the happy path writes no event", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     await release(sql, "a", claim, "succeeded");
     expect(await events(sql, ids[0], type)).toEqual([]);
   });
 
   test("a claim that failed waits, longer each time, and is ready when it is due", async () => {
-    const { type, ids } = await line(sql, 1, { max_failures: 5, backoff_seconds: 10, backoff_limit_seconds: 25 });
+    const { type, ids } = await typeWithItems(sql, 1, {
+      max_failures: 5,
+      backoff_seconds: 10,
+      backoff_limit_seconds: 25,
+    });
     const waits: number[] = [];
     for (const _ of [1, 2, 3]) {
-      const [claim] = await next(sql, type, "a");
+      const [claim] = await claimNext(sql, type, "a");
       expect(await release(sql, "a", claim, "failed", { error: "no luck" })).toBe("waiting");
       const [row] = await sql`
         select round(extract(epoch from due_at - clock_timestamp()))::integer as wait, status, error
           from work_claims where work_type = ${type}`;
       expect(row).toMatchObject({ status: "waiting", error: "no luck" });
       waits.push(row?.wait);
-      expect(await next(sql, type, "a")).toEqual([]);
+      expect(await claimNext(sql, type, "a")).toEqual([]);
       expect(await claimItems(ids, type, "a")).toEqual([]);
       await endWaits(sql, type);
     }
@@ -115,9 +130,9 @@ describe("releasing", () => {
     expect(await claimItems(ids, type, "a")).toMatchObject([{ failures: 3 }]);
   });
 
-  test("a worker may say when to try again", async () => {
-    const { type } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+  test("a worker sets the time of the next try", async () => {
+    const { type } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     await release(sql, "a", claim, "failed", { retry_after_seconds: 300 });
     const [row] =
       await sql`select due_at > clock_timestamp() + interval '290 seconds' as far from work_claims where work_type = ${type}`;
@@ -125,34 +140,34 @@ describe("releasing", () => {
   });
 
   test("a claim with no tries left ends failed, with the last error", async () => {
-    const { type, ids } = await line(sql, 1, { max_failures: 2 });
-    const [first] = await next(sql, type, "a");
+    const { type, ids } = await typeWithItems(sql, 1, { max_failures: 2 });
+    const [first] = await claimNext(sql, type, "a");
     await release(sql, "a", first, "failed", { error: "one" });
     await endWaits(sql, type);
-    const [second] = await next(sql, type, "a");
+    const [second] = await claimNext(sql, type, "a");
     expect(await release(sql, "a", second, "failed", { error: "two" })).toBe("failed");
     expect(await stored(sql, ids[0], type)).toMatchObject({ status: "failed", failures: 2, error: "two" });
-    expect(await next(sql, type, "a")).toEqual([]);
+    expect(await claimNext(sql, type, "a")).toEqual([]);
     expect(await events(sql, ids[0], type)).toEqual(["failed", "failed"]);
   });
 
-  test("a worker may say that trying again is of no use", async () => {
-    const { type } = await line(sql, 1, { max_failures: 9 });
-    const [claim] = await next(sql, type, "a");
+  test("a worker marks a failure as final", async () => {
+    const { type } = await typeWithItems(sql, 1, { max_failures: 9 });
+    const [claim] = await claimNext(sql, type, "a");
     expect(await release(sql, "a", claim, "failed", { final: true })).toBe("failed");
   });
 
-  test("a claim that is handed back is ready at once and counts no try", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+  test("a returned claim is ready at once and counts no try", async () => {
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     expect(await release(sql, "a", claim, "released")).toBe("ready");
     expect(await stored(sql, ids[0], type)).toMatchObject({ status: "ready", failures: 0, crashes: 0 });
-    expect(await next(sql, type, "b")).toHaveLength(1);
+    expect(await claimNext(sql, type, "b")).toHaveLength(1);
   });
 
   test("release_item is true for the holder only", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     const args = { item_id: ids[0], work_type: type, outcome: "succeeded", fence: claim?.fence, result: 1 };
     expect(await call(sql, "release_item", { ...args, worker_id: "b" })).toBe(false);
     expect(await call(sql, "release_item", { ...args, worker_id: "a", fence: (claim?.fence ?? 0) + 1 })).toBe(false);
@@ -162,8 +177,8 @@ describe("releasing", () => {
   });
 
   test("release_item does not say that a claim succeeded which its holder has failed already", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     const args = { item_id: ids[0], work_type: type, fence: claim?.fence, worker_id: "a" };
     expect(await call(sql, "release_item", { ...args, outcome: "failed" })).toBe(true);
     expect(await call(sql, "release_item", { ...args, outcome: "failed" })).toBe(true);
@@ -171,16 +186,16 @@ describe("releasing", () => {
     expect(await stored(sql, ids[0], type)).toMatchObject({ status: "waiting", failures: 1, result: null });
   });
 
-  test("an item whose run_after is past has been ready since it came, not since then", async () => {
-    const { type } = await line(sql, 0);
+  test("an item with a past run_after is ready since it was added", async () => {
+    const { type } = await typeWithItems(sql, 0);
     const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ run_after: "2020-01-01T00:00:00Z" }] });
     const { due_at } = await stored(sql, id, type);
     expect(Date.now() - (due_at as Date).getTime()).toBeLessThan(60_000);
   });
 
-  test("a batch is answered in the order given, whatever the outcomes", async () => {
-    const { type } = await line(sql, 4, { max_failures: 2 });
-    const claims = await next(sql, type, "a", 4);
+  test("release_items answers in the order of its outcomes", async () => {
+    const { type } = await typeWithItems(sql, 4, { max_failures: 2 });
+    const claims = await claimNext(sql, type, "a", 4);
     const outcomes = ["failed", "released", "succeeded", "succeeded"].map((outcome, index) => ({
       ...{ item_id: claims[index]?.item_id, work_type: type, outcome },
       fence: (claims[index]?.fence ?? 0) + (index === 3 ? 1000 : 0),
@@ -190,9 +205,9 @@ describe("releasing", () => {
     ]);
   });
 
-  test("a batch is finished and the next one claimed in one call", async () => {
-    const { type, ids } = await line(sql, 2);
-    const [claim] = await next(sql, type, "a");
+  test("finish_and_claim closes one batch and claims the next", async () => {
+    const { type, ids } = await typeWithItems(sql, 2);
+    const [claim] = await claimNext(sql, type, "a");
     const outcomes = [{ item_id: claim?.item_id, work_type: type, fence: claim?.fence, outcome: "succeeded" }];
     expect(await call(sql, "finish_and_claim", { worker_id: "a", outcomes, work_types: [type] })).toMatchObject({
       released: ["succeeded"],
@@ -205,24 +220,24 @@ test.each([
   ["in no state", { status: "finished" }, "23514"],
   ["with no end of its lease", { status: "claimed", expires_at: null }, "23502"],
 ])("a claim that is written by hand %s is refused", async (_how, change, code) => {
-  const { ids } = await line(sql, 1);
+  const { ids } = await typeWithItems(sql, 1);
   await expect(sql`update work_claims set ${sql(change)} where item_id = ${ids[0] as string}`).rejects.toMatchObject({
     code,
   });
 });
 
 test("a claim that is set to claimed by hand, without a lease, is taken back by the next call", async () => {
-  const { type, ids } = await line(sql, 1);
+  const { type, ids } = await typeWithItems(sql, 1);
   const id = ids[0] as string;
   await sql`update work_claims set status = 'claimed', worker_id = 'x' where item_id = ${id} and work_type = ${type}`;
   expect(await sql`select lease_left from work_held where work_type = ${type}`).toMatchObject([{ lease_left: null }]);
   const told = await call(sql, "explain_item", { item_id: id, work_type: type });
   expect(JSON.stringify(told)).toContain("its lease has ended");
-  expect(await next(sql, type, "a")).toMatchObject([{ item_id: id, crashes: 1 }]);
+  expect(await claimNext(sql, type, "a")).toMatchObject([{ item_id: id, crashes: 1 }]);
 });
 
-test("a claimed row without a fence, which nothing but a hand can write, is nobody's to close", async () => {
-  const { type, ids } = await line(sql, 1);
+test("no worker closes a claimed row without a fence", async () => {
+  const { type, ids } = await typeWithItems(sql, 1);
   await sql`
     update work_claims set status = 'claimed', worker_id = 'x', expires_at = now() + interval '1 minute'
      where item_id = ${ids[0] as string}`;
@@ -232,9 +247,9 @@ test("a claimed row without a fence, which nothing but a hand can write, is nobo
   await sql`delete from work_items where id = ${ids[0] as string}`;
 });
 
-test("deleting an item deletes its claims, and its worker hears that it lost it", async () => {
-  const { type, ids } = await line(sql, 1);
-  const [claim] = await next(sql, type, "a");
+test("deleting an item deletes its claims, and its worker gets lost as the answer", async () => {
+  const { type, ids } = await typeWithItems(sql, 1);
+  const [claim] = await claimNext(sql, type, "a");
   await sql`delete from work_items where id = ${ids[0] ?? ""}`;
   expect(await extend(sql, "a", claim)).toBe("lost");
   expect(await release(sql, "a", claim, "succeeded")).toBe("lost");

@@ -120,7 +120,7 @@ describe("without a project", () => {
 });
 
 describe("attach", () => {
-  test("takes in the rows that are there, and those that come later", async () => {
+  test("enrols the rows of the table, and those that are inserted later", async () => {
     await sql`create table public.letters (id bigint primary key, body text, rank int, secret text)`;
     await sql`insert into public.letters select n, 'letter ' || n, n, 'x' from generate_series(1, 25) n`;
     const { code, out } = await attach("letters", "--columns", "id, body", "--priority", "rank", "--type", "read");
@@ -166,7 +166,7 @@ describe("attach", () => {
     expect(await priority()).toBe(null);
   });
 
-  test("takes the columns that say who can do a row, and what belongs together", async () => {
+  test("sets the columns of requirements, labels, affinity and workflow", async () => {
     await sql`create table public.shots (id int primary key, needs jsonb, shows jsonb, model text, film text)`;
     await sql`insert into public.shots values (1, '{"gpu": "a100"}', '{"tier": "paid"}', 'sdxl', 'Alien')`;
     const columns = ["--requires", "needs", "--labels", "shows", "--affinity", "model", "--workflow", "film"];
@@ -210,13 +210,13 @@ describe("attach", () => {
     { table: "Upper", says: `work-claims attach '"Upper"'` },
     { table: "weird table", says: `work-claims attach '"weird table"'` },
     { table: "public.Upper", says: `work-claims attach 'public."Upper"'` },
-  ])("$table is told its quotes", async ({ table, says }) => {
+  ])("attach shows how to quote $table", async ({ table, says }) => {
     const { code, err } = await attach(table);
     expect(err).toContain(says);
     expect(code).toBe(1);
   });
 
-  test("a name in its quotes is taken", async () => {
+  test("attach accepts a quoted name", async () => {
     await sql`create table public."Weird table" (id int primary key)`;
     expect((await attach('"Weird table"')).code).toBe(0);
   });
@@ -248,7 +248,7 @@ describe("types", () => {
     expect((await work("types")).out).toMatch(/^score +default +90 +7 /m);
   });
 
-  test("enrols what is in the pool already", async () => {
+  test("enrols the items of the pool", async () => {
     await client.enqueueItems([{ payload: 1 }, { payload: 2 }]);
     await work("types", "translate", "--pool", "default");
     const row = (await client.overview()).find(({ work_type }) => work_type === "translate");
@@ -262,7 +262,7 @@ describe("types", () => {
   });
 });
 
-test("status shows each work type and who works", async () => {
+test("status shows each work type and each worker", async () => {
   await client.defineWorkType("weigh");
   await client.registerWorker("scales-1", crypto.randomUUID(), { workTypes: ["weigh"] });
   const { code, out } = await work("status", "--json");
@@ -286,7 +286,7 @@ test("status shows a dash where it is not known since when a claim is stuck", as
 const where = (...conditions: string[]): string[] => conditions.flatMap((condition) => ["--where", condition]);
 
 describe("items, claims and workers", () => {
-  test("a list shows what fits, and as JSON a line a row", async () => {
+  test("a list shows the rows that match, and as JSON one row a line", async () => {
     await client.defineWorkType("carve");
     const [id = ""] = await client.enqueueItems([{ payload: { wood: "oak" }, dedupe_key: "oak 1" }, {}]);
     await client.claimItems([id], "carve", "carver-1");
@@ -306,7 +306,7 @@ describe("items, claims and workers", () => {
     );
   });
 
-  test("says that there are more than were asked for, and --all shows them, page by page", async () => {
+  test("a list says that more rows match, and --all shows them page by page", async () => {
     await sql`insert into work_items (pool, priority) select 'default', 77 from generate_series(1, 2100)`;
     const some = await work("items", ...where("priority=77"), "--limit", "3", "--json");
     expect([some.out.trim().split("\n").length, some.err]).toEqual([3, expect.stringContaining("there are more")]);
@@ -329,7 +329,7 @@ describe("items, claims and workers", () => {
     expect([wrong.code, wrong.err]).toEqual([2, expect.stringContaining("prioritty does not exist")]);
   });
 
-  test("workers shows who is free, and a name that plays with the terminal as plain text", async () => {
+  test("workers shows the free workers, and control characters of a name as plain text", async () => {
     const id = "evil\u001b[2J\u009b31m\nrm -rf";
     await client.registerWorker(id, crypto.randomUUID(), { workTypes: ["carve"], capabilities: { gpu_memory_gb: 24 } });
     const { out } = await work("workers", ...where("free", "capabilities.gpu_memory_gb>=20"));
@@ -345,7 +345,7 @@ describe("items, claims and workers", () => {
     { condition: "status=redy", says: 'status is "redy"; a claim is blocked, waiting, ready' },
     { condition: "priority>high", says: "invalid input syntax for type integer" },
     { condition: "due_at<soon", says: "invalid input syntax for type timestamp" },
-  ])("$condition is refused with what was expected: exit code 2", async ({ condition, says }) => {
+  ])("a list refuses $condition and says what it expects: exit code 2", async ({ condition, says }) => {
     const { code, err } = await work("claims", ...where(condition));
     expect(err).toContain(says);
     expect(code).toBe(2);
@@ -370,14 +370,14 @@ test("a table has room for 200,000 rows", () => {
 });
 
 describe("watch", () => {
-  test("prints plain lines where the output is no terminal, and ends when nothing is open", async () => {
+  test("prints plain lines if the output is no terminal, and ends when no claim is open", async () => {
     await failed("polish", 3);
     const { code, out } = await work("watch", "polish", "--until-done");
     expect(out).toBe("polish: 3/3 (100 %), done, 0 workers, 3 failed\n");
     expect(code).toBe(0);
   });
 
-  test("goes on until the last claim has ended", async () => {
+  test("runs until the last claim has ended", async () => {
     await client.defineWorkType("rinse");
     const [id = ""] = await client.enqueueItems([{}]);
     const [claim] = await client.claimItems([id], "rinse", "a worker");
@@ -388,7 +388,7 @@ describe("watch", () => {
     expect(code).toBe(0);
   });
 
-  test("does not wait for what is paused, and says so: exit code 1", async () => {
+  test("does not wait for a paused work type, and says so: exit code 1", async () => {
     await sql`insert into public.work_pools (name) values ('laundry')`;
     await client.defineWorkType("dry", { pool: "laundry", paused: true });
     await client.enqueueItems([{ pool: "laundry" }]);
@@ -403,7 +403,7 @@ describe("watch", () => {
 });
 
 describe("retry and cancel", () => {
-  test("retry reopens all that failed", async () => {
+  test("retry reopens all failed claims", async () => {
     await failed("sand", 4);
     const { code, out } = await work("retry", "sand");
     expect(out).toBe("4 claims of sand retried\n");
@@ -415,7 +415,7 @@ describe("retry and cancel", () => {
     expect(JSON.parse((await work("retry", "paint", first, "--json")).out)).toEqual({ retried: 1 });
   });
 
-  test("retry, cancel and priority tell how many claims fit, and act with --yes alone", async () => {
+  test("retry, cancel and priority count the claims that match, and act only with --yes", async () => {
     await sql`insert into public.work_pools (name) values ('filtered')`;
     await client.defineWorkType("filter a", { pool: "filtered" });
     await client.defineWorkType("filter b", { pool: "filtered" });
@@ -446,7 +446,7 @@ describe("retry and cancel", () => {
     expect(code).toBe(2);
   });
 
-  test("cancel --all goes through more than one call takes", async () => {
+  test("cancel --all makes as many calls as it needs", async () => {
     await sql`insert into public.work_pools (name) values ('many') on conflict do nothing`;
     await client.defineWorkType("sweep", { pool: "many" });
     await sql`insert into public.work_items (pool) select 'many' from generate_series(1, 2500)`;
@@ -483,7 +483,7 @@ describe("explain and match", () => {
     expect(code).toBe(1);
   });
 
-  test("match says who could run it, and why the others cannot", async () => {
+  test("match names the workers that can run an item, and says why the others cannot", async () => {
     for (const gb of [16, 48]) {
       await client.registerWorker(`paints-${gb}`, crypto.randomUUID(), {
         workTypes: ["draw"],
@@ -502,13 +502,13 @@ describe("explain and match", () => {
     expect(JSON.parse(asJson.out)).toMatchObject({ matching: 2, matching_workers: ["paints-16", "paints-48"] });
   });
 
-  test("a bad requirement is refused with the place of what is wrong: exit code 1", async () => {
+  test("match refuses a bad requirement and names its wrong part: exit code 1", async () => {
     const { code, err } = await work("match", '{"gpu": null}');
     expect(err).toContain("requires.gpu is null; expected a text, a number, a boolean, a list or an object");
     expect(code).toBe(1);
   });
 
-  test("names that would steer a terminal are made harmless", async () => {
+  test("names with control characters are printed as plain text", async () => {
     const name = "evil\u001b[2J\u202e\u061c\u009b";
     await client.registerWorker(name, crypto.randomUUID(), { workTypes: ["steer"] });
     const { out } = await work("match", "{}", "--type", "steer");

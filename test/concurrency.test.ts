@@ -1,9 +1,9 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call, line, next, release, someoneWaits } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { contradictions, type Step } from "./history.ts";
-import { expectInvariants } from "./invariants.ts";
-import { seed, seeded } from "./random.ts";
+import { type Claim, call, claimNext, release, someoneWaits, typeWithItems } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { contradictions, type Step } from "./support/history.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { seed, seeded } from "./support/random.ts";
 
 const { sql, owner, admin, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));
@@ -11,10 +11,10 @@ afterAll(() => expectInvariants(sql));
 const connections = 16;
 const callsEach = 600;
 
-test(`16 workers on 200 hot items: one holder at a time, one success each, nothing lost (SEED=${seed})`, {
+test(`16 workers on 200 hot items: one holder at a time, one success each, no item lost (SEED=${seed})`, {
   timeout: 180_000,
 }, async () => {
-  const { type, ids } = await line(sql, 200, { backoff_seconds: 0, max_failures: 1000, max_crashes: 1000 });
+  const { type, ids } = await typeWithItems(sql, 200, { backoff_seconds: 0, max_failures: 1000, max_crashes: 1000 });
   const history: Step[] = [];
   const workers = Array.from({ length: connections }, (_, index) =>
     worker(as("service_role"), type, ids, index, history),
@@ -203,8 +203,8 @@ describe("the check of the history itself", () => {
 });
 
 describe("a call that waits for another", () => {
-  test("draws its fence when it has the row, so that the fence never goes back", async () => {
-    const { type, ids } = await line(sql, 1);
+  test("draws its fence after it has locked the row, so the fence never decreases", async () => {
+    const { type, ids } = await typeWithItems(sql, 1);
     const first = as("service_role");
     const args = { item_ids: ids, work_type: type };
     await first`begin`;
@@ -218,9 +218,9 @@ describe("a call that waits for another", () => {
     expect(after?.fence).toBeGreaterThan(before?.fence ?? 0);
   });
 
-  test("holds nothing that comes later in the order of keys", async () => {
-    const { type } = await line(sql, 2);
-    const claims = await next(sql, type, "a", 2);
+  test("holds no lock on a later key", async () => {
+    const { type } = await typeWithItems(sql, 2);
+    const claims = await claimNext(sql, type, "a", 2);
     const [low, high] = claims.sort((one, other) => (one.item_id < other.item_id ? -1 : 1));
     const blocker = as("service_role");
     await blocker`begin`;
@@ -247,9 +247,9 @@ test.each([
         outcomes: held.map((claim) => ({ ...claim, outcome: "succeeded" })),
       }),
   ],
-])("a late %s for what is being deleted does not wait with other claims in hand", async (_, act) => {
-  const { type } = await line(sql, 2);
-  const claims = await next(sql, type, "a", 2);
+])("a late %s of a claim under deletion holds no other lock while it waits", async (_, act) => {
+  const { type } = await typeWithItems(sql, 2);
+  const claims = await claimNext(sql, type, "a", 2);
   const [late, own] = claims;
   await owner`update work_claims set worker_id = 'b', fence = nextval('work.fence') where item_id = ${late?.item_id ?? ""}`;
   const deleting = as("service_role");
@@ -261,9 +261,9 @@ test.each([
   await deleting`commit`;
 });
 
-test("items that are deleted while they are claimed, extended and released disturb nobody", async () => {
-  const { type, ids } = await line(sql, 1000, { max_failures: 1000, max_crashes: 1000, backoff_seconds: 0 });
-  await line(sql, 0);
+test("deleting items causes no error in calls that claim, extend and release them", async () => {
+  const { type, ids } = await typeWithItems(sql, 1000, { max_failures: 1000, max_crashes: 1000, backoff_seconds: 0 });
+  await typeWithItems(sql, 0);
   let isDone = false;
   const errors: string[] = [];
   const note = (error: { code?: string; message: string }): [] => {

@@ -4,7 +4,7 @@ import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { supabase } from "../src/stack/push.ts";
-import { openDatabase } from "./database.ts";
+import { openDatabase } from "./support/database.ts";
 
 const root = join(import.meta.dirname, "..");
 

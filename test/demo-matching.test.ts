@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { isAlive, runDemo, workersOf } from "./demo-runs.ts";
+import { isAlive, runDemo, workersOf } from "./support/demo-runs.ts";
 
-test("the demo of matching shows which worker was handed what, and why the rest is left", async () => {
+test("the demo of matching shows the items of each worker, and why the rest is left", async () => {
   const { code, out } = await runDemo(["--matching"]);
   expect(out).toMatch(/^all-48 +services:\[simulation, comfyui, a1111\], .*after 2 s what needs no gpu_memory_gb$/m);
   expect(out).toMatch(/^ +4 {2}film scene +globex +gpu_memory_gb:40 +film$/m);

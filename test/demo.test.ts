@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { type Check, isExactlyOnce } from "../src/demo/record.ts";
 import { checkedLines, takenBackLines } from "../src/demo/report.ts";
-import { isAlive, runDemo, workersOf } from "./demo-runs.ts";
+import { isAlive, runDemo, workersOf } from "./support/demo-runs.ts";
 
 const good: Check = { texts: 300, succeeded: 300, done_once: 300, by_the_last_holder: 300, right_results: 300 };
 
@@ -18,7 +18,7 @@ describe("the demo's check", () => {
   });
 });
 
-test("what was taken back says from whom, who did it and when", () => {
+test("an item that changed its worker is shown with both workers and the delay", () => {
   expect(takenBackLines([{ text: "17", from: "node-2", by: "deno-1", secondsLater: 0.4 }])).toEqual([
     "text 17: taken back from node-2; deno-1 did it, 0.4 s after the lease had been ended",
   ]);
@@ -26,7 +26,7 @@ test("what was taken back says from whom, who did it and when", () => {
 });
 
 describe("the demo", () => {
-  test("does every row once though a worker is killed, and leaves nothing running", async () => {
+  test("does every row once though a worker is killed, and leaves no process", async () => {
     const { code, out } = await runDemo([]);
     expect(out).toMatch(/killed node-\d \(pid \d+\) with SIGKILL while it held [1-4] texts/);
     expect(out).toMatch(/^text \d+: taken back from node-\d; /m);
@@ -37,7 +37,7 @@ describe("the demo", () => {
   }, 90_000);
 
   test.each(["SIGINT", "SIGTERM"] as const)(
-    "ends at %s, and leaves nothing running",
+    "ends at %s, and leaves no process",
     async (signal) => {
       const { code, out } = await runDemo([], { signal, isTime: (soFar) => soFar.includes("started node-1") });
       expect(code).toBe(130);
@@ -47,7 +47,7 @@ describe("the demo", () => {
     60_000,
   );
 
-  test("killed with SIGKILL, takes its workers along", async () => {
+  test("ends its workers when it is killed with SIGKILL", async () => {
     const { out } = await runDemo([], { signal: "SIGKILL", isTime: (soFar) => soFar.includes("started node-1") });
     await expect.poll(() => workersOf(out).filter(isAlive), { timeout: 30_000 }).toEqual([]);
   }, 60_000);

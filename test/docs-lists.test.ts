@@ -57,7 +57,7 @@ describe("the page on lists", () => {
     if (condition !== "") expect(sent(parseWhere([condition]))).toBe(query);
   });
 
-  test("has enough of both", () => {
+  test("has at least the expected number of commands and selectors", () => {
     expect([commands.length, spellings.length]).toEqual([13, 9]);
   });
 });
@@ -81,7 +81,7 @@ describe("the worker on the page on candidates", () => {
     expect(script.split("\n").length).toBeLessThan(45);
   });
 
-  test("does each item once, beside others, and does what was stranded", async () => {
+  test("does each item once beside other workers, and takes over expired claims", async () => {
     const ids = await client.enqueueItems(Array.from({ length: 60 }, (_, n) => ({ payload: { n } })));
     const late = await client.enqueueItems([{ run_after: "2099-01-01T00:00:00Z" }]);
     const [ended = "", handedBack = "", failed = "", held = "", done = ""] = ids;

@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { call, next } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { matches } from "./requirement-judge.ts";
+import { call, claimNext } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { matches } from "./support/requirement-judge.ts";
 
 function read(page: string): string {
   return readFileSync(join(import.meta.dirname, "..", "docs", page), "utf8");
@@ -20,13 +20,13 @@ function statements(page: string): string[] {
   );
 }
 
-test("the SQL of the page on operating runs as it is written, and takes everything out at last", async () => {
+test("the SQL of the page on operating runs as written, and its last part removes work-claims", async () => {
   const { owner, sql } = await openDatabase();
   await owner`create table articles (id integer primary key, title text)`;
   await call(owner, "attach_pool", { source: "articles" });
   await call(sql, "define_work_type", { work_type: "embed", pool: "articles" });
   await owner`insert into articles select generate_series(1, 5)`;
-  const [held] = await next(sql, "embed", "before the restore");
+  const [held] = await claimNext(sql, "embed", "before the restore");
 
   const page = statements("operating.md");
   expect(page.length).toBeGreaterThan(12);

@@ -60,7 +60,7 @@ test("doctor finds nothing wrong with a new project", async () => {
   expect(code).toBe(0);
 });
 
-test("doctor looks at what the API shows where there is no address of the database", async () => {
+test("doctor asks the API if it has no address of the database", async () => {
   const { code, output } = await doctor({ SUPABASE_DB_URL: "" });
   expect(output).toMatch(/^– database .*give --db-url/m);
   expect(output).toMatch(/^✓ functions/m);
@@ -157,7 +157,7 @@ test("doctor names rights that anon or authenticated has", async () => {
   await sql`revoke all on work_items from anon`;
 });
 
-test("doctor sees with the public key alone what everybody can read", async () => {
+test("doctor finds with the public key alone an open table", async () => {
   await sql`grant select on work_items to anon`;
   const found = wrong({ SUPABASE_DB_URL: "" });
   expect(await found).toEqual([expect.stringMatching(/^public key: everybody can read work_items → revoke all/)]);

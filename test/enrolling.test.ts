@@ -1,7 +1,7 @@
 import { afterAll, expect, test } from "vitest";
-import { type Claim, call, next, someoneWaits } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { type Claim, call, claimNext, someoneWaits } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, owner, admin, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));
@@ -34,7 +34,7 @@ async function missing(table: string, type: string): Promise<unknown[]> {
   return [...rows];
 }
 
-test("enroll_pool() takes in at most max_items rows a call", async () => {
+test("enroll_pool() enrols at most max_items rows a call", async () => {
   await owner`create table past (id bigint primary key, body text)`;
   await owner`insert into past select g, 'x' from generate_series(-500, 501) g`;
   await owner`grant select on past to service_role`;
@@ -53,7 +53,7 @@ test.each([
   { key: "numeric(10, 2)", values: ["1.50", "10.00", "2.00", "-3.00"] },
   { key: "timestamp", values: ["2026-01-01T10:00:00.123456", "2027-01-01T00:00:00", "1999-12-31T23:59:59"] },
   { key: "double precision", values: ["0.1", "-Infinity", "NaN"] },
-])("rows with a key of type $key are all taken in, one a call", async ({ key, values }) => {
+])("enroll_pool() enrols all rows with a key of type $key, one a call", async ({ key, values }) => {
   await admin`create extension if not exists citext`;
   const table = `keyed ${key}`;
   await owner.unsafe(`create table "${table}" (id ${key} primary key)`);
@@ -138,7 +138,7 @@ test("past rows are claimed in the order of their keys, then new rows as they ca
   await call(owner, "define_work_type", { work_type: "serve", pool: "queue" });
   await enrollAll(owner, "queue", 2);
   await owner`insert into queue values (0)`;
-  const claims = await next(sql, "serve", "a", 9);
+  const claims = await claimNext(sql, "serve", "a", 9);
   expect(claims.map((claim) => claim.source_key)).toEqual(["1", "2", "3", "0"]);
 });
 

@@ -4,8 +4,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { startStack } from "../src/stack/stack.ts";
-import { call } from "./calls.ts";
-import { expectInvariants } from "./invariants.ts";
+import { call } from "./support/calls.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const root = join(import.meta.dirname, "..");
 const stack = await startStack({ ephemeral: true, migrations: root });
@@ -29,7 +29,7 @@ const crashes = 5;
 function startWorker(): string {
   const name = `worker ${started}`;
   started += 1;
-  const child = spawn(process.execPath, [join(import.meta.dirname, "faulty-worker.mjs")], {
+  const child = spawn(process.execPath, [join(import.meta.dirname, "support", "faulty-worker.mjs")], {
     stdio: "ignore",
     env: {
       ...process.env,
@@ -133,7 +133,7 @@ async function repeat(times: number, fault: () => Promise<void>): Promise<void> 
   }
 }
 
-test("workers killed and stopped, Postgres and PostgREST crashing: nothing is lost, nothing is done twice", {
+test("no item is lost or done twice while workers are killed and Postgres and PostgREST crash", {
   timeout: 240_000,
 }, async () => {
   // Every change of a claim to succeeded leaves a line, whoever makes it.

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { call, next, someoneWaits } from "./calls.ts";
-import { openDatabase } from "./database.ts";
+import { call, claimNext, someoneWaits } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
 
 const { sql, owner, as } = await openDatabase();
 
@@ -17,7 +17,7 @@ async function attach(table: string, type: string, args: Record<string, unknown>
 const payloads = (pool: string): Promise<{ payload: unknown }[]> =>
   owner`select payload from work_items where pool = ${pool} order by seq`;
 
-test("who may write to an attached table runs nothing as its owner, whatever types it makes up", async () => {
+test("a writer to an attached table runs no code as its owner, through no type of its own", async () => {
   await owner`create table trap (id uuid primary key default gen_random_uuid(), rank integer default 0)`;
   await owner`grant select, insert, update, delete on trap to stranger`;
   await attach("trap", "spring", { priority_column: "rank" });
@@ -38,7 +38,7 @@ test("who may write to an attached table runs nothing as its owner, whatever typ
   expect(ran?.as ?? "").toBe("");
 });
 
-test("a pool whose table was swapped by hand is not gone through", async () => {
+test("enroll_pool() does not read a table that took the place of another", async () => {
   await owner`create table decoy (id integer primary key)`;
   await owner`create table private (id integer primary key, secret text)`;
   await owner`insert into private values (1, 'hidden')`;
@@ -48,7 +48,7 @@ test("a pool whose table was swapped by hand is not gone through", async () => {
   expect(await payloads("decoy")).toEqual([]);
 });
 
-test("a row that changes while it is taken in is taken in as it is at last", async () => {
+test("a row that changes during its enrolment is enrolled with its last values", async () => {
   await owner`create table moving (id integer primary key, body text)`;
   await owner`insert into moving values (1, 'old')`;
   await call(owner, "attach_pool", { source: "moving" });
@@ -63,7 +63,7 @@ test("a row that changes while it is taken in is taken in as it is at last", asy
   expect(await payloads("moving")).toEqual([{ payload: { id: 1, body: "new" } }]);
 });
 
-test("an item that is put forward while it is enrolled keeps its new place", async () => {
+test("an item that gets a priority during its enrolment keeps it", async () => {
   const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ run_after: "2099-01-01T00:00:00Z" }] });
   await call(sql, "define_work_type", { work_type: "forward", pool: "default" });
   const writer = as("postgres");
@@ -88,7 +88,7 @@ test("a work type with claims keeps its name and its row", async () => {
   await expect(owner`delete from work_types where name = 'kept'`).rejects.toMatchObject({ code: "PT409" });
 });
 
-test("a claim whose work type is gone all the same is taken back and closed", async () => {
+test("a claim without its work type is taken back and closed", async () => {
   const [id] = await call<string[]>(sql, "enqueue_items", { items: [{}] });
   const claim = { item_ids: [id], work_type: "orphan", worker_id: "w" };
   await call(sql, "claim_items", claim);
@@ -115,7 +115,7 @@ test("a renamed key column is followed", async () => {
   expect(await payloads("renamed")).toEqual([]);
 });
 
-test("columns that workers are not given cannot stop a write", async () => {
+test("a column outside the payload cannot stop a write", async () => {
   await owner`create table odd (id integer primary key, body text, odd json, rank money)`;
   await attach("odd", "even", { payload_columns: ["body"] });
   await owner`insert into odd values (1, 'a', '{"nul": "\\u0000", "huge": 1e200000}', 3)`;
@@ -147,7 +147,7 @@ test("partitions, arrays and bytes as keys are refused with a sentence", async (
   }
 });
 
-test("a table that is made anew is attached anew", async () => {
+test("a table that is dropped and created again can be attached again", async () => {
   await owner`create table phoenix (id integer primary key)`;
   await attach("phoenix", "rise");
   await owner`drop table phoenix`;
@@ -157,7 +157,7 @@ test("a table that is made anew is attached anew", async () => {
   expect(await payloads("phoenix")).toHaveLength(1);
 });
 
-test("a worker's heartbeat and its results do not wait for each other in a circle", async () => {
+test("a worker's heartbeat and its releases do not deadlock", async () => {
   await call(sql, "register_worker", { worker_id: "beating", instance: crypto.randomUUID() });
   const [one, two] = await call<string[]>(sql, "enqueue_items", { items: [{}, {}] });
   const claims = await call<{ item_id: string; fence: number }[]>(sql, "claim_items", {
@@ -178,10 +178,10 @@ test("a worker's heartbeat and its results do not wait for each other in a circl
   await expect(Promise.all(running)).resolves.toHaveLength(2);
 });
 
-test("what was put off while it was held waits when it is handed back", async () => {
+test("an item that is postponed while it is claimed waits after its return", async () => {
   await call(sql, "define_work_type", { work_type: "put off", pool: "default" });
   const [id] = await call<string[]>(sql, "enqueue_items", { items: [{}] });
-  const [claim] = await next(sql, "put off", "w");
+  const [claim] = await claimNext(sql, "put off", "w");
   await owner`update work_items set run_after = '2099-01-01' where id = ${id as string}`;
   await call(sql, "release_items", { worker_id: "w", outcomes: [{ ...claim, outcome: "released" }] });
   expect(await owner`select status from work_claims where item_id = ${id as string} and work_type = 'put off'`).toEqual(
@@ -189,13 +189,13 @@ test("what was put off while it was held waits when it is handed back", async ()
   );
 });
 
-test("the items a worker asks for are taken back first, however many others have lapsed", async () => {
+test("claim_items takes back its own items first, before other expired ones", async () => {
   await call(sql, "define_work_type", { work_type: "many", pool: "default", max_crashes: 1000 });
   for (let page = 0; page < 2; page += 1) {
     await call(sql, "enqueue_items", { items: Array.from({ length: 600 }, () => ({})) });
   }
-  await next(sql, "many", "gone", 1000);
-  await next(sql, "many", "gone", 1000);
+  await claimNext(sql, "many", "gone", 1000);
+  await claimNext(sql, "many", "gone", 1000);
   const lapsed = await owner`
     update work_claims set expires_at = clock_timestamp() - interval '1 h' + position * interval '1 ms'
      where work_type = 'many' returning item_id, expires_at`;
@@ -221,7 +221,7 @@ async function waitingFor(count: number): Promise<void> {
     .toBeGreaterThanOrEqual(count);
 }
 
-test("a deletion waits for an item's claims in the order of their keys, as a release of two of them does", async () => {
+test("a deletion locks the claims of an item in the order of keys, as a release does", async () => {
   const { sql, as } = await openDatabase();
   await call(sql, "define_work_type", { work_type: "a", pool: "default" });
   await call(sql, "define_work_type", { work_type: "b", pool: "default" });

@@ -7,10 +7,10 @@ import { afterAll, expect, test } from "vitest";
 import { startStack } from "../src/stack/stack.ts";
 import { type Clock, systemClock } from "../workers/runtime/clock.ts";
 import { type Claim, type Context, type Summary, work } from "../workers/runtime/work.ts";
-import { call } from "./calls.ts";
-import { startFaultyProxy } from "./faulty-proxy.ts";
-import { expectInvariants } from "./invariants.ts";
-import { seed, seeded } from "./random.ts";
+import { call } from "./support/calls.ts";
+import { startFaultyProxy } from "./support/faulty-proxy.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { seed, seeded } from "./support/random.ts";
 
 const { chance, below, pick } = seeded(seed);
 const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });

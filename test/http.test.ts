@@ -3,8 +3,8 @@ import { createClient } from "@supabase/supabase-js";
 import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
 import { startStack } from "../src/stack/stack.ts";
-import { badCalls } from "./bad-calls.ts";
-import { type Claim, call, endLeases, line, next, release } from "./calls.ts";
+import { badCalls } from "./support/bad-calls.ts";
+import { type Claim, call, claimNext, endLeases, release, typeWithItems } from "./support/calls.ts";
 
 const stack = await startStack({ ephemeral: true, grants: "old", migrations: join(import.meta.dirname, "..") });
 const owner = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
@@ -49,9 +49,9 @@ describe("the page of candidates", () => {
     return (body as { id: string }[]).map((item) => item.id);
   };
 
-  test("holds what is ready and what a dead worker left, and not what is held, done, blocked or not due", async () => {
-    const { type, ids } = await line(owner, 9);
-    const [held, lapsed, done, failed, waiting] = await next(owner, type, "a", 5);
+  test("holds ready items and expired claims, and no held, done, blocked or future ones", async () => {
+    const { type, ids } = await typeWithItems(owner, 9);
+    const [held, lapsed, done, failed, waiting] = await claimNext(owner, type, "a", 5);
     await release(owner, "a", done, "succeeded");
     await release(owner, "a", failed, "failed", { final: true });
     await release(owner, "a", waiting, "failed");
@@ -65,16 +65,16 @@ describe("the page of candidates", () => {
     expect(await pageOf(type)).toContain(waiting?.item_id);
   });
 
-  test("holds every item for a work type that nobody has claimed yet, page by page", async () => {
-    const { ids } = await line(owner, 5);
+  test("holds every item for a new work type, page by page", async () => {
+    const { ids } = await typeWithItems(owner, 5);
     const [row] = await owner`select min(seq)::integer as seq from work_items where id = any(${ids})`;
     const first = await pageOf("never seen", `&seq=gt.${row?.seq - 1}&limit=3`);
     const second = await pageOf("never seen", `&seq=gt.${row?.seq + 2}&limit=3`);
     expect([...first, ...second]).toEqual(ids);
   });
 
-  test("leads to the same rows as pulling", async () => {
-    const { type, ids } = await line(owner, 3);
+  test("leads to the same rows as claim_next", async () => {
+    const { type, ids } = await typeWithItems(owner, 3);
     const page = (await pageOf(type)).filter((id) => ids.includes(id));
     const byId = await rpc("claim_items", { item_ids: page.slice(0, 1), work_type: type, worker_id: "a" });
     const pulled = await rpc("claim_next", { work_types: [type], worker_id: "b", max_items: 9 });
@@ -157,7 +157,7 @@ describe("every function, through supabase-js and through plain fetch", () => {
     expect(await send("retire_worker", { worker_id: way })).toBe(true);
   });
 
-  test("no function of ours was left out", async () => {
+  test("every public function has an example", async () => {
     const text = await import("node:fs/promises").then((fs) => fs.readFile(import.meta.filename, "utf8"));
     const rows = await owner<
       { name: string }[]
@@ -166,15 +166,15 @@ describe("every function, through supabase-js and through plain fetch", () => {
   });
 });
 
-test("a table is let go by its owner only, not by a worker", async () => {
+test("only the owner of a table detaches it, no worker", async () => {
   await owner`create table owned (id integer primary key)`;
   await rpc("attach_pool", { source: "owned" });
   expect(await rpc("detach_pool", { pool: "owned" })).toMatchObject({ status: 403, body: { code: "42501" } });
   expect(await call(owner, "detach_pool", { pool: "owned" })).toBe(true);
 });
 
-test("a thousand claims are not cut by PostgREST's limit of rows", async () => {
-  const { type } = await line(owner, 0);
+test("PostgREST's limit of rows does not cut a thousand claims", async () => {
+  const { type } = await typeWithItems(owner, 0);
   await rpc("enqueue_items", { items: Array(1000).fill({}) });
   await rpc("enqueue_items", { items: Array(500).fill({}) });
   const { body } = await rpc("claim_next", { work_types: [type], worker_id: "a", max_items: 5000 });
@@ -184,14 +184,14 @@ test("a thousand claims are not cut by PostgREST's limit of rows", async () => {
   expect(rows).toEqual([{ held: 1000 }]);
 });
 
-test("a claim by GET is refused: nothing is claimed by a link", async () => {
-  const { type } = await line(owner, 1);
+test("a claim by GET is refused, so a link claims no item", async () => {
+  const { type } = await typeWithItems(owner, 1);
   const { status } = await send(`rpc/claim_next?work_types={${type}}&worker_id=a`, { method: "GET" });
   expect(status).toBe(405);
 });
 
-test("a fence comes through as it is, up to the largest one", async () => {
-  const { type } = await line(owner, 1);
+test("a fence passes through JSON unchanged, up to the largest one", async () => {
+  const { type } = await typeWithItems(owner, 1);
   const [sequence] = await owner`select last_value from work.fence`;
   await owner`select setval('work.fence', 9007199254740900)`;
   const { body } = await rpc("claim_next", { work_types: [type], worker_id: "a" });
@@ -204,7 +204,7 @@ test("a fence comes through as it is, up to the largest one", async () => {
 });
 
 test("a dead worker's items come back over HTTP, and its late release is lost", async () => {
-  const { type } = await line(owner, 1);
+  const { type } = await typeWithItems(owner, 1);
   const dead = await rpc("claim_next", { work_types: [type], worker_id: "dead" });
   await endLeases(owner, type);
   expect((await rpc("claim_next", { work_types: [type], worker_id: "b" })).body).toHaveLength(1);
@@ -213,7 +213,7 @@ test("a dead worker's items come back over HTTP, and its late release is lost", 
   expect(await rpc("release_items", { worker_id: "dead", outcomes: [late] })).toEqual({ status: 200, body: ["lost"] });
 });
 
-describe("bad input is answered with its sentence and a 4xx:", async () => {
+describe("a call answers bad input with its sentence and a 4xx:", async () => {
   await owner`create table keyless (id integer)`;
   await owner`create table keyed (id integer primary key, body text)`;
   const calls = await badCalls(owner);
@@ -231,7 +231,7 @@ describe.each([
   ["made up", "sb_secret_made_up"],
   ["no", ""],
 ])("with %s key", (_, key) => {
-  test("nothing of ours is seen or done", async () => {
+  test("no object of work-claims is read or called", async () => {
     const relations = await owner<{ name: string }[]>`
       select relname::text as name from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'v') and relname like 'work\\_%'`;
     expect(relations.length).toBe(18);

@@ -29,27 +29,27 @@ const reached = ({ file, from }: Import): string => normalize(join(file, "..", f
 
 const shown = (imports: Import[]): string[] => imports.map(({ file, from }) => `${file} imports ${from}`);
 
-test("workers/ imports nothing but its own files: no package, no built-in, so it runs anywhere as it is", () => {
+test("workers/ imports its own files only, so any runtime runs it", () => {
   const imports = importsOf("workers");
   expect(imports.length).toBeGreaterThan(10);
   expect(shown(imports.filter((each) => !each.from.startsWith(".") || reached(each) !== "workers"))).toEqual([]);
 });
 
-test("workers/ imports files under the names they have, as Deno wants them", () => {
+test("workers/ imports files by their full names, as Deno needs them", () => {
   expect(shown(importsOf("workers").filter((each) => !each.from.endsWith(".ts")))).toEqual([]);
 });
 
-test("src/ reaches into workers/ and itself only", () => {
+test("src/ imports from workers/ and itself only", () => {
   const relative = importsOf("src").filter((each) => each.from.startsWith("."));
   expect(shown(relative.filter((each) => !["src", "workers"].includes(reached(each))))).toEqual([]);
 });
 
-test("supabase/ reaches into nothing but itself and workers' runtime", () => {
+test("supabase/ imports from itself and workers' runtime only", () => {
   const relative = importsOf("supabase").filter((each) => each.from.startsWith("."));
   expect(shown(relative.filter((each) => !["supabase", "workers"].includes(reached(each))))).toEqual([]);
 });
 
-test("nothing has a default export", () => {
+test("no file has a default export", () => {
   const withDefault = ["src", "workers"]
     .flatMap(sources)
     .filter((file) => /^export default\b/m.test(readFileSync(join(root, file), "utf8")));

@@ -83,7 +83,7 @@ test("a new version adds one file and names what it changes", async () => {
   expect((await init()).added).toBeUndefined();
 });
 
-test("an edited file stays as it is, and the package's text comes after it", async () => {
+test("init keeps an edited file and adds the package's text after it", async () => {
   await init();
   await existing(own, "-- mine");
   expect((await init()).added).toBe(later);
@@ -91,7 +91,7 @@ test("an edited file stays as it is, and the package's text comes after it", asy
   expect((await init()).added).toBeUndefined();
 });
 
-test("line ends that a checkout changed are no new version", async () => {
+test("changed line ends make no new version", async () => {
   await init();
   const file = join(migrations(), own);
   await writeFile(file, (await readFile(file, "utf8")).replaceAll("\n", "\r\n"));
@@ -139,7 +139,7 @@ describe("with a database", { timeout: 180_000 }, () => {
     expect(await pushMigrations(stack.dbUrl, project)).toEqual([second.added]);
   });
 
-  test("the page on operating takes everything out, and push puts it in again", async () => {
+  test("the SQL of the page on operating removes work-claims, and push installs it again", async () => {
     const { added } = await addMigration(project);
     await pushMigrations(stack.dbUrl, project);
     await ask("create table articles (id int primary key)");

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { ExplainedClaim, ExplainedItem, MatchReport, WouldMatch } from "../src/answers.ts";
-import { call, endLeases, line, next, release } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { call, claimNext, endLeases, release, typeWithItems } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, owner } = await openDatabase();
 
@@ -41,7 +41,7 @@ function failsOn(worker: string, needs: string, has: string | null, more: object
 }
 
 describe("work_capability_match", () => {
-  test("shows each kind of worker and each lane that it does: how many workers, what matches, what fails", async () => {
+  test("shows for each kind of worker and each lane the counts, the match and the failing clauses", async () => {
     const gpu = { requires: { gpu_memory_gb: 20, region: "eu" }, labels: { customer: "acme" } };
     const { type } = await work(gpu, gpu, {});
     for (const name of ["m big", "m big too"]) {
@@ -83,16 +83,16 @@ describe("work_capability_match", () => {
     ]);
   });
 
-  test("says of a class that no claim call has judged yet what a claim call would find", async () => {
+  test("judges a class that no claim call has judged yet", async () => {
     const { type, pool } = await work();
     await register("judge", type, { capabilities: { fresh: 2 } });
     await call(sql, "enqueue_items", { items: [1, 2, 3].map((fresh) => ({ pool, requires: { fresh } })) });
     const seen = await sql`select matches from work_capability_match where work_type = ${type} order by requires`;
     expect(seen.map(({ matches }) => matches)).toEqual([true, true, false]);
-    expect(await next(sql, type, "judge", 9)).toHaveLength(2);
+    expect(await claimNext(sql, type, "judge", 9)).toHaveLength(2);
   });
 
-  test("has one row a lane for two hundred workers that are alike", async () => {
+  test("has one row a lane for two hundred equal workers", async () => {
     const { type, pool } = await work();
     for (let n = 0; n < 200; n += 1) await register(`alike ${n}`, type, { capabilities: { alike: 1 } });
     await call(sql, "enqueue_items", { items: [1, 2].map((alike) => ({ pool, requires: { alike } })) });
@@ -106,7 +106,7 @@ describe("work_capability_match", () => {
 });
 
 describe("explain_item", () => {
-  test("of a ready item: its place in its lane, and which clause fails on how many live workers", async () => {
+  test("shows a ready item with its place in the lane, and each clause with the workers it fails on", async () => {
     const item = { requires: { gpu_memory_gb: 80, region: "eu" } };
     const { type, ids } = await work(item, item, item);
     await register("gpu-7", type, { capabilities: { gpu_memory_gb: 24, region: "eu" } });
@@ -126,7 +126,7 @@ describe("explain_item", () => {
     });
   });
 
-  test("names the worker with the nearest number, of an upper and of a lower bound", async () => {
+  test("names the worker with the nearest number to an upper and a lower bound", async () => {
     const { type, ids } = await work({ requires: { gpus: { "<": 2 } } }, { requires: { gpus: { ">": 8 } } });
     for (const gpus of [2, 4, 8]) await register(`n ${gpus}`, type, { capabilities: { gpus } });
     await register("n text", type, { capabilities: { gpus: "1" } });
@@ -137,7 +137,7 @@ describe("explain_item", () => {
     expect(await closest(ids[1])).toBe("n 8");
   });
 
-  test("of a ready item behind more than a thousand", async () => {
+  test("counts at most a thousand items before a ready item", async () => {
     const { pool } = await work();
     for (let page = 0; page < 2; page += 1) {
       await call(sql, "enqueue_items", { items: Array.from({ length: 600 }, () => ({ pool })) });
@@ -150,7 +150,7 @@ describe("explain_item", () => {
     expect(await place(1)).toMatchObject({ before: 1, more_before: false });
   });
 
-  test("of a ready item: the reason names what stands in its way first", async () => {
+  test("gives as the reason the first obstacle of a ready item", async () => {
     const { type, ids } = await work({}, {});
     expect(await reason(ids[0])).toBe("no live worker does this work type");
     await register("dear", type, { capabilities: { gpu: 1 }, exclusive: ["gpu"] });
@@ -170,9 +170,9 @@ describe("explain_item", () => {
     expect(await explained(ids[0])).toMatchObject({ paused: true, reason: "its work type is paused" });
   });
 
-  test("of what is held: by whom, since when, and how much of the lease is left", async () => {
+  test("shows a held claim with its worker, start and remaining lease", async () => {
     const { type, ids } = await work({});
-    const [claim] = await next(sql, type, "holder");
+    const [claim] = await claimNext(sql, type, "holder");
     await call(sql, "extend_claims", { worker_id: "holder", held: [{ ...claim, progress: 0.5 }] });
     const held = await explained(ids[0]);
     expect(held).toMatchObject({ status: "claimed", reason: "a worker holds it", worker_id: "holder", progress: 0.5 });
@@ -187,10 +187,10 @@ describe("explain_item", () => {
     expect(await explained(ids[0])).toMatchObject({ lease_left_seconds: null, reason: late.reason });
   });
 
-  test("of what waits: when it is due, and why", async () => {
+  test("shows a waiting claim with its due time and reason", async () => {
     const run_after = new Date(Date.now() + 7_200_000).toISOString();
     const { type, ids } = await work({}, { run_after });
-    const [claim] = await next(sql, type, "a");
+    const [claim] = await claimNext(sql, type, "a");
     await release(sql, "a", claim, "failed", { error: "no disk" });
     expect(await explained(ids[0])).toMatchObject({
       ...{ status: "waiting", reason: "it is not due yet", failures: 1, crashes: 0, error: "no disk" },
@@ -202,9 +202,9 @@ describe("explain_item", () => {
     expect(await reason(ids[0])).toBe("it is due and no worker has called since");
   });
 
-  test("of what has ended: how, when, and with what error", async () => {
+  test("shows an ended claim with its outcome, time and error", async () => {
     const { type, ids } = await work({}, {}, {});
-    const [one, two] = await next(sql, type, "a", 2);
+    const [one, two] = await claimNext(sql, type, "a", 2);
     await release(sql, "a", one, "succeeded");
     await release(sql, "a", two, "failed", { final: true, error: "bad file" });
     await call(sql, "cancel_items", { work_type: type });
@@ -214,7 +214,7 @@ describe("explain_item", () => {
     expect((await explained(ids[2])).finished_at).not.toBeNull();
   });
 
-  test("of an item that nobody has enrolled: why not", async () => {
+  test("says why an item has no claim", async () => {
     const [id] = await call<string[]>(sql, "enqueue_items", { items: [{}] });
     const why = async (work_type?: string): Promise<string> => {
       const told = await explain(id, work_type);
@@ -232,9 +232,9 @@ describe("explain_item", () => {
     expect(await why(type)).toBe(`the work type is for the pool ${pool}`);
   });
 
-  test("answers for each work type, or for the one that is named", async () => {
-    const { ids } = await line(sql, 1);
-    const second = await line(sql, 0);
+  test("answers for each work type, or for the named one", async () => {
+    const { ids } = await typeWithItems(sql, 1);
+    const second = await typeWithItems(sql, 0);
     await call(sql, "claim_items", { item_ids: ids, work_type: second.type, worker_id: "a" });
     const told = await explain(ids[0]);
     expect(told.claims.map(({ status }) => status)).toContain("claimed");
@@ -245,7 +245,7 @@ describe("explain_item", () => {
     });
   });
 
-  test("refuses what is no item, with a sentence", async () => {
+  test("refuses an unknown item with a sentence", async () => {
     await expect(explain("00000000-0000-0000-0000-000000000000")).rejects.toMatchObject({
       code: "PT404",
       message: "item_id is 00000000-0000-0000-0000-000000000000; there is no such item",
@@ -257,7 +257,7 @@ describe("explain_item", () => {
 });
 
 describe("would_match", () => {
-  test("says who would run it, who only after a while, and what fails on the others", async () => {
+  test("counts the workers that match, that yield first, and that fail a clause", async () => {
     const type = "form";
     await register("f a", type, { capabilities: { vram: 48 } });
     await register("f b", type, { capabilities: { vram: 48, gpu: 1 }, exclusive: ["gpu"], yield_seconds: 60 });
@@ -274,7 +274,7 @@ describe("would_match", () => {
     });
   });
 
-  test("agrees with what the workers are handed", async () => {
+  test("agrees with the claims of the workers", async () => {
     const requirements = [{}, { n: 2 }, { n: { "<": 2 } }, { not: { n: 3 } }, { any: [{ n: 1 }, { m: "x" }] }];
     const labels = [{}, { customer: "a" }];
     const items = requirements.flatMap((requires) => labels.map((shown) => ({ requires, labels: shown })));
@@ -289,7 +289,7 @@ describe("would_match", () => {
         const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ pool, ...item }] });
         const shown = await sql`
           select matches from work_capability_match where work_type = ${type} and example_worker = ${worker}`;
-        const claims = await next(sql, type, worker);
+        const claims = await claimNext(sql, type, worker);
         expect(shown).toEqual([{ matches: claims.length > 0 }]);
         if (claims.length > 0) handed.push(worker);
         await sql`delete from work_items where id = ${id ?? ""}`;
@@ -298,7 +298,7 @@ describe("would_match", () => {
     }
   });
 
-  test("names the first twenty, and counts them all", async () => {
+  test("names the first twenty workers, and counts all", async () => {
     for (let n = 10; n < 35; n += 1) await register(`t ${n}`, "twenty");
     expect(await wouldMatch({ work_type: "twenty" })).toMatchObject({
       matching: 25,
@@ -306,7 +306,7 @@ describe("would_match", () => {
     });
   });
 
-  test("writes nothing, also where it asks for what no item has asked for", async () => {
+  test("writes no row, even for a new requirement", async () => {
     const counts = (): Promise<unknown> => sql`select count(*) from work_classes`;
     const before = await counts();
     await sql.begin("read only", async (transaction) => {
@@ -315,7 +315,7 @@ describe("would_match", () => {
     expect(await counts()).toEqual(before);
   });
 
-  test("refuses what enqueue_items() refuses, with its sentence", async () => {
+  test("refuses bad input with the sentence of enqueue_items()", async () => {
     const bad = [
       { requires: { gpu: null } },
       { requires: [1] },
@@ -338,7 +338,7 @@ describe("would_match", () => {
   });
 });
 
-test("names and values that mean something elsewhere are told as they are", async () => {
+test("names and values with special characters are shown unchanged", async () => {
   const hostile = [`'; drop table work_items; --`, `%s %I $1`, `"quoted" \\ and , = ( ) |`, `\n\t\u0001`, "𝒳 é", "<b>"];
   for (const text of hostile) {
     const { type, ids } = await work({ requires: { [text]: text }, labels: { [text]: text } });
@@ -362,10 +362,10 @@ test("names and values that mean something elsewhere are told as they are", asyn
   expect(JSON.stringify((await explained(ids[0])).workers).length).toBeLessThan(1500);
 });
 
-test("an item that is retried stands where it stands by then, and asks what it asks by then", async () => {
+test("a retried claim takes the current priority and requirement of its item", async () => {
   const { type, ids } = await work({ requires: { vram: 80 }, priority: 1 }, { requires: { vram: 8 }, priority: 5 });
   await register("retrier", type, { capabilities: { vram: 80 } });
-  const claims = await next(sql, type, "retrier", 2);
+  const claims = await claimNext(sql, type, "retrier", 2);
   for (const claim of claims) await release(sql, "retrier", claim, "failed", { final: true });
   await sql`
     update work_items i set class_id = o.class_id, priority = o.priority
@@ -378,7 +378,7 @@ test("an item that is retried stands where it stands by then, and asks what it a
   await expectInvariants(sql);
 });
 
-test("what has ended is not read, whether the table was ever analyzed or not", async () => {
+test("explain_item reads no ended claims, with or without statistics", async () => {
   const { type, ids } = await work({ requires: { one: 1 } });
   await register("reader", type, { capabilities: { one: 2 } });
   const questions = [

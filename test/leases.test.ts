@@ -1,44 +1,54 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { call, endLeases, endWaits, events, extend, line, next, release, stored } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import {
+  call,
+  claimNext,
+  endLeases,
+  endWaits,
+  events,
+  extend,
+  release,
+  stored,
+  typeWithItems,
+} from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql } = await openDatabase();
 afterAll(() => expectInvariants(sql));
 
 describe("a dead worker", () => {
   test("its items come back at the first claim call after the lease", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [held] = await next(sql, type, "dead");
-    expect(await next(sql, type, "b")).toEqual([]);
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [held] = await claimNext(sql, type, "dead");
+    expect(await claimNext(sql, type, "b")).toEqual([]);
     await endLeases(sql, type);
-    const [taken] = await next(sql, type, "b");
+    const [taken] = await claimNext(sql, type, "b");
     expect(taken).toMatchObject({ item_id: ids[0], crashes: 1, failures: 0 });
     expect(taken?.fence).toBeGreaterThan(held?.fence ?? 0);
     expect(await events(sql, ids[0], type)).toEqual(["expired"]);
   });
 
   test("its items are taken over by id", async () => {
-    const { type, ids } = await line(sql, 1);
-    await next(sql, type, "dead");
+    const { type, ids } = await typeWithItems(sql, 1);
+    await claimNext(sql, type, "dead");
     await endLeases(sql, type);
     const args = { item_ids: ids, work_type: type, worker_id: "b" };
     expect(await call(sql, "claim_items", args)).toMatchObject([{ item_id: ids[0], crashes: 1 }]);
   });
 
   test("a claim call with an empty list takes its items back", async () => {
-    const { type, ids } = await line(sql, 1);
-    await next(sql, type, "dead");
+    const { type, ids } = await typeWithItems(sql, 1);
+    await claimNext(sql, type, "dead");
     await endLeases(sql, type);
     expect(await call(sql, "claim_items", { item_ids: [], work_type: type, worker_id: "b" })).toEqual([]);
     expect(await stored(sql, ids[0], type)).toMatchObject({ status: "ready", worker_id: null, crashes: 1 });
   });
 
-  test("reap_expired_claims says how many it took back, and takes no live one", async () => {
-    const { type } = await line(sql, 3);
-    await next(sql, type, "dead", 2);
+  test("reap_expired_claims counts the claims it took back, and leaves live ones", async () => {
+    const { type } = await typeWithItems(sql, 3);
+    await claimNext(sql, type, "dead", 2);
     await endLeases(sql, type);
-    const live = await next(sql, (await line(sql, 1)).type, "alive");
+    const live = await claimNext(sql, (await typeWithItems(sql, 1)).type, "alive");
     expect(live).toHaveLength(1);
     await sql`
       update work_claims set expires_at = clock_timestamp() - interval '1 second', status = 'claimed', worker_id = 'dead'
@@ -49,13 +59,13 @@ describe("a dead worker", () => {
     expect(await extend(sql, "alive", live[0])).toBe("held");
   });
 
-  test("an item that kills its workers ends failed, and holds up nothing behind it", async () => {
-    const { type, ids } = await line(sql, 2, { max_crashes: 2 });
+  test("an item that kills its workers ends failed and does not block later items", async () => {
+    const { type, ids } = await typeWithItems(sql, 2, { max_crashes: 2 });
     for (const worker of ["first", "second"]) {
-      expect(await next(sql, type, worker)).toMatchObject([{ item_id: ids[0] }]);
+      expect(await claimNext(sql, type, worker)).toMatchObject([{ item_id: ids[0] }]);
       await endLeases(sql, type);
     }
-    expect(await next(sql, type, "third")).toMatchObject([{ item_id: ids[1] }]);
+    expect(await claimNext(sql, type, "third")).toMatchObject([{ item_id: ids[1] }]);
     expect(await stored(sql, ids[0], type)).toMatchObject({
       status: "failed",
       crashes: 2,
@@ -63,8 +73,8 @@ describe("a dead worker", () => {
     });
   });
 
-  test("its items come back in a work type that nobody declared", async () => {
-    const { ids } = await line(sql, 1);
+  test("its items come back in an undeclared work type", async () => {
+    const { ids } = await typeWithItems(sql, 1);
     const args = { item_ids: ids, work_type: "never declared", worker_id: "dead" };
     expect(await call(sql, "claim_items", args)).toHaveLength(1);
     await endLeases(sql, "never declared");
@@ -75,17 +85,17 @@ describe("a dead worker", () => {
 });
 
 describe("a late worker", () => {
-  test("its release still counts while nobody has taken the claim back", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [claim] = await next(sql, type, "late");
+  test("its release succeeds before another call takes the claim back", async () => {
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "late");
     await endLeases(sql, type);
     expect(await release(sql, "late", claim, "succeeded", { result: "in time" })).toBe("succeeded");
     expect(await stored(sql, ids[0], type)).toMatchObject({ status: "succeeded", result: "in time", crashes: 0 });
   });
 
-  test("its release is lost and recorded once the claim was taken back", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [claim] = await next(sql, type, "late");
+  test("its release is lost and recorded after the claim was taken back", async () => {
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "late");
     await endLeases(sql, type);
     await call(sql, "reap_expired_claims");
     const before = await stored(sql, ids[0], type);
@@ -94,11 +104,11 @@ describe("a late worker", () => {
     expect(await events(sql, ids[0], type)).toEqual(["expired", "stale_release"]);
   });
 
-  test("its release is lost once another worker holds the claim, who loses nothing", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [late] = await next(sql, type, "late");
+  test("its release is lost after another worker claimed the item, and that worker keeps it", async () => {
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [late] = await claimNext(sql, type, "late");
     await endLeases(sql, type);
-    const [current] = await next(sql, type, "b");
+    const [current] = await claimNext(sql, type, "b");
     for (const outcome of ["succeeded", "failed", "released"]) {
       expect(await release(sql, "late", late, outcome)).toBe("lost");
     }
@@ -106,11 +116,11 @@ describe("a late worker", () => {
     expect(await stored(sql, ids[0], type)).toMatchObject({ result: "b", failures: 0 });
   });
 
-  test("what it says with its old fence is lost also where it holds the claim again", async () => {
-    const { type } = await line(sql, 1);
-    const [old] = await next(sql, type, "late");
+  test("its release with the old fence is lost although it holds the claim again", async () => {
+    const { type } = await typeWithItems(sql, 1);
+    const [old] = await claimNext(sql, type, "late");
     await endLeases(sql, type);
-    const [again] = await next(sql, type, "late");
+    const [again] = await claimNext(sql, type, "late");
     expect(again?.fence).toBeGreaterThan(old?.fence ?? Number.POSITIVE_INFINITY);
     expect(await extend(sql, "late", old)).toBe("lost");
     for (const outcome of ["succeeded", "failed", "released"]) {
@@ -120,10 +130,10 @@ describe("a late worker", () => {
   });
 
   test("its heartbeat is lost and recorded", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [late] = await next(sql, type, "late");
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [late] = await claimNext(sql, type, "late");
     await endLeases(sql, type);
-    await next(sql, type, "b");
+    await claimNext(sql, type, "b");
     const before = await stored(sql, ids[0], type);
     expect(await extend(sql, "late", late)).toBe("lost");
     expect(await stored(sql, ids[0], type)).toEqual(before);
@@ -131,16 +141,16 @@ describe("a late worker", () => {
   });
 
   test("a worker with the right fence and another name is refused", async () => {
-    const { type } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+    const { type } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     expect(await extend(sql, "thief", claim)).toBe("lost");
     expect(await release(sql, "thief", claim, "succeeded")).toBe("lost");
     expect(await extend(sql, "a", claim)).toBe("held");
   });
 
   test("only the newest twenty events of a claim are kept", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     await extend(sql, "first", claim);
     for (let time = 0; time < 20; time += 1) {
       await extend(sql, "thief", claim);
@@ -152,9 +162,9 @@ describe("a late worker", () => {
 });
 
 describe("a heartbeat", () => {
-  test("extends all that a worker holds and answers each in its place", async () => {
-    const { type } = await line(sql, 2);
-    const claims = await next(sql, type, "a", 2);
+  test("extends all claims of a worker and answers in their order", async () => {
+    const { type } = await typeWithItems(sql, 2);
+    const claims = await claimNext(sql, type, "a", 2);
     await endLeases(sql, type);
     const held = claims.map((claim, index) => ({ ...claim, progress: index / 2 })).reverse();
     const args = { worker_id: "a", held, ttl_seconds: 500 };
@@ -170,13 +180,13 @@ describe("a heartbeat", () => {
   });
 
   test("names the same claim twice and holds it", async () => {
-    const { type } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+    const { type } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     const states = await call<{ state: string }[]>(sql, "extend_claims", { worker_id: "a", held: [claim, claim] });
     expect(states.map(({ state }) => state)).toEqual(["held", "held"]);
   });
 
-  test("an empty one says that the worker is alive", async () => {
+  test("without claims keeps the worker alive", async () => {
     await call(sql, "register_worker", { worker_id: "idle", instance: crypto.randomUUID() });
     await sql`update work_workers set last_seen_at = clock_timestamp() - interval '1 hour' where id = 'idle'`;
     expect(await call(sql, "extend_claims", { worker_id: "idle", held: [] })).toEqual([]);
@@ -187,60 +197,60 @@ describe("a heartbeat", () => {
 });
 
 describe("by hand", () => {
-  test("a cancelled claim tells its worker with the next heartbeat, and its release is lost", async () => {
-    const { type, ids } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+  test("the next heartbeat reports a cancelled claim, and its release is lost", async () => {
+    const { type, ids } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     expect(await call(sql, "cancel_items", { work_type: type, item_ids: ids })).toBe(1);
     expect(await extend(sql, "a", claim)).toBe("cancelled");
     expect(await release(sql, "a", claim, "succeeded")).toBe("lost");
     expect(await stored(sql, ids[0], type)).toMatchObject({ status: "cancelled" });
   });
 
-  test("all that is open is cancelled, what has ended stays", async () => {
-    const { type, ids } = await line(sql, 4);
-    const [done, waiting, held] = await next(sql, type, "a", 3);
+  test("cancel_items cancels all open claims and leaves ended ones", async () => {
+    const { type, ids } = await typeWithItems(sql, 4);
+    const [done, waiting, held] = await claimNext(sql, type, "a", 3);
     await release(sql, "a", done, "succeeded");
     await release(sql, "a", waiting, "failed");
     expect(held).toBeDefined();
     expect(await call(sql, "cancel_items", { work_type: type })).toBe(3);
     expect(await stored(sql, ids[0], type)).toMatchObject({ status: "succeeded" });
-    expect(await next(sql, type, "a")).toEqual([]);
+    expect(await claimNext(sql, type, "a")).toEqual([]);
   });
 
-  test("an item is cancelled before anybody has claimed it, in a step of the size asked", async () => {
-    const { type } = await line(sql, 3);
+  test("cancel_items cancels unclaimed items in steps of max_items", async () => {
+    const { type } = await typeWithItems(sql, 3);
     expect(await call(sql, "cancel_items", { work_type: type, max_items: 2 })).toBe(2);
-    expect(await next(sql, type, "a", 3)).toHaveLength(1);
+    expect(await claimNext(sql, type, "a", 3)).toHaveLength(1);
   });
 
   test("failed claims are retried with their tries reset, succeeded ones are not", async () => {
-    const { type, ids } = await line(sql, 2, { max_failures: 1, max_crashes: 1 });
-    const [one, two] = await next(sql, type, "a", 2);
+    const { type, ids } = await typeWithItems(sql, 2, { max_failures: 1, max_crashes: 1 });
+    const [one, two] = await claimNext(sql, type, "a", 2);
     await release(sql, "a", one, "failed");
     await release(sql, "a", two, "succeeded");
     expect(await call(sql, "retry_items", { work_type: type })).toBe(1);
-    expect(await next(sql, type, "a", 2)).toMatchObject([{ item_id: ids[0], failures: 0, crashes: 0 }]);
+    expect(await claimNext(sql, type, "a", 2)).toMatchObject([{ item_id: ids[0], failures: 0, crashes: 0 }]);
     expect(await call(sql, "retry_items", { work_type: type, item_ids: ids })).toBe(0);
     expect(await events(sql, ids[0], type)).toEqual(["failed", "retried"]);
   });
 
-  test("a cancelled claim is retried where it is named, and not else", async () => {
-    const { type, ids } = await line(sql, 1);
+  test("retry_items reopens a cancelled claim only by its id", async () => {
+    const { type, ids } = await typeWithItems(sql, 1);
     await call(sql, "cancel_items", { work_type: type });
     expect(await call(sql, "retry_items", { work_type: type })).toBe(0);
     expect(await call(sql, "retry_items", { work_type: type, item_ids: ids })).toBe(1);
-    expect(await next(sql, type, "a")).toHaveLength(1);
+    expect(await claimNext(sql, type, "a")).toHaveLength(1);
   });
 });
 
 describe("leaving", () => {
-  test("a worker that leaves hands back all it holds at once, and no try is counted", async () => {
-    const { type, ids } = await line(sql, 3);
-    const other = await next(sql, type, "stays");
-    await next(sql, type, "leaves", 2);
+  test("a worker that leaves returns all its claims at once, and no try is counted", async () => {
+    const { type, ids } = await typeWithItems(sql, 3);
+    const other = await claimNext(sql, type, "stays");
+    await claimNext(sql, type, "leaves", 2);
     expect(await call(sql, "release_claims_for_worker", { worker_id: "leaves" })).toBe(2);
     expect(await call(sql, "release_claims_for_worker", { worker_id: "leaves" })).toBe(0);
-    expect(await next(sql, type, "b", 3)).toMatchObject([
+    expect(await claimNext(sql, type, "b", 3)).toMatchObject([
       { item_id: ids[1], failures: 0, crashes: 0 },
       { item_id: ids[2] },
     ]);
@@ -264,17 +274,17 @@ describe("leaving", () => {
   });
 
   test("a retired worker's claims are ready at once", async () => {
-    const { type } = await line(sql, 1);
+    const { type } = await typeWithItems(sql, 1);
     await call(sql, "register_worker", { worker_id: "retires", instance: crypto.randomUUID() });
-    await next(sql, type, "retires");
+    await claimNext(sql, type, "retires");
     await call(sql, "retire_worker", { worker_id: "retires" });
-    expect(await next(sql, type, "b")).toHaveLength(1);
+    expect(await claimNext(sql, type, "b")).toHaveLength(1);
   });
 });
 
-test("a wait that is over is over for a claim by id too", async () => {
-  const { type, ids } = await line(sql, 1);
-  const [claim] = await next(sql, type, "a");
+test("claim_items claims a waiting item that is due", async () => {
+  const { type, ids } = await typeWithItems(sql, 1);
+  const [claim] = await claimNext(sql, type, "a");
   await release(sql, "a", claim, "failed");
   await endWaits(sql, type);
   expect(await call(sql, "claim_items", { item_ids: ids, work_type: type, worker_id: "a" })).toHaveLength(1);

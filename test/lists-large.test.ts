@@ -2,9 +2,9 @@
 import { describe, expect, test } from "vitest";
 import { type PageOptions, pageQuery } from "../src/lists/pages.ts";
 import { claimList, claimOrders } from "../src/lists/rows.ts";
-import { call } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import type { Version } from "./servers.ts";
+import { call } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import type { Version } from "./support/servers.ts";
 
 const operatorsOf: Record<string, string> = { eq: "=", gte: ">=" };
 

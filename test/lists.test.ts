@@ -105,7 +105,7 @@ describe("items", async () => {
     expect(await itemIds({ ...selector, pool: name } as ItemSelector)).toEqual(found);
   });
 
-  test("with all their columns, and their payload where it is asked for", async () => {
+  test("return all columns, and the payload on request", async () => {
     expect(await both((by) => by.items({ id: b }))).toEqual({
       rows: [
         {
@@ -172,7 +172,7 @@ describe("claims", async () => {
     expect((await claimIds({ ...selector, work_type: type } as ClaimSelector)).sort()).toEqual(found.sort());
   });
 
-  test("with all their columns, and their result where it is asked for", async () => {
+  test("return all columns, and the result on request", async () => {
     const { rows } = await client.claims({ item_id: b, work_type: type }, { withResult: true });
     expect(rows).toEqual([
       {
@@ -241,12 +241,12 @@ describe("workers", async () => {
     expect(await workerIds(selector)).toEqual(found);
   });
 
-  test("what a worker accepts in so many words", async () => {
+  test("filter by an exact value of accepts", async () => {
     await owner`update work_workers set accepts = '{"customer": "acme"}' where id = 'b-there'`;
     expect(await workerIds({ "accepts.customer": "acme" })).toEqual(["b-there"]);
   });
 
-  test("page by page", async () => {
+  test("come page by page", async () => {
     const first = await client.workers({}, { limit: 3 });
     const second = await client.workers({}, { limit: 100, after: first.next });
     expect([...first.rows, ...second.rows].map((row) => row.id)).toEqual([
@@ -262,7 +262,7 @@ describe("workers", async () => {
   });
 });
 
-describe("values that look like something else are what they are:", async () => {
+describe("values with special characters are compared as text:", async () => {
   const hostile = [
     ...["a,b", "a|b", '"', '\\"', "(", ")", "a.b.c", "%", "100%25", "eq.acme", "in.(a,b)", "null", "true", "5", "all"],
     ...["*", "'; drop table work_items; --", "\\", " padded ", "", "é", "𝒳毫", "\u001b[2J", "a\nb", "$.x", "&limit=0"],
@@ -304,7 +304,7 @@ describe("orders", async () => {
   const inOrder = (selector: ClaimSelector, order: readonly string[], offset?: number): Promise<string[]> =>
     claimIds({ work_type: type, ...selector }, { order, offset });
 
-  test("the queue is listed in the order in which it is claimed", async () => {
+  test("the queue order is the order of claims", async () => {
     const queue = await inOrder({ status: "ready" }, claimOrders.queue);
     expect(await inOrder({ status: "ready" }, claimOrders.queue, 3)).toEqual(queue.slice(3));
     const claimed = await client.claimNext([type], "orderly", { maxItems: 4 });
@@ -374,7 +374,7 @@ describe("supabase-js", () => {
     await expect(overSupabase.defineWorkType("")).rejects.toMatchObject({ code: "PT400", status: 400 });
   });
 
-  test("that nobody answers fails like plain fetch", async () => {
+  test("without a server fails like plain fetch", async () => {
     const nobody = createWorkClient({ supabase: createClient("http://127.0.0.1:9", "x"), retryForMs: 300 });
     await expect(nobody.workTypes()).rejects.toMatchObject({ name: "RequestError", code: "network" });
   });

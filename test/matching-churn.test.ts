@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
 import type { Json } from "../src/answers.ts";
-import { type Claim, call } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { judgeClass, type Worker } from "./matching-oracle.ts";
-import { drawClasses, drawWorker, type World } from "./matching-world.ts";
-import { seed, seeded } from "./random.ts";
+import { type Claim, call } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { judgeClass, type Worker } from "./support/matching-oracle.ts";
+import { drawClasses, drawWorker, type World } from "./support/matching-world.ts";
+import { seed, seeded } from "./support/random.ts";
 
 const assignments = Number(process.env.CHURN ?? 20_000);
 const { sql, owner, as } = await openDatabase();
@@ -100,7 +100,7 @@ async function enqueue(connection: Sql, { below, chance, pick }: ReturnType<type
   return call(connection, "enqueue_items", { items });
 }
 
-test(`${assignments} claims by workers that change while classes come: each is matched, none is held twice, all end (SEED=${seed})`, {
+test(`${assignments} claims by changing workers and new classes: each matches, none is held twice, all end (SEED=${seed})`, {
   timeout: 600_000,
 }, async () => {
   await Promise.all([1, 2, 3, 4, 5].map((n) => work(`worker ${n}`, seeded(seed + n))));

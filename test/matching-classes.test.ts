@@ -1,10 +1,10 @@
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
-import { type Claim, call, someoneWaits } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { register } from "./matching-oracle.ts";
-import { seeded } from "./random.ts";
-import type { Version } from "./servers.ts";
+import { type Claim, call, someoneWaits } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { register } from "./support/matching-oracle.ts";
+import { seeded } from "./support/random.ts";
+import type { Version } from "./support/servers.ts";
 
 const versions: Version[] = [17, 15];
 
@@ -36,7 +36,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
     return row?.ids;
   }
 
-  test("one requirement is one class, whatever the order of its members and the form of its numbers", async () => {
+  test("one requirement is one class in any order of members and any form of numbers", async () => {
     const ids = await enqueueText(`[
       {"requires": {"a": "x", "b": {"c": 20}}},
       {"requires": {"b": {"c": 20}, "a": "x"}, "labels": null},
@@ -49,7 +49,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
     expect(await classesOf(ids)).toEqual([1, 1, 1]);
   });
 
-  test("labels tell classes apart, and so does what a separator in a value could hide", async () => {
+  test("labels make different classes, and a separator in a value cannot merge two", async () => {
     const ids = await enqueue(sql, [
       { requires: { a: "x,b=y" } },
       { requires: { a: "x", b: "y" } },
@@ -60,7 +60,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
     expect(new Set(await classesOf(ids)).size).toBe(5);
   });
 
-  test("eight connections that bring fifty new requirements at once agree, whatever their order", async () => {
+  test("eight connections that add fifty new requirements at once make each class once", async () => {
     const { below } = seeded(8);
     const requirements = Array.from({ length: 50 }, (_, n) => ({ rush: `r${n}`, "site.zone": version }));
     const answers = await Promise.all(
@@ -80,7 +80,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
     expect(made?.count).toBe(50);
   });
 
-  test("a class that is made in an open transaction is seen when that has committed, after newer ones", async () => {
+  test("a class of an open transaction is claimed after its commit, even after newer classes", async () => {
     await register(sql, { id: "open", capabilities: { open: ["early", "late", "lost"] } });
     const early = as("service_role");
     await early`begin`;
@@ -99,7 +99,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
     expect(await take(sql, "open")).toEqual([third]);
   });
 
-  test("who brings the class of an open transaction waits for it, and has the class whether it comes or not", async () => {
+  test("a caller that adds the class of an open transaction waits for it and has the class after", async () => {
     for (const end of ["commit", "rollback"]) {
       const first = as("service_role");
       await first`begin`;
@@ -113,7 +113,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
     }
   });
 
-  test("an open transaction that spells a new class in another way holds up no claim call", async () => {
+  test("an open transaction that spells a new class in another way blocks no claim call", async () => {
     await register(sql, { id: "spelled", capabilities: { spelled: "x" } });
     const [item] = await enqueue(sql, [{ requires: { spelled: "x" } }]);
     const open = as("service_role");
@@ -124,7 +124,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
     expect(await take(sql, "spelled")).toHaveLength(1);
   });
 
-  test("an open transaction that gives numbers holds up nobody, and hides nothing", async () => {
+  test("an open transaction with new classes blocks no call and hides no class", async () => {
     await register(sql, { id: "numbers", capabilities: { numbers: ["a", "b"] } });
     const [first] = await enqueue(sql, [{ requires: { numbers: "a" } }]);
     const open = as("service_role");
@@ -136,7 +136,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
     expect(await take(sql, "numbers")).toEqual([]);
   });
 
-  test("a class that was deleted by hand and comes again is found by those who had judged it", async () => {
+  test("a deleted class that is added again is found by profiles that had judged it", async () => {
     await register(sql, { id: "by hand", capabilities: { deleted: "x" } });
     await enqueue(sql, [{ requires: { deleted: "x" } }]);
     expect(await take(sql, "by hand")).toHaveLength(1);
@@ -146,7 +146,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
     expect(await take(sql, "by hand")).toEqual([again]);
   });
 
-  test("what is wrong with a requirement or labels names the item, and nothing is added", async () => {
+  test("a wrong requirement or label is refused with the item's number, and no item is added", async () => {
     const [before] =
       await sql`select count(*) as items, (select count(*) from work_classes) as classes from work_items`;
     const wrong: [object, RegExp][] = [
@@ -188,7 +188,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
       return claims.map((claim) => claim.source_key as string);
     }
 
-    test("items have what the columns say, and follow them", async () => {
+    test("items take the values of the columns, and follow changes", async () => {
       await owner`
         insert into films values
           (1, '{"screen": "wide"}', null, 'sdxl', 'first'), (2, '{"screen": "small"}', '{}', null, ''),
@@ -203,7 +203,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
       await expectInvariants(sql);
     });
 
-    test("a requirement that is none refuses the write, and names the row", async () => {
+    test("a wrong requirement refuses the write and names the row", async () => {
       await expect(owner`insert into films values (7, '{}'), (8, '{"screen": null}')`).rejects.toMatchObject({
         code: "PT400",
         message: expect.stringMatching(/^the row with key 8 of pool films: requires.*screen.*expected a text/),
@@ -215,7 +215,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
       expect(await owner`select from films where id > 6`).toHaveLength(0);
     });
 
-    test("a claim that ended keeps up when it is reopened: with its place and its class", async () => {
+    test("a reopened claim takes the current rank and class of its item", async () => {
       await owner`insert into films values (20, '{"screen": "wide"}', null, null, null)`;
       const [claim] = await call<Claim[]>(sql, "claim_next", { work_types: ["film"], worker_id: "viewer" });
       const outcomes = [{ ...claim, outcome: "failed", final: true }];

@@ -1,8 +1,8 @@
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
-import { type Claim, call } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { register } from "./matching-oracle.ts";
+import { type Claim, call } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { register } from "./support/matching-oracle.ts";
 
 const { sql } = await openDatabase();
 await call(sql, "define_work_type", { work_type: "type", pool: "default" });
@@ -19,7 +19,7 @@ async function take(worker_id: string, more: Record<string, unknown> = {}): Prom
 }
 
 describe("a hostile caller", () => {
-  test("gets nothing by a class that is none", async () => {
+  test("gets no item by an unknown class", async () => {
     const [item] = await enqueue([{}]);
     await sql`update work_items set class_id = 999999 where id = ${item ?? ""}`;
     await sql`update work_items set class_id = -1, workflow_id = -1 where id = ${item ?? ""}`;
@@ -30,7 +30,7 @@ describe("a hostile caller", () => {
     expect(await take("forger")).toEqual([item]);
   });
 
-  test("may be warm for a hundred things, for none, for nothing that is there", async () => {
+  test("may name a hundred affinities, none, or unknown ones", async () => {
     const ids = await enqueue(Array.from({ length: 20 }, (_, n) => ({ affinity: `a${n}` })));
     const warm = Array.from({ length: 100 }, (_, n) => `a${99 - n}`);
     await expect(take("warm", { warm: [...warm, "one more"] })).rejects.toMatchObject({ code: "PT400" });
@@ -39,7 +39,7 @@ describe("a hostile caller", () => {
     expect(await take("warm", { warm, max_items: 50 })).toHaveLength(18);
   });
 
-  test("is refused with a sentence where what it has or accepts is none", async () => {
+  test("is refused with a sentence for wrong capabilities or accepts", async () => {
     const wrong = [
       { capabilities: [] },
       { capabilities: { "a.b": 1 } },

@@ -1,8 +1,8 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { register } from "./matching-oracle.ts";
+import { type Claim, call } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { register } from "./support/matching-oracle.ts";
 
 let types = 0;
 
@@ -36,7 +36,7 @@ describe("with few items", async () => {
   const { sql } = await openDatabase();
   afterAll(() => expectInvariants(sql));
 
-  test("what requires nothing does not pass what matters more and stands behind many rows of others", async () => {
+  test("an item without requirement does not pass one of higher priority behind many other rows", async () => {
     const type = await newType(sql);
     await enqueue(
       sql,
@@ -55,7 +55,7 @@ describe("with few items", async () => {
     expect(await take(sql, type, "wide", { max_items: 30 })).toEqual([...mine.slice(3), ...plain.slice(0, 13)]);
   });
 
-  test("one full line among many that have little is taken in order with them", async () => {
+  test("one long lane and many short ones are claimed in one order", async () => {
     const type = await newType(sql);
     const rare = (n: number) => ({ requires: { lot: `lot ${(n / 20) % 40}` } });
     const ids = await enqueue(
@@ -71,7 +71,7 @@ describe("with few items", async () => {
     expect(taken).toEqual(ids);
   });
 
-  test("what is left to others for a while does not hide what only this worker runs, in however many classes", async () => {
+  test("yielded items in many classes do not hide an item that only this worker runs", async () => {
     const type = await newType(sql);
     await enqueue(
       sql,
@@ -84,7 +84,7 @@ describe("with few items", async () => {
     expect(await take(sql, type, "dear")).toEqual([]);
   });
 
-  test("a worker gets what it is warm for first, wherever that is within the priority of the first item", async () => {
+  test("a worker gets warm items first within the priority of the first item", async () => {
     const type = await newType(sql);
     const cold = await enqueue(
       sql,
@@ -104,7 +104,7 @@ describe("with few items", async () => {
     expect(await take(sql, type, "warm", { max_items: 200, warm: ["sdxl"] })).toContain(lower);
   });
 
-  test("a worker gets nothing that it is warm for before the first item, once that has waited too long", async () => {
+  test("a worker gets an overdue first item before warm ones", async () => {
     const type = await newType(sql, { passed_over_seconds: 60 });
     const late = await enqueue(
       sql,
@@ -123,14 +123,14 @@ describe("with few items", async () => {
     ]);
   });
 
-  test("a worker that is warm for nothing gets what comes first", async () => {
+  test("a worker without warm items gets the first item", async () => {
     const type = await newType(sql, { passed_over_seconds: 60 });
     const [first, second] = await enqueue(sql, [{}, {}]);
     await sql`update work_claims set due_at = now() - interval '2 minutes' where item_id = ${second ?? ""}`;
     expect(await take(sql, type, "cold", { warm: [] })).toEqual([first]);
   });
 
-  test("twenty rows that others hold in this moment are passed over, and the rest keeps its order", async () => {
+  test("a claim skips twenty locked rows and keeps the order of the rest", async () => {
     const type = await newType(sql);
     const ids = await enqueue(
       sql,
@@ -145,7 +145,7 @@ describe("with few items", async () => {
   });
 });
 
-describe("behind a hundred thousand items that it cannot run", async () => {
+describe("behind a hundred thousand items of other workers", async () => {
   const { sql, owner } = await openDatabase();
   const type = await newType(sql);
   await call(sql, "define_workflow", { workflow: "film" });
@@ -167,12 +167,12 @@ describe("behind a hundred thousand items that it cannot run", async () => {
     expect(await take(sql, type, "one", { max_items: 5 })).toEqual([mine]);
   });
 
-  test("a worker that nobody registered is given the one item that requires nothing", async () => {
+  test("an unregistered worker is given the one item without requirement", async () => {
     const [plain] = await enqueue(sql, [{ priority: -1_000_000 }]);
     expect(await take(sql, type, "nobody", { max_items: 5 })).toEqual([plain]);
   });
 
-  test("a worker that is dear is given the one item that needs what it has", async () => {
+  test("an exclusive worker is given the one item that needs its capability", async () => {
     const [mine] = await enqueue(sql, [{ requires: { model: "m7", gpu: true }, priority: -5 }]);
     const capabilities = { model: numbered(40, (n) => `m${n}`), gpu: true };
     await register(sql, { id: "dear", capabilities, exclusive: ["gpu"] });

@@ -1,11 +1,11 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { expectedItems, register, type Wish, type Worker } from "./matching-oracle.ts";
-import { drawClasses, drawWish, drawWorker, fill } from "./matching-world.ts";
-import { seed, seeded } from "./random.ts";
-import type { Version } from "./servers.ts";
+import { type Claim, call } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { expectedItems, register, type Wish, type Worker } from "./support/matching-oracle.ts";
+import { drawClasses, drawWish, drawWorker, fill } from "./support/matching-world.ts";
+import { seed, seeded } from "./support/random.ts";
+import type { Version } from "./support/servers.ts";
 
 /** What the call answers is what was to be expected; then everything is handed back or done. */
 async function claimAsExpected(sql: Sql, worker: Worker, wish: Wish, hint: string): Promise<Claim[]> {
@@ -54,19 +54,19 @@ describe.each(worlds)("on Postgres %s with %s classes", async (version, count) =
     }
   }
 
-  test("each answer is what a sort of all rows gives", () => claimAll(false));
+  test("each claim returns the first rows of a full sort", () => claimAll(false));
 
-  test("also when items have waited, and workers yield", async () => {
+  test("the same with overdue items and workers that yield", async () => {
     await sql`update work_claims set due_at = due_at - interval '300 s' where position % 3 = 0 and status = 'ready'`;
     await claimAll(false);
   });
 
-  test("also when it is warm", async () => {
+  test("the same with warm workers", async () => {
     await sql`update work_claims set due_at = clock_timestamp() + interval '1 hour' where status = 'ready'`;
     await claimAll(true);
   });
 
-  test("also when what came first has waited too long", async () => {
+  test("the same with an overdue first item", async () => {
     await sql`
       update work_claims set due_at = clock_timestamp() + make_interval(secs => (case when rank < 700 then -300 else 3600 end))
        where status = 'ready'`;

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { type Claim, call } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { register } from "./matching-oracle.ts";
-import type { Version } from "./servers.ts";
+import { type Claim, call } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { register } from "./support/matching-oracle.ts";
+import type { Version } from "./support/servers.ts";
 
 const versions: Version[] = [17, 15];
 const kinds = 100;
@@ -69,7 +69,7 @@ describe.each(versions)(
       return read;
     }
 
-    test("no claim call reads more than a few rows for each class it looks at", async () => {
+    test("a claim call reads a few rows for each class", async () => {
       const requires = names.map((kind) => ({ requires: { kind }, labels: kind === "k3" ? { tenant: "x" } : {} }));
       await call(sql, "enqueue_items", { items: [...requires, { requires: { gpu: true } }, {}] });
       await owner`delete from work_items`;

@@ -1,10 +1,10 @@
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import type { Requirement } from "../src/index.ts";
-import { type Claim, call } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { expectedItems, register } from "./matching-oracle.ts";
-import type { Version } from "./servers.ts";
+import { type Claim, call } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { expectedItems, register } from "./support/matching-oracle.ts";
+import type { Version } from "./support/servers.ts";
 
 const versions: Version[] = [17, 15];
 
@@ -35,8 +35,8 @@ describe.each(versions)("on Postgres %s", async (version) => {
     await other`commit`;
   }
 
-  describe("what a worker has", () => {
-    test("counts from the call that says so", async () => {
+  describe("a worker's profile", () => {
+    test("counts from the call that registers it", async () => {
       const [a, b] = await enqueue([{ requires: { disk: "a" } }, { requires: { disk: "b" } }]);
       await register(sql, { id: "changes", capabilities: { disk: "a" } });
       expect(await take("changes")).toEqual([a]);
@@ -46,14 +46,14 @@ describe.each(versions)("on Postgres %s", async (version) => {
       expect(await call(sql, "claim_items", { item_ids: [a, b], work_type: "type", worker_id: "changes" })).toEqual([]);
     });
 
-    test("stays when it retires and comes back without a word", async () => {
+    test("stays when the worker retires and comes back without a profile", async () => {
       await register(sql, { id: "retires", capabilities: { disk: "a" } });
       await call(sql, "retire_worker", { worker_id: "retires" });
       const [a] = await enqueue([{ requires: { disk: "a" } }, { requires: { disk: "b" } }]);
       expect(await take("retires")).toEqual([a]);
     });
 
-    test("is nothing where nobody registered it", async () => {
+    test("is empty for an unregistered worker", async () => {
       const ids = await enqueue([
         { requires: { a: 1 } },
         {},
@@ -66,7 +66,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
       expect(await take("nobody")).toEqual(ids.slice(1));
     });
 
-    test("is judged in somebody's open transaction: another worker with the same is not held up", async () => {
+    test("does not block an equal worker while an open transaction judges it", async () => {
       const capabilities = { rack: 7 };
       await register(sql, { id: "twin 1", capabilities });
       await register(sql, { id: "twin 2", capabilities });
@@ -86,7 +86,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
       expect(held.map((row) => row.item_id)).toContain(first);
     });
 
-    test("is kept while a worker has it, and goes a day after the last one has left", async () => {
+    test("is kept while a worker has it, and is deleted a day after the last one left", async () => {
       const profiles = (): Promise<number[]> =>
         owner`select id from work.profiles where id <> 1`.then((rows) => rows.map((row) => row.id));
       await sql`delete from work_workers`;
@@ -107,7 +107,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
       expect(await take("stays")).toEqual([item]);
     });
 
-    test("may be much: 3,000 capabilities and 60,000 characters", async () => {
+    test("may have 3,000 capabilities and 60,000 characters", async () => {
       const many = Object.fromEntries(Array.from({ length: 3000 }, (_, n) => [`has ${n}`, n]));
       await register(sql, {
         id: "rich",
@@ -124,7 +124,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
     });
   });
 
-  describe("what a worker is exclusive about", () => {
+  describe("exclusive capabilities", () => {
     const gpu = { gpu: "a100", cpu: 16, gpus: [{ type: "a100", slots: 2 }], site: { room: "r1", rack: 4 } };
     const cases: [string, string[], Requirement, "at once" | "spared"][] = [
       ["nothing is asked for", ["gpu"], {}, "spared"],
@@ -177,7 +177,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
     });
   });
 
-  test("claim_items leaves out what the worker does not match, whether it has been claimed before or not", async () => {
+  test("claim_items leaves out items that the worker does not match, new or claimed before", async () => {
     const item_ids = await enqueue([
       { requires: { disk: "a" } },
       { requires: { disk: "b" } },
@@ -190,7 +190,7 @@ describe.each(versions)("on Postgres %s", async (version) => {
     }
   });
 
-  test("finish_and_claim asks and gives as claim_next does", async () => {
+  test("finish_and_claim claims as claim_next does", async () => {
     const [first, second, third] = await enqueue([
       { requires: { disk: "a" } },
       { requires: { disk: "a" }, labels: { tenant: "y" } },

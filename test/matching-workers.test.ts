@@ -8,7 +8,7 @@ import type { NewItem } from "../src/answers.ts";
 import { createWorkClient } from "../src/client.ts";
 import { startStack } from "../src/stack/stack.ts";
 import { type WorkOptions, work } from "../workers/runtime/work.ts";
-import { expectInvariants } from "./invariants.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const root = join(import.meta.dirname, "..");
 const stack = await startStack({ ephemeral: true, migrations: root });

@@ -1,8 +1,8 @@
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
-import { type Claim, call, someoneWaits } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { register } from "./matching-oracle.ts";
+import { type Claim, call, someoneWaits } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { register } from "./support/matching-oracle.ts";
 
 const { sql, admin, as } = await openDatabase();
 await call(sql, "define_work_type", { work_type: "type", pool: "default" });
@@ -24,7 +24,7 @@ async function open(): Promise<Sql> {
   return other;
 }
 
-test("the older workflow goes first, and each stays together in the order in which its items came", async () => {
+test("the older workflow goes first, and its items keep their order", async () => {
   const ids = await enqueue([
     { workflow: "z, the first" },
     {},
@@ -39,7 +39,7 @@ test("the older workflow goes first, and each stays together in the order in whi
   expect(await take()).toEqual([...[0, 3, 6, 2, 5].map((n) => ids[n]), more[0], ids[1], ids[4], more[1], more[2]]);
 });
 
-test("its priority counts for all its items, and moves those that are open at once", async () => {
+test("a workflow's priority changes all its open claims at once", async () => {
   const ids = await enqueue([
     {},
     { workflow: "moves", priority: -5 },
@@ -57,7 +57,7 @@ test("its priority counts for all its items, and moves those that are open at on
   expect(await take()).toEqual([3, 1, 2, 0].map((n) => ids[n]));
 });
 
-test("a claim has its workflow's new priority whatever its state, and what has ended is not even looked at", async () => {
+test("open claims of any state get the workflow's new priority, and ended ones are not read", async () => {
   const session = as("service_role");
   const define = (priority: number): Promise<unknown> =>
     call(session, "define_workflow", { workflow: "is long", priority });
@@ -95,7 +95,7 @@ test("a claim has its workflow's new priority whatever its state, and what has e
   ]);
 });
 
-test("a workflow that is deleted lets its items go on at places of their own", async () => {
+test("items of a deleted workflow get ranks of their own", async () => {
   const ids = await enqueue([{ priority: 5 }, { workflow: "ends" }, { workflow: "ends", priority: 6 }]);
   await call(sql, "define_workflow", { workflow: "ends", priority: 100 });
   await sql`delete from work_workflows where name = 'ends'`;
@@ -103,15 +103,15 @@ test("a workflow that is deleted lets its items go on at places of their own", a
   expect(await take()).toEqual([2, 0, 1].map((n) => ids[n]));
 });
 
-test("many priorities are no burden to a worker that is warm for something", async () => {
+test("a warm worker reads few rows among many priorities", async () => {
   const ids = await enqueue(Array.from({ length: 60 }, (_, n) => ({ priority: -n, affinity: n % 2 ? "a" : "b" })));
   const [first, second, third] = [await take(50, { warm: ["a"] }), await take(50, { warm: ["a"] }), await take(50)];
   expect([...first, ...second, ...third]).toEqual(ids);
   expect(first).toHaveLength(20);
 });
 
-describe("an item that is added at the moment in which its workflow's priority changes has the new one", () => {
-  test("where the change comes first", async () => {
+describe("an item that is added while its workflow's priority changes has the new one", () => {
+  test("if the change comes first", async () => {
     await call(sql, "define_workflow", { workflow: "change first", priority: 1 });
     const other = await open();
     await call(other, "define_workflow", { workflow: "change first", priority: 2 });
@@ -122,7 +122,7 @@ describe("an item that is added at the moment in which its workflow's priority c
     expect(await sql`select priority from work_claims`).toEqual([{ priority: 2 }]);
   });
 
-  test("where the item comes first", async () => {
+  test("if the item comes first", async () => {
     await call(sql, "define_workflow", { workflow: "item first", priority: 1 });
     const other = await open();
     await enqueue([{ workflow: "item first" }], other);
@@ -133,7 +133,7 @@ describe("an item that is added at the moment in which its workflow's priority c
     expect(await sql`select priority from work_claims`).toEqual([{ priority: 2 }]);
   });
 
-  test("where the item makes the workflow", async () => {
+  test("if the item makes the workflow", async () => {
     const other = await open();
     await enqueue([{ workflow: "made" }], other);
     const changing = call(as("service_role"), "define_workflow", { workflow: "made", priority: 2 });
@@ -143,7 +143,7 @@ describe("an item that is added at the moment in which its workflow's priority c
     expect(await sql`select priority from work_claims`).toEqual([{ priority: 2 }]);
   });
 
-  test("where its claim is reopened", async () => {
+  test("if its claim is reopened", async () => {
     const [item] = await enqueue([{ workflow: "reopened" }]);
     await call(sql, "cancel_items", { work_type: "type", item_ids: [item] });
     const other = await open();
@@ -183,12 +183,12 @@ describe("a workflow whose priority changes at the moment in which", () => {
   });
 });
 
-describe("an item whose requirement changes at the moment in which it is claimed by id for the first time", () => {
+describe("an item whose requirement changes during its first claim by id", () => {
   const byId = { work_type: "by id", worker_id: "nobody" };
   const changed = (item: string | undefined, connection: Sql): Promise<unknown> =>
     connection`update work_items set class_id = (select id from work_classes where tag = 'c:mind=changed') where id = ${item ?? ""}`;
 
-  test("has the new one afterwards where the claim comes first", async () => {
+  test("has the new one afterwards if the claim comes first", async () => {
     const [item] = await enqueue([{}, { requires: { mind: "changed" } }]);
     const other = await open();
     await call(other, "claim_items", { item_ids: [item], ...byId });
@@ -202,7 +202,7 @@ describe("an item whose requirement changes at the moment in which it is claimed
     await expectInvariants(sql);
   });
 
-  test("is not handed to a worker that does not meet the new one where the change comes first", async () => {
+  test("is not claimed by a worker that does not meet the new one if the change comes first", async () => {
     const [item] = await enqueue([{}, { requires: { mind: "changed" } }]);
     const other = await open();
     await changed(item, other);

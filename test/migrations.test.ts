@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { supabase } from "../src/stack/push.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { migrate, migrations, type Version } from "./servers.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { migrate, migrations, type Version } from "./support/servers.ts";
 
 const ours = `in ('public'::regnamespace, 'work'::regnamespace)`;
 
@@ -68,7 +68,7 @@ describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", as
     }
   });
 
-  test("every table, view, sequence, index and function says what it is for", async () => {
+  test("every table, view, sequence, index and public function has a comment", async () => {
     const silent = await owner.unsafe(`
       select oid::regclass::text as name from pg_class c
        where relnamespace ${ours} and relkind in ('r', 'v', 'S', 'i') and obj_description(oid, 'pg_class') is null
@@ -83,7 +83,7 @@ describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", as
   });
 });
 
-test("Supabase's advisors find nothing but indexes that a new database has not used yet", {
+test("Supabase's advisors report only indexes that a new database has not used yet", {
   timeout: 120_000,
 }, async () => {
   const { url, owner } = await openDatabase({ grants: "old" });
@@ -105,13 +105,13 @@ describe("the text of the migrations", () => {
     expect(text).not.toMatch(/40001|serialization_failure/i);
   });
 
-  test("holds no transaction of its own and nothing that cannot run in one", () => {
+  test("holds no transaction command and no statement that cannot run in one", () => {
     expect(text).not.toMatch(/^\s*(commit|rollback|begin transaction|start transaction)\b/im);
     expect(text).not.toMatch(/\bconcurrently\b|^\s*vacuum\b|as enum\b/im);
   });
 });
 
-test("only the triggers on attached tables run as their owner, and only what deals with them makes up SQL", async () => {
+test("only triggers on attached tables run as their owner, and only pool functions build SQL", async () => {
   const { owner } = await openDatabase();
   const rows = await owner<{ name: string; definer: boolean; dynamic: boolean; path: boolean }[]>`
     select proname::text as name, prosecdef as definer, prosrc ~* '\\mexecute\\M' as dynamic,

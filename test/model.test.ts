@@ -1,12 +1,12 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { expectInvariants } from "./invariants.ts";
-import { perform, type Run } from "./model-calls.ts";
-import { anyCommand, type Command, kinds } from "./model-commands.ts";
-import { corpus } from "./model-corpus.ts";
-import { shortest } from "./model-shrinking.ts";
-import { expectSameEvents, openWorld } from "./model-world.ts";
-import { seed } from "./random.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { perform, type Run } from "./support/model-calls.ts";
+import { anyCommand, type Command, kinds } from "./support/model-commands.ts";
+import { corpus } from "./support/model-corpus.ts";
+import { shortest } from "./support/model-shrinking.ts";
+import { expectSameEvents, openWorld } from "./support/model-world.ts";
+import { seed } from "./support/random.ts";
 
 const runs = Number(process.env.MODEL_RUNS ?? 200);
 const length = Number(process.env.MODEL_COMMANDS ?? 60);
@@ -70,7 +70,7 @@ for (const [name, commands] of Object.entries(corpus)) {
   test(name, () => makeAll(commands));
 }
 
-test(`${runs} runs of up to ${length} calls: the database answers and keeps what the model does (SEED=${seed})`, {
+test(`${runs} runs of up to ${length} calls: the database gives the answers and rows of the model (SEED=${seed})`, {
   timeout: 7_200_000,
 }, async () => {
   counts.forEach((_, what) => void counts.set(what, 0));

@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { call, endLeases, endWaits, lineApart, next, release } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { call, claimNext, endLeases, endWaits, release, typeWithPool } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));
@@ -18,7 +18,8 @@ interface Pulse {
 const pulse = (since_event?: number): Promise<Pulse> => call(sql, "work_pulse", { since_event });
 const depth = (work_type: string, capabilities?: object, at_most?: number): Promise<Record<string, number>> =>
   call(sql, "work_depth", { work_type, capabilities, at_most });
-const line = (length: number, rules = {}): Promise<{ type: string; ids: string[] }> => lineApart(sql, length, rules);
+const typeWithItems = (length: number, rules = {}): Promise<{ type: string; ids: string[] }> =>
+  typeWithPool(sql, length, rules);
 const enqueue = (pool: string, items: object[]): Promise<string[]> =>
   call(sql, "enqueue_items", { items: items.map((item) => ({ pool, ...item })) });
 const register = (worker_id: string, work_types: string[] | null, capabilities = {}): Promise<unknown> =>
@@ -34,29 +35,29 @@ async function overview(type: string): Promise<Record<string, unknown>> {
 
 describe("work_overview", () => {
   test("counts thousands of ready claims exactly, beside waiting and held ones", async () => {
-    const { type } = await line(1000);
+    const { type } = await typeWithItems(1000);
     await enqueue(
       type,
       Array.from({ length: 700 }, () => ({})),
     );
     await enqueue(type, [{ run_after: "2100-01-01T00:00:00Z" }, {}]);
-    await next(sql, type, "a", 30);
+    await claimNext(sql, type, "a", 30);
     expect(await overview(type)).toMatchObject({
       ...{ ready: 1671, waiting: 1, blocked: 0, claimed: 30, open: 1702, is_capped: false },
     });
   });
 
   test("counts blocked claims, and held ones whose lease has ended as late", async () => {
-    const { type, ids } = await line(4);
+    const { type, ids } = await typeWithItems(4);
     await sql`update work_claims set status = 'blocked' where item_id = ${ids[3] ?? ""} and work_type = ${type}`;
-    await next(sql, type, "a", 2);
+    await claimNext(sql, type, "a", 2);
     await endLeases(sql, type);
     expect(await overview(type)).toMatchObject({ ready: 1, blocked: 1, claimed: 2, late: 2, open: 4 });
     await sql`update work_claims set status = 'ready' where item_id = ${ids[3] ?? ""} and work_type = ${type}`;
   });
 
   test("says that its numbers are lower bounds where more than 10,000 wait, and keeps the open ones exact", async () => {
-    const { type } = await line(3);
+    const { type } = await typeWithItems(3);
     for (let call = 0; call < 11; call++) {
       await enqueue(
         type,
@@ -71,8 +72,8 @@ describe("work_overview", () => {
   });
 
   test("counts what finished in the last minute, also once it is folded or deleted", async () => {
-    const { type, ids } = await line(3);
-    for (const claim of await next(sql, type, "a", 2)) await release(sql, "a", claim, "succeeded");
+    const { type, ids } = await typeWithItems(3);
+    for (const claim of await claimNext(sql, type, "a", 2)) await release(sql, "a", claim, "succeeded");
     expect(await overview(type)).toMatchObject({ succeeded: 2, finished_last_minute: 2 });
     await sql`select work.fold_tallies(10000)`;
     await sql`delete from work_items where id = ${ids[0] ?? ""}`;
@@ -82,10 +83,10 @@ describe("work_overview", () => {
 
 describe("work_pulse", () => {
   test("has the types with their live workers, who holds what, and the last events", async () => {
-    const { type } = await line(4);
+    const { type } = await typeWithItems(4);
     await register("pulse a", [type]);
     await register("pulse b", null);
-    const [one, two] = await next(sql, type, "pulse a", 2);
+    const [one, two] = await claimNext(sql, type, "pulse a", 2);
     await call(sql, "extend_claims", { worker_id: "pulse a", held: [{ ...one, progress: 0.5 }] });
     await release(sql, "pulse a", two, "failed");
     const seen = await pulse();
@@ -103,9 +104,9 @@ describe("work_pulse", () => {
   });
 
   test("names at most 200 workers, the late ones first, and counts them all", async () => {
-    const { type } = await line(1);
+    const { type } = await typeWithItems(1);
     for (let n = 0; n < 210; n++) await register(`crowd ${n}`, [type]);
-    await next(sql, type, "crowd 99");
+    await claimNext(sql, type, "crowd 99");
     await endLeases(sql, type);
     const { workers, live_workers } = await pulse();
     expect(workers).toHaveLength(200);
@@ -117,20 +118,20 @@ describe("work_pulse", () => {
 
 describe("work_depth", () => {
   test("counts what a worker with these capabilities could take", async () => {
-    const { type } = await line(2);
+    const { type } = await typeWithItems(2);
     await enqueue(type, [{ requires: { gpu: "a100" } }, { requires: { gpu: "h100" } }, { requires: { gpu: "a100" } }]);
     expect(await depth(type)).toMatchObject({ ready: 5, held: 0 });
     expect(await depth(type, { gpu: "a100" })).toMatchObject({ ready: 4, held: 0 });
     expect(await depth(type, {})).toMatchObject({ ready: 2 });
     await register("a100", [type], { gpu: "a100" });
-    await next(sql, type, "a100", 3);
+    await claimNext(sql, type, "a100", 3);
     expect(await depth(type, { gpu: "a100" })).toMatchObject({ ready: 1, held: 3 });
     expect(await depth(type, {})).toMatchObject({ ready: 0, held: 2 });
   });
 
   test("counts as ready what is due again and what a dead worker holds, where no worker runs", async () => {
-    const { type } = await line(2, { backoff_seconds: 100 });
-    const [one] = await next(sql, type, "a", 2);
+    const { type } = await typeWithItems(2, { backoff_seconds: 100 });
+    const [one] = await claimNext(sql, type, "a", 2);
     await release(sql, "a", one, "failed");
     expect(await depth(type)).toMatchObject({ ready: 0, held: 1 });
     await endWaits(sql, type);
@@ -139,7 +140,7 @@ describe("work_depth", () => {
   });
 
   test("tells the longest wait, stops at at_most, and is zero of nothing", async () => {
-    const { type } = await line(5);
+    const { type } = await typeWithItems(5);
     await sql`update work_claims set due_at = now() - interval '50 s' where work_type = ${type}`;
     const { ready, oldest_wait_seconds } = await depth(type, undefined, 3);
     expect(ready).toBe(3);
@@ -154,7 +155,7 @@ describe("work_depth", () => {
     [{ at_most: 0 }, "PT400", "at_most is 0"],
     [{ at_most: 100_001 }, "PT400", "at_most is 100001"],
   ])("refuses %j", async (wrong, code, message) => {
-    const { type } = await line(0);
+    const { type } = await typeWithItems(0);
     await expect(call(sql, "work_depth", { work_type: type, ...wrong })).rejects.toMatchObject({
       code,
       message: expect.stringContaining(message),
@@ -163,7 +164,7 @@ describe("work_depth", () => {
 });
 
 test("each reads a bounded number of claims, on statistics of an empty table", async () => {
-  const { type } = await line(0);
+  const { type } = await typeWithItems(0);
   await sql`delete from work_items`;
   for (let page = 0; page < 5; page++) {
     await enqueue(

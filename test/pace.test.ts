@@ -4,8 +4,8 @@ import { idleDelay } from "../workers/runtime/backoff.ts";
 import { nextStep, type Situation } from "../workers/runtime/next-step.ts";
 import { claimLimit, meanWith, type Pace, slowed } from "../workers/runtime/pace.ts";
 import { type WorkOptions, work } from "../workers/runtime/work.ts";
-import { createFakeClock } from "./fake-clock.ts";
-import { createServer } from "./scripted-transport.ts";
+import { createFakeClock } from "./support/fake-clock.ts";
+import { createServer } from "./support/scripted-transport.ts";
 
 const pace = (handlerMs: number | null, roundTripMs = 60, leaseMs = 300_000): Pace => ({
   handlerMs,
@@ -35,7 +35,7 @@ test("a mean follows the latest measurements by a fifth", () => {
   expect(meanWith(50, 100)).toBe(60);
 });
 
-test("slowed handlers get nothing claimed ahead until some succeed", () => {
+test("a worker with slow handlers claims nothing ahead until some succeed", () => {
   let mean = slowed(pace(5));
   expect(claimLimit(1, mean)).toBe(1);
   for (let n = 0; n < 30; n++) {
@@ -148,7 +148,7 @@ test.each([20, 100, 1000])(
   },
 );
 
-test("two handlers of 5 ms do twenty times as many items as one item a round trip", async () => {
+test("two handlers of 5 ms do twenty times as many items as one claim a round trip", async () => {
   const oneByOne = await measure(100, 5, { batch: 1 });
   expect(oneByOne.rate).toBeLessThan(16);
   expect((await measure(2000, 5, { concurrency: 2 })).rate).toBeGreaterThan(20 * oneByOne.rate);

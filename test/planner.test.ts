@@ -1,8 +1,8 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call, endLeases, endWaits, line } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import type { Version } from "./servers.ts";
+import { type Claim, call, endLeases, endWaits, typeWithItems } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import type { Version } from "./support/servers.ts";
 
 const all = [
   ...["bitmapscan", "hashagg", "hashjoin", "incremental_sort", "indexonlyscan", "indexscan", "material", "memoize"],
@@ -57,8 +57,8 @@ describe.each(versions)("on Postgres %s", (version) => {
   describe.each(Object.entries(forced))("with %s", async (_, settings) => {
     const { sql, owner, as } = await openDatabase({ version });
     await force(owner, settings);
-    const { type, ids } = await line(sql, 400, { max_failures: 100, max_crashes: 100, backoff_seconds: 0 });
-    await line(sql, 0);
+    const { type, ids } = await typeWithItems(sql, 400, { max_failures: 100, max_crashes: 100, backoff_seconds: 0 });
+    await typeWithItems(sql, 0);
     await owner`analyze`;
     const workers = ["a", "b", "c", "d"].map((name) => ({ name, sql: as("service_role") }));
     afterAll(() => expectInvariants(sql));
@@ -115,7 +115,7 @@ describe.each(versions)("on Postgres %s", (version) => {
       expect(waiting?.count).toBe(0);
     });
 
-    test("extend_claims keeps what is held, and only that", async () => {
+    test("extend_claims extends held claims only", async () => {
       const answers = await claimAtOnce("claim_next", { work_types: [type], max_items: 5 }, 5);
       for (const [index, worker] of workers.entries()) {
         const held = answers.flat();
@@ -130,7 +130,7 @@ describe.each(versions)("on Postgres %s", (version) => {
       await handBack(answers, "released");
     });
 
-    test("leases that have ended are taken back once", async () => {
+    test("expired leases are taken back once", async () => {
       await claimAtOnce("claim_next", { work_types: [type], max_items: 6 }, 6);
       await endLeases(sql, type);
       const reaped = await Promise.all(
@@ -163,7 +163,7 @@ describe.each(versions)("on Postgres %s", (version) => {
       expect(done?.count).toBe(16);
     });
 
-    test("cancel_items, retry_items and a worker that leaves touch no more than they should", async () => {
+    test("cancel_items, retry_items and a retiring worker change only their own claims", async () => {
       await call(sql, "claim_next", { work_types: [type], worker_id: "leaves", max_items: 5 });
       expect(await call(sql, "release_claims_for_worker", { worker_id: "leaves" })).toBe(5);
       expect(await call(sql, "cancel_items", { work_type: type, max_items: 8 })).toBe(8);

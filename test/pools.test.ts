@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Claim, call, next } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { type Claim, call, claimNext } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, owner, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));
@@ -114,12 +114,12 @@ describe("an attached table", () => {
     expect((await itemsOf("mails"))[0]?.payload).toEqual({ subject: "low" });
     const rows = await sql`select priority from work_items where pool = 'mails' order by seq`;
     expect(rows.map((row) => row.priority)).toEqual([0, 8, 1000000, 0]);
-    expect((await next(sql, "send", "a", 9)).map((claim) => claim.source_key)).toEqual(["2", "1", "4"]);
+    expect((await claimNext(sql, "send", "a", 9)).map((claim) => claim.source_key)).toEqual(["2", "1", "4"]);
     await owner`update mails set send_at = '2020-01-01' where id = 3`;
-    expect((await next(sql, "send", "a", 9)).map((claim) => claim.source_key)).toEqual(["3"]);
+    expect((await claimNext(sql, "send", "a", 9)).map((claim) => claim.source_key)).toEqual(["3"]);
   });
 
-  test("may have columns with the names that our SQL uses", async () => {
+  test("may have columns with the names of variables in the SQL", async () => {
     const columns = ["n", "o", "r", "i", "m", "page", "source_row", "row_number", "attached", "pool", "order"];
     await owner.unsafe(
       `create table words (id integer primary key, ${columns.map((name) => `"${name}" text`).join(", ")})`,
@@ -171,7 +171,7 @@ describe("items follow rows", () => {
   });
 
   test("a changed row keeps its item, and its claim can be released", async () => {
-    const [claim] = await next(sql, "file", "a");
+    const [claim] = await claimNext(sql, "file", "a");
     await owner`update notes set body = 'changed while it ran' where id = ${Number(claim?.source_key)}`;
     expect(await call(sql, "release_item", { ...release(claim), outcome: "succeeded" })).toBe(true);
   });
@@ -220,7 +220,7 @@ describe("items follow rows", () => {
     });
     const keys = (await itemsOf("notes")).map((item) => Number(item.source_key));
     expect(keys).toEqual(Array.from({ length: 2500 }, (_, index) => index + 1));
-    const claims = await next(sql, "file", "a", 3);
+    const claims = await claimNext(sql, "file", "a", 3);
     expect(claims.map((claim) => claim.source_key)).toEqual(["1", "2", "3"]);
   });
 
@@ -348,7 +348,7 @@ describe("a named column changes", () => {
     { change: "dropped", alter: "drop column body", says: "dropped has no such column" },
     { change: "retyped", alter: "alter column rank type text", says: "a column of numbers was expected" },
   ])(
-    "a column that is $change stops the pool and no write, and nothing is lost",
+    "a column that is $change stops the pool and no write, and no row is lost",
     async ({ change: table, alter, says }) => {
       await attach(table, "body text, rank integer", { payload_columns: ["body"], priority_column: "rank" });
       await owner.unsafe(`insert into ${table} values (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)`);
@@ -374,7 +374,7 @@ describe("a named column changes", () => {
     },
   );
 
-  test("a column that comes back is read again, and enroll_pool() takes in what was missed", async () => {
+  test("a column that comes back is read again, and enroll_pool() enrols the missed rows", async () => {
     await attach("returned", "body text", { payload_columns: ["body"] });
     await owner`alter table returned drop column body`;
     await owner`insert into returned values (1)`;
@@ -387,7 +387,7 @@ describe("a named column changes", () => {
     expect(await brokenReason("returned")).toBe(undefined);
   });
 
-  test("a row that is missed while enroll_pool() goes through the table is taken in by it", async () => {
+  test("enroll_pool() enrols a row that the trigger missed during its pass", async () => {
     await attach("between", "body text", { payload_columns: ["body"] });
     await owner`insert into between values (1), (2), (3)`;
     await call(owner, "attach_pool", { source: "between" });
@@ -423,21 +423,21 @@ describe("a dropped table closes its pool", () => {
   /** Another call of the worker, some seconds later. */
   async function callLater(type: string, max_items = 1): Promise<Claim[]> {
     await sql`update work_workers set last_seen_at = last_seen_at - interval '10 seconds' where id = 'closer'`;
-    return next(sql, type, "closer", max_items);
+    return claimNext(sql, type, "closer", max_items);
   }
   const pausedTypes = async (pool: string): Promise<unknown[]> => {
     const rows = await sql`select name from work_types where pool = ${pool} and paused order by name`;
     return rows.map((row) => row.name);
   };
 
-  test("no item is handed out until a table is attached in its place", async () => {
+  test("no item is claimed until a table is attached in its place", async () => {
     await call(sql, "register_worker", { worker_id: "closer", instance: crypto.randomUUID() });
     await owner`create table gone (id integer primary key)`;
     await call(owner, "attach_pool", { source: "gone" });
     await call(owner, "define_work_type", { work_type: "remember", pool: "gone" });
     await call(owner, "define_work_type", { work_type: "paused before", pool: "gone", paused: true });
     await owner`insert into gone values (1), (2)`;
-    const [held] = await next(sql, "remember", "closer");
+    const [held] = await claimNext(sql, "remember", "closer");
     await owner`drop table gone`;
     expect(await brokenReason("gone")).toContain("its table was dropped");
     expect(await callLater("remember")).toEqual([]);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { openDatabase, type Sql } from "./database.ts";
-import { migrate, type Version } from "./servers.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { migrate, type Version } from "./support/servers.ts";
 
 const api = [
   ...["attach_pool", "cancel_items", "claim_items", "claim_next", "define_work_type", "define_workflow"],
@@ -113,7 +113,7 @@ const worlds: [Version, "old" | "new"][] = [
 describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", async (version, grants) => {
   const { owner, admin, as, url } = await openDatabase({ version, grants });
 
-  test("each role may do exactly what is meant with each object, and no object is unknown", async () => {
+  test("each role has exactly the listed rights on each object, and no object is unlisted", async () => {
     const found = await granted(admin);
     const isPrivate = (object: string): boolean => / work(\.|$)/.test(object);
     const ours = Object.keys(found).filter(isPrivate);
@@ -148,7 +148,7 @@ describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", as
     }
   });
 
-  test("a function that is made anew holds nothing but what their file grants", async () => {
+  test("a new function has only the rights of the closing file", async () => {
     await owner`drop function public.claim_next`;
     await migrate(url);
     expect((await granted(admin))["function public.claim_next"]).toEqual({
@@ -169,7 +169,7 @@ describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", as
   });
 });
 
-test("objects that somebody puts in the way change nothing", async () => {
+test("objects of the same name in another schema change no result", async () => {
   const { owner, as } = await openDatabase({ grants: "old" });
   for (const schema of ["public", "pg_temp"]) {
     for (const sql of [owner, as("service_role")]) {

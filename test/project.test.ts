@@ -38,7 +38,7 @@ test("flags come before the environment, the environment before the file", async
   expect(await findProject({ key: "flag-key" }, { env, folder })).toMatchObject({ url: "http://env", key: "flag-key" });
 });
 
-test("a key is not sent to an address that it does not stand beside", async () => {
+test("a key from one source is not sent to an address of another", async () => {
   await file(fromFile);
   await expect(findProject({ url: "http://flag" }, { env: {}, folder })).rejects.toThrow(
     "service key of http://flag is missing",
@@ -47,7 +47,7 @@ test("a key is not sent to an address that it does not stand beside", async () =
   expect(await findProject({ url: "http://flag" }, { env, folder })).toMatchObject({ key: "env-key" });
 });
 
-test("what is missing is named in one sentence", async () => {
+test("an error names the missing setting in one sentence", async () => {
   const nothing = { env: {}, folder };
   await expect(findProject({}, nothing)).rejects.toThrow("give --url, set SUPABASE_URL, or run work-claims up here");
   await expect(findDatabase({}, nothing)).rejects.toThrow(
@@ -68,12 +68,12 @@ test.each(["a#b", "1#b", "a%b", "a/b", "1/b", "a?b"])(
   },
 );
 
-test("a database with several hosts is taken as it is", async () => {
+test("an address with several hosts is used unchanged", async () => {
   const address = "postgresql://me:a,b@one:5432,two:5433/db";
   expect(await findDatabase({ "db-url": address }, { env: {}, folder })).toBe(address);
 });
 
-test("a repository does not show the env file, and what it excluded before stays", async () => {
+test("git ignores the env file, and earlier exclusions stay", async () => {
   const git = (...args: string[]): string => execFileSync("git", args, { cwd: folder, encoding: "utf8" });
   git("init", "--quiet");
   const exclude = join(folder, ".git", "info", "exclude");
@@ -91,7 +91,7 @@ test("a public key is refused before it is sent", async () => {
   }
 });
 
-test("the env file is for its owner alone and reads back as it was written", async () => {
+test("only its owner reads the env file, and it reads back unchanged", async () => {
   await writeFile(join(folder, envFileName), "old", { mode: 0o644 });
   const path = writeEnvFile(folder, variables);
   expect(readEnvFile(folder)).toEqual(variables);

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from "vitest";
-import { call, next, release, someoneWaits } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { seeded } from "./random.ts";
+import { call, claimNext as next, release, someoneWaits } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { seeded } from "./support/random.ts";
 
 const { sql, owner, as } = await openDatabase();
 await call(sql, "define_work_type", { work_type: "t", pool: "default" });

@@ -47,7 +47,7 @@ describe("a selector becomes the PostgREST query:", () => {
     expect(compiled(selector)).toBe(query);
   });
 
-  test("a worker without work types does any of them", () => {
+  test("a worker without work types does all of them", () => {
     expect(compiled({ work_types: "a,b", free: true, exclusive: "gpu" }, workerList.columns)).toBe(
       'free=eq.true & exclusive=cs.{"gpu"} & or=(work_types.cs."{\\"a,b\\"}",work_types.is.null)',
     );
@@ -55,7 +55,7 @@ describe("a selector becomes the PostgREST query:", () => {
   });
 });
 
-describe("a selector that cannot be asked is refused with what was expected:", () => {
+describe("a wrong selector is refused with the expected form:", () => {
   test.each<[unknown, string]>([
     [{ status: "redy" }, 'status is "redy"; a claim is blocked, waiting, ready, claimed, succeeded, failed, cancelled'],
     [{ status: { in: ["ready", "redy"] } }, 'status is "redy"'],
@@ -85,13 +85,13 @@ describe("a selector that cannot be asked is refused with what was expected:", (
   });
 });
 
-test("select, order, limit and offset stand in the address as PostgREST reads them", () => {
+test("select, order, limit and offset are written as PostgREST reads them", () => {
   const query = { select: "id,seq", filters: [], ors: [], order: ["priority.desc", "seq"], limit: 5, offset: 10 };
   expect(decodeURIComponent(queryString(query))).toBe("select=id,seq&order=priority.desc,seq&limit=5&offset=10");
   expect(itemList.key).toEqual(["id"]);
 });
 
-describe("conditions as people type them are the selector:", () => {
+describe("typed conditions become a selector:", () => {
   test.each<[string[], object]>([
     [[], {}],
     [["status=ready", "priority>=5"], { status: { "=": "ready" }, priority: { ">=": "5" } }],
@@ -121,7 +121,7 @@ describe("conditions as people type them are the selector:", () => {
     ["priority>1|2", "> compares with one value"],
     ["pool!=a|b", "!= compares with one value"],
     ['pool="a', "between quotes a text was expected"],
-  ])("and %j is none", (condition, says) => {
+  ])("%j is refused", (condition, says) => {
     expect(() => parseWhere([condition])).toThrow(says);
   });
 });

@@ -56,7 +56,7 @@ async function type(command: string, folder: string): Promise<string> {
   return stdout + stderr;
 }
 
-test("the five-minute path of the README does what it says, as it is written", { timeout: 480_000 }, async () => {
+test("the five-minute path of the README runs as written and gives its results", { timeout: 480_000 }, async () => {
   const [install, settings, push, attach, start] = blocks("sh");
   const [script] = blocks("js");
 
@@ -90,7 +90,7 @@ test("the five-minute path of the README does what it says, as it is written", {
   }
 });
 
-test("the SQL of the README's dashboard section runs as it is written", async () => {
+test("the SQL of the README's dashboard section runs as written", async () => {
   const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
   const dashboard = readme.slice(readme.indexOf("## In the dashboard"), readme.indexOf("## A queue, or this?"));
   const statements = [...dashboard.matchAll(/^```sql\n([\s\S]*?)^```/gm)].flatMap(([, text]) =>

@@ -1,39 +1,39 @@
 import { afterAll, expect, test } from "vitest";
 import { createWorkClient } from "../src/client.ts";
-import { type Claim, call, events, line, next, stored, waitUntil } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { type Claim, call, claimNext, events, stored, typeWithItems, waitUntil } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));
 
 test("claim_next sent twice claims once and answers the same", async () => {
-  const { type } = await line(sql, 5);
+  const { type } = await typeWithItems(sql, 5);
   const args = { work_types: [type], worker_id: "a", max_items: 2, request_id: crypto.randomUUID() };
   const first = await call<Claim[]>(sql, "claim_next", args);
   expect(first).toHaveLength(2);
   expect(await call(sql, "claim_next", args)).toEqual(first);
-  expect(await next(sql, type, "b", 9)).toHaveLength(3);
+  expect(await claimNext(sql, type, "b", 9)).toHaveLength(3);
 });
 
 test("claim_items sent twice claims once and answers the same", async () => {
-  const { type, ids } = await line(sql, 3);
+  const { type, ids } = await typeWithItems(sql, 3);
   const args = { item_ids: ids, work_type: type, worker_id: "a", ttl_seconds: 77, request_id: crypto.randomUUID() };
   const first = await call<Claim[]>(sql, "claim_items", args);
   expect(first).toHaveLength(3);
   expect(await call(sql, "claim_items", args)).toEqual(first);
 });
 
-test("a call that won nothing wins nothing when it comes again", async () => {
-  const { type } = await line(sql, 0);
+test("an empty answer stays empty when the call is sent again", async () => {
+  const { type } = await typeWithItems(sql, 0);
   const args = { work_types: [type], worker_id: "a", request_id: crypto.randomUUID() };
   expect(await call(sql, "claim_next", args)).toEqual([]);
   await call(sql, "enqueue_items", { items: [{}] });
   expect(await call(sql, "claim_next", args)).toEqual([]);
 });
 
-test("two copies of a call at once claim once, and both hear the same", async () => {
-  const { type } = await line(sql, 50);
+test("two copies of a call at once claim once and get the same answer", async () => {
+  const { type } = await typeWithItems(sql, 50);
   const connections = Array.from({ length: 4 }, () => as("service_role"));
   for (let round = 0; round < 10; round += 1) {
     const args = { work_types: [type], worker_id: "a", max_items: 3, request_id: crypto.randomUUID() };
@@ -44,8 +44,8 @@ test("two copies of a call at once claim once, and both hear the same", async ()
   expect(await sql`select from work_claims where work_type = ${type} and status = 'claimed'`).toHaveLength(30);
 });
 
-test("a copy that comes before the first has ended waits for it", async () => {
-  const { type } = await line(sql, 4);
+test("a copy waits for the first call to end", async () => {
+  const { type } = await typeWithItems(sql, 4);
   const first = as("service_role");
   const second = as("service_role");
   const args = { work_types: [type], worker_id: "a", max_items: 2, request_id: crypto.randomUUID() };
@@ -57,8 +57,8 @@ test("a copy that comes before the first has ended waits for it", async () => {
   expect(await copy).toEqual(answer);
 });
 
-test("another worker's request id answers nothing of the first one's", async () => {
-  const { type } = await line(sql, 2);
+test("a request id of another worker gives no answer of the first worker", async () => {
+  const { type } = await typeWithItems(sql, 2);
   const args = { work_types: [type], request_id: crypto.randomUUID() };
   await call(sql, "claim_next", { ...args, worker_id: "a" });
   expect(await call(sql, "claim_next", { ...args, worker_id: "b" })).toEqual([]);
@@ -67,8 +67,8 @@ test("another worker's request id answers nothing of the first one's", async () 
 test.each(["succeeded", "released", "failed"])(
   "finish_and_claim as %s sent twice answers the same",
   async (outcome) => {
-    const { type, ids } = await line(sql, 2);
-    const [claim] = await next(sql, type, "a");
+    const { type, ids } = await typeWithItems(sql, 2);
+    const [claim] = await claimNext(sql, type, "a");
     const args = {
       worker_id: "a",
       outcomes: [{ ...claim, outcome, result: 1, retry_after_seconds: 0 }],
@@ -85,8 +85,8 @@ test.each(["succeeded", "released", "failed"])(
 );
 
 test.each(["succeeded", "released", "failed"])("release_items as %s sent twice answers the same", async (outcome) => {
-  const { type, ids } = await line(sql, 1);
-  const [claim] = await next(sql, type, "a");
+  const { type, ids } = await typeWithItems(sql, 1);
+  const [claim] = await claimNext(sql, type, "a");
   const args = { worker_id: "a", outcomes: [{ ...claim, outcome, result: 1, error: "e" }] };
   const first = await call(sql, "release_items", args);
   const before = [await stored(sql, ids[0], type), await events(sql, ids[0], type)];
@@ -102,8 +102,8 @@ test("enqueue_items sent twice adds once and answers the same ids", async () => 
   expect(await sql`select count(*) from work_items`).toEqual([before]);
 });
 
-test("arguments of a call that comes again are judged as those of the first were", async () => {
-  const { type } = await line(sql, 3);
+test("a repeated call refuses bad arguments as the first call does", async () => {
+  const { type } = await typeWithItems(sql, 3);
   const request_id = crypto.randomUUID();
   const [claim] = await call<Claim[]>(sql, "claim_next", { work_types: [type], worker_id: "a", request_id });
   const outcomes = [{ ...claim, outcome: "succeeded" }];
@@ -119,8 +119,8 @@ test("arguments of a call that comes again are judged as those of the first were
   expect(await events(sql, claim?.item_id, type)).toEqual([]);
 });
 
-test("ids of one call stand in its order and behind those of earlier ones, and are uuids that a strict reader takes", async () => {
-  await line(sql, 0);
+test("ids of one call are valid uuids in its order, after those of earlier calls", async () => {
+  await typeWithItems(sql, 0);
   const added: string[] = [];
   for (const request_id of [null, null, null]) {
     added.push(...(await call<string[]>(sql, "enqueue_items", { items: Array(1000).fill({}), request_id })));
@@ -156,8 +156,8 @@ test("the client's calls that add items have request ids in the order of time", 
   for (const id of sent) expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
 });
 
-test("request ids that hardly differ make items of their own", async () => {
-  await line(sql, 0);
+test("similar request ids make separate items", async () => {
+  await typeWithItems(sql, 0);
   const ids: string[] = [];
   for (let n = 1; n <= 50; n += 1) {
     const request_id = `00000000-0000-0000-0000-${n.toString().padStart(12, "0")}`;
@@ -167,7 +167,7 @@ test("request ids that hardly differ make items of their own", async () => {
   expect(await sql`select from work_items where id = any (${ids})`).toHaveLength(1000);
 });
 
-test("request ids are forgotten after an hour, those of the last hour are not", async () => {
+test("request ids are kept for an hour and then forgotten", async () => {
   await sql`insert into work.requests (request_id, made_at) select gen_random_uuid(), now() - interval '2 hours' from generate_series(1, 200)`;
   const recent =
     await sql`select count(*)::integer as count from work.requests where made_at > now() - interval '1 hour'`;

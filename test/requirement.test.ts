@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { Json } from "../src/answers.ts";
-import { openDatabase } from "./database.ts";
-import { seed, seeded } from "./random.ts";
-import { matches } from "./requirement-judge.ts";
+import { openDatabase } from "./support/database.ts";
+import { seed, seeded } from "./support/random.ts";
+import { matches } from "./support/requirement-judge.ts";
 
 const { owner, sql } = await openDatabase();
 
@@ -109,7 +109,7 @@ describe("a worker meets a requirement", () => {
     expect(matches(requirement, capabilities)).toBe(met);
   });
 
-  test("names that objects have by themselves are no capabilities", async () => {
+  test("names of built-in object members are no capabilities", async () => {
     for (const name of ["__proto__", "constructor", "toString", "length"]) {
       expect(await isMet(`{"${name}": {"exists": true}}`, "{}")).toBe(false);
       expect(await isMet(`{"${name}": "x"}`, `{"${name}": "x"}`)).toBe(true);
@@ -153,7 +153,7 @@ describe("the clauses of a requirement", () => {
       "one of (a = x and one of (b >= 1, anything), d = true)",
       '($."a" == "x" && ($."b" >= 1 || 1 == 1) || $."d" == true)',
     ],
-  ])("%j are told in words and as a jsonpath", async (requirement, needs, path, place) => {
+  ])("%j have words and a jsonpath", async (requirement, needs, path, place) => {
     const form = await parse(requirement);
     expect(form.clauses).toEqual([{ needs, path, ...(place ? { place } : {}) }]);
     expect(form.path).toBe(path);
@@ -241,7 +241,7 @@ describe("a requirement is refused in one sentence:", () => {
     expect(await sentenceOf({ a: { ["b".repeat(199)]: 1 } })).toMatch(/a name of 201 characters/);
   });
 
-  test("the place begins with the argument's name, and with a word for the requirement where there is none", async () => {
+  test("an error names the part by its argument, or by a word if there is none", async () => {
     const [row] = await sql`select work.parse_requirement('{"a": {"b": {}}}', 'items[2]: accepts')`.catch((error) => [
       error,
     ]);
@@ -308,7 +308,7 @@ describe("a mistyped operator is refused with the nearest right form:", () => {
     expect(await sentenceOf({ [word]: { tier: "spot" } })).toBe(`${word} is no operator; write ${word.toLowerCase()}`);
   });
 
-  test("names that an operator only resembles are names", async () => {
+  test("names similar to an operator are names", async () => {
     for (const name of [
       "min",
       "max",
@@ -343,7 +343,7 @@ describe("a hostile name or text", () => {
     expect(await isMet(requirement, { a: given, [given]: "" })).toBe(true);
   });
 
-  test("two requirements that are not the same share no tag of plain equality", async () => {
+  test("two different requirements share no tag of plain equality", async () => {
     const all = hostile.flatMap((given) => [
       { a: given },
       ...(given.includes(".") ? [] : [{ [given]: "a" }, { [given]: true }, { [given]: { "==": 4 } }]),
@@ -372,7 +372,7 @@ describe("a hostile name or text", () => {
   });
 });
 
-test("Postgres judges random requirements as they are defined, and refuses what is none with PT400", async () => {
+test("Postgres judges random requirements as defined, and refuses wrong ones with PT400", async () => {
   const { below, chance, pick } = seeded(seed);
   const times = <Value>(count: number, make: () => Value): Value[] => Array.from({ length: count }, make);
   const name = (): string => pick(["a", "b", "c", "a.b", 'x"y', "__proto__", "𝒳"]);
@@ -436,7 +436,7 @@ test("Postgres judges random requirements as they are defined, and refuses what 
   expect(count.refused).toBeLessThan(500);
 });
 
-test("service_role alone may ask", async () => {
+test("only service_role calls requirement functions", async () => {
   const [row] = await sql`
     select bool_and(has_function_privilege('service_role', oid, 'execute')) as granted,
            bool_or(has_function_privilege('anon', oid, 'execute')) as leaked

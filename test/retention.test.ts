@@ -1,12 +1,13 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call, events, lineApart, next, release, stored } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { type Claim, call, claimNext, events, release, stored, typeWithPool } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, owner, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));
 
-const line = (length: number, rules = {}): Promise<{ type: string; ids: string[] }> => lineApart(sql, length, rules);
+const typeWithItems = (length: number, rules = {}): Promise<{ type: string; ids: string[] }> =>
+  typeWithPool(sql, length, rules);
 const enqueue = (pool: string, items: object[]): Promise<string[]> =>
   call(sql, "enqueue_items", { items: items.map((item) => ({ pool, ...item })) });
 
@@ -30,7 +31,7 @@ const age = (type: string): Promise<unknown> =>
   sql`update work_claims set finished_at = finished_at - interval '40 days' where work_type = ${type} and finished_at is not null`;
 
 async function finish(type: string, howMany: number, outcome = "succeeded"): Promise<Claim[]> {
-  const claims = await next(sql, type, "w", howMany);
+  const claims = await claimNext(sql, type, "w", howMany);
   await call(sql, "release_items", {
     worker_id: "w",
     outcomes: claims.map((claim) => ({ ...claim, outcome, final: true, result: { large: "x" }, error: "why" })),
@@ -60,19 +61,19 @@ async function attached(rows: number): Promise<{ table: string; pool: string; ty
 
 describe("an item that was enqueued", () => {
   test("goes with its claim once it ended long ago, and not before", async () => {
-    const { type, ids } = await line(3);
+    const { type, ids } = await typeWithItems(3);
     await finish(type, 1);
     await age(type);
     await finish(type, 1);
     expect(await pruneAll(type)).toBe(1);
     expect(await itemsLeft(ids)).toEqual(ids.slice(1));
     expect(await succeededCount(type)).toBe(1);
-    expect(await next(sql, type, "w", 5)).toHaveLength(1);
+    expect(await claimNext(sql, type, "w", 5)).toHaveLength(1);
   });
 
   test("stays while another of its claims is open or kept, and goes with the last one", async () => {
-    const a = await line(1);
-    const b = await line(0);
+    const a = await typeWithItems(1);
+    const b = await typeWithItems(0);
     await finish(a.type, 1);
     await age(a.type);
     await call(sql, "claim_items", { item_ids: a.ids, work_type: b.type, worker_id: "w" });
@@ -90,7 +91,7 @@ describe("an item that was enqueued", () => {
   });
 
   test("frees its dedupe key", async () => {
-    const { type } = await line(0);
+    const { type } = await typeWithItems(0);
     const item = { dedupe_key: "once" };
     const [first] = await enqueue(type, [item]);
     await finish(type, 1);
@@ -103,7 +104,7 @@ describe("an item that was enqueued", () => {
   });
 
   test.each(["failed", "cancelled"])("goes where its claim is %s too", async (end) => {
-    const { type, ids } = await line(2);
+    const { type, ids } = await typeWithItems(2);
     if (end === "failed") await finish(type, 2, "failed");
     else await call(sql, "cancel_items", { work_type: type });
     await age(type);
@@ -115,7 +116,7 @@ describe("an item that was enqueued", () => {
 describe("a row of an attached table", () => {
   test("keeps its claim, without result, error and events, and is not handed out again by any way in", async () => {
     const { table, pool, type } = await attached(3);
-    const [one] = await next(sql, type, "w");
+    const [one] = await claimNext(sql, type, "w");
     await release(sql, "other", one, "succeeded");
     await release(sql, "w", one, "succeeded", { result: { vector: [1] } });
     await finish(type, 2, "failed");
@@ -129,7 +130,7 @@ describe("a row of an attached table", () => {
 
     const ids = (await sql`select id from work_items where pool = ${pool}`).map((row) => row.id);
     expect(await call(sql, "claim_items", { item_ids: ids, work_type: type, worker_id: "w" })).toEqual([]);
-    expect(await next(sql, type, "w", 5)).toEqual([]);
+    expect(await claimNext(sql, type, "w", 5)).toEqual([]);
     await owner.unsafe(`update ${table} set title = 'new'`);
     expect(await call(owner, "enroll_pool", { pool })).toMatchObject({ enrolled: 0 });
     await call(owner, "detach_pool", { pool });
@@ -137,7 +138,7 @@ describe("a row of an attached table", () => {
     expect(await pruneAll(type)).toBe(0);
     await call(owner, "attach_pool", { source: table });
     while (!(await call<{ done: boolean }>(owner, "enroll_pool", { pool })).done) {}
-    expect(await next(sql, type, "w", 5)).toEqual([]);
+    expect(await claimNext(sql, type, "w", 5)).toEqual([]);
     expect(
       await sql`select status, count(*)::integer as count from work_claims where work_type = ${type} group by 1 order by 1`,
     ).toEqual([
@@ -145,7 +146,7 @@ describe("a row of an attached table", () => {
       { status: "succeeded", count: 1 },
     ]);
     expect(await call(sql, "retry_items", { work_type: type })).toBe(2);
-    expect(await next(sql, type, "w", 5)).toHaveLength(2);
+    expect(await claimNext(sql, type, "w", 5)).toHaveLength(2);
   });
 
   test("is not offered as a candidate by the query that lists what has no claim", async () => {
@@ -162,8 +163,8 @@ describe("a row of an attached table", () => {
 
 describe("pruning", () => {
   test("goes through many claims a page a call, at most at_most each, whatever else lies between them", async () => {
-    const { type, ids } = await line(600);
-    const other = await line(0);
+    const { type, ids } = await typeWithItems(600);
+    const other = await typeWithItems(0);
     await call(sql, "claim_items", { item_ids: ids.slice(0, 300), work_type: other.type, worker_id: "w" });
     await finish(type, 500);
     await age(type);
@@ -176,11 +177,11 @@ describe("pruning", () => {
     expect(Math.max(...pages)).toBe(7);
     expect(pages.reduce((sum, pruned) => sum + pruned, 0)).toBe(500);
     expect(await prune(type)).toEqual({ pruned: 0, done: true });
-    expect(await next(sql, type, "w", 1000)).toHaveLength(100);
+    expect(await claimNext(sql, type, "w", 1000)).toHaveLength(100);
   });
 
   test("leaves what another transaction has locked to a later call, and does not wait", async () => {
-    const { type, ids } = await line(4);
+    const { type, ids } = await typeWithItems(4);
     await finish(type, 4);
     await age(type);
     await as("service_role").begin(async (transaction) => {
@@ -193,7 +194,7 @@ describe("pruning", () => {
   });
 
   test("by two calls at once removes each claim once", async () => {
-    const { type, ids } = await line(300);
+    const { type, ids } = await typeWithItems(300);
     await finish(type, 300);
     await age(type);
     const both = await Promise.all([pruneAll(type, "30 days", 20), pruneAll(type, "30 days", 20)]);
@@ -208,7 +209,7 @@ describe("pruning", () => {
     [{ at_most: 0 }, "PT400"],
     [{ at_most: 10_001 }, "PT400"],
   ])("refuses %j", async (wrong, code) => {
-    const { type } = await line(0);
+    const { type } = await typeWithItems(0);
     const args = { work_type: type, older_than: "1 day", ...wrong };
     await expect(call(sql, "prune_finished", args)).rejects.toMatchObject({ code });
   });
@@ -222,7 +223,7 @@ describe("a work type that keeps its record for a time", () => {
   };
 
   test("is pruned by claim calls, successes and failures each after their own time", async () => {
-    const { type } = await line(0, { keep_succeeded: "30 days", keep_failed: "60 days" });
+    const { type } = await typeWithItems(0, { keep_succeeded: "30 days", keep_failed: "60 days" });
     const ids = await enqueue(type, [{}, {}, {}]);
     await finish(type, 1);
     await finish(type, 1, "failed");
@@ -237,7 +238,7 @@ describe("a work type that keeps its record for a time", () => {
   });
 
   test("keeps all for ever where it does not say so", async () => {
-    const { type, ids } = await line(1);
+    const { type, ids } = await typeWithItems(1);
     await finish(type, 1);
     await age(type);
     await claimCall(type);
@@ -247,7 +248,7 @@ describe("a work type that keeps its record for a time", () => {
   test("is pruned in turns with others", async () => {
     const types = [];
     for (let n = 0; n < 3; n++) {
-      const { type, ids } = await line(1, { keep_succeeded: "1 day" });
+      const { type, ids } = await typeWithItems(1, { keep_succeeded: "1 day" });
       await finish(type, 1);
       await age(type);
       types.push({ type, ids });
@@ -257,6 +258,6 @@ describe("a work type that keeps its record for a time", () => {
   });
 
   test("refuses a time below zero", async () => {
-    await expect(line(0, { keep_failed: "-1 s" })).rejects.toMatchObject({ code: "PT400" });
+    await expect(typeWithItems(0, { keep_failed: "-1 s" })).rejects.toMatchObject({ code: "PT400" });
   });
 });

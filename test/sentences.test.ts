@@ -38,12 +38,12 @@ function failing(reason: string, more: object = {}): MatchReport["failing"][numb
 describe("a held claim", () => {
   const held = { status: "claimed", worker_id: "gpu-7", claimed_at: ago, lease_left_seconds: 18 } as const;
 
-  test("says which worker holds it, since when, and what is left of the lease", () => {
+  test("names its worker, its start and the rest of the lease", () => {
     expect(told(held)).toBe("gpu-7 holds it for render since 43 s; its lease has 18 s left.");
     expect(told({ ...held, progress: 0.4 })).toContain("since 43 s (40 % done);");
   });
 
-  test("says that the lease has ended, or that there is none", () => {
+  test("says that the lease has ended, or that none exists", () => {
     expect(told({ ...held, lease_left_seconds: -100 })).toContain(
       "; its lease ended 2 min ago, and the next claim call takes it back.",
     );
@@ -77,14 +77,14 @@ describe("a waiting claim", () => {
 });
 
 describe("a ready claim", () => {
-  test("says its place in its lane", () => {
+  test("says its place in the lane", () => {
     expect(told({ before: 0 })).toBe("render is ready since 43 s; it is the head of its lane.");
     expect(told({ before: 1 })).toContain("; 1 claim of its lane goes before it.");
     expect(told({ before: 7 })).toContain("; 7 claims of its lane go before it.");
     expect(told({ before: 1000, more_before: true })).toContain("; more than 1000 of its lane go before it.");
   });
 
-  test("says that its work type is paused, and how the workers stand to it", () => {
+  test("says that its work type is paused, and which workers match", () => {
     expect(told({ before: 0, failures: 1, error: "e", paused: true, workers: report({}) })).toBe(
       "render is ready since 43 s, after 1 failure: e; it is the head of its lane. " +
         "Its work type is paused: no worker is handed it. No live worker does render.",
@@ -136,12 +136,12 @@ describe("the sentences about workers", () => {
       "2 of the 3 live workers can run it, 1 of these once it has been ready for 60 s.",
       "2 of the 3 live workers that do render can run it, 1 of these once it has been ready for 60 s.",
     ],
-  ])("say how many can run it: %j", (counts, ofAll, ofType) => {
+  ])("say how many workers can run an item: %j", (counts, ofAll, ofType) => {
     expect(matchSentences(report(counts))).toBe(ofAll);
     expect(matchSentences(report(counts), "render")).toBe(ofType);
   });
 
-  test("say of three reasons at most what is needed, who is closest, and how many fail on it", () => {
+  test("name at most three reasons, each with the need, the closest worker and a count", () => {
     const reasons = [
       failing("needs gpu_memory_gb >= 80", { workers: 3, only_this: 2, closest_has: "24" }),
       failing("its labels are not accepted: needs customer = globex"),

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { call, line, next } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { call, claimNext, typeWithItems } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, owner } = await openDatabase();
 
@@ -9,17 +9,17 @@ const setPriority = (item_ids: unknown, priority: unknown): Promise<number> =>
   call(sql, "set_priority", { item_ids, priority });
 
 test("set_priority moves the open claims of the items, and answers how many had another priority", async () => {
-  const { type, ids } = await line(sql, 4);
+  const { type, ids } = await typeWithItems(sql, 4);
   expect(await setPriority([ids[2], ids[3], ids[2]], 5)).toBe(2);
   expect(await setPriority([ids[2], ids[1]], 5)).toBe(1);
-  expect((await next(sql, type, "a", 4)).map((claim) => claim.item_id)).toEqual([ids[1], ids[2], ids[3], ids[0]]);
+  expect((await claimNext(sql, type, "a", 4)).map((claim) => claim.item_id)).toEqual([ids[1], ids[2], ids[3], ids[0]]);
   expect(await setPriority([], 5)).toBe(0);
   expect(await setPriority([crypto.randomUUID()], 5)).toBe(0);
   await expectInvariants(sql);
 });
 
 test("a claim of a workflow keeps the priority of its workflow", async () => {
-  const { type } = await line(sql, 0);
+  const { type } = await typeWithItems(sql, 0);
   await call(sql, "define_workflow", { workflow: "film", priority: 3 });
   const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ workflow: "film" }] });
   expect(await setPriority([id], 9)).toBe(1);
@@ -30,7 +30,7 @@ test("a claim of a workflow keeps the priority of its workflow", async () => {
 });
 
 test("two calls with the same items in opposite orders both end", async () => {
-  const { ids } = await line(sql, 200);
+  const { ids } = await typeWithItems(sql, 200);
   const answers = await Promise.all(
     Array.from({ length: 10 }, (_, n) => setPriority(n % 2 ? ids : ids.toReversed(), n + 1)),
   );

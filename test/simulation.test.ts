@@ -1,8 +1,8 @@
 // The worker's runtime with a network, machines and people that fail at random. Each run follows from one number.
 // SIMULATIONS is the number of runs, SEED the first of them. REPLAY repeats one run and prints its history.
 import { expect, test } from "vitest";
-import { seed } from "./random.ts";
-import { type Fault, faults, simulate } from "./simulation.ts";
+import { seed } from "./support/random.ts";
+import { type Fault, faults, simulate } from "./support/simulation.ts";
 
 const replayed = process.env.REPLAY;
 const runs = replayed ? 1 : Number(process.env.SIMULATIONS ?? 1000);

@@ -40,7 +40,7 @@ describe("a stack with the old default privileges", () => {
     expect(stack.applied).toEqual(["20260101000000_notes.sql"]);
   });
 
-  test("every kind of key is accepted as on Supabase", async () => {
+  test("the gateway accepts every kind of key that Supabase does", async () => {
     const { serviceKey, secretKey, anonKey, publishableKey } = stack;
     const accepted: Record<string, string>[] = [
       { apikey: serviceKey },
@@ -57,7 +57,7 @@ describe("a stack with the old default privileges", () => {
     }
   });
 
-  test("the key may come in the address, and PostgREST does not see it", async () => {
+  test("the gateway takes a key from the address and does not pass it on", async () => {
     const response = await ask({}, `/rest/v1/notes?select=id&apikey=${stack.secretKey}&id=eq.7`);
     expect([response.status, await response.json()]).toEqual([200, [{ id: 7 }]]);
   });
@@ -138,7 +138,7 @@ describe("a stack with the old default privileges", () => {
     await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(200);
   });
 
-  test("a killed Postgres comes back with what was committed", async () => {
+  test("a killed Postgres comes back with all committed rows", async () => {
     const killed = stack.postgres.pid();
     process.kill(killed, "SIGKILL");
     await expect.poll(() => stack.postgres.pid(), waiting).not.toBe(killed);

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { type Claim, call } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
+import { type Claim, call } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
 
 // PL/pgSQL keeps a plan as long as its connection, and PostgREST keeps connections for long: what was planned when the
 // tables were empty runs when they are full, and nobody has analyzed them.
@@ -53,7 +53,7 @@ async function lookedAt(session: Sql): Promise<number> {
   return read?.seen as number;
 }
 
-test("plans made on empty tables look at a few rows for each claim when there are tens of thousands", async () => {
+test("plans made on empty tables read few rows a claim on tens of thousands of rows", async () => {
   await owner.unsafe(`
     alter table work_items set (autovacuum_enabled = off);
     alter table work_claims set (autovacuum_enabled = off);

@@ -1,8 +1,8 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call, endLeases, line, next, release, waitUntil } from "./calls.ts";
-import { openDatabase, type Sql } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
-import { seeded } from "./random.ts";
+import { type Claim, call, claimNext, endLeases, release, typeWithItems, waitUntil } from "./support/calls.ts";
+import { openDatabase, type Sql } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
+import { seeded } from "./support/random.ts";
 
 const { sql, owner, admin, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));
@@ -35,9 +35,9 @@ async function measures(type: string, span: string): Promise<Record<string, numb
 
 describe("the counts of a work type", () => {
   test("follow success, failure, retry, cancelling and deletion, folded or not", async () => {
-    const { type, ids } = await line(sql, 6, { max_failures: 2, backoff_seconds: 0 });
+    const { type, ids } = await typeWithItems(sql, 6, { max_failures: 2, backoff_seconds: 0 });
     expect(await counts(type)).toEqual({ claims: 6, succeeded: 0, failed: 0, cancelled: 0 });
-    const [one, two, three] = await next(sql, type, "a", 3);
+    const [one, two, three] = await claimNext(sql, type, "a", 3);
     await release(sql, "a", one, "succeeded");
     await release(sql, "a", two, "failed", { final: true });
     await release(sql, "a", three, "failed");
@@ -53,8 +53,8 @@ describe("the counts of a work type", () => {
   });
 
   test("count a claim that fails by its last crash", async () => {
-    const { type } = await line(sql, 1, { max_crashes: 1 });
-    await next(sql, type, "a");
+    const { type } = await typeWithItems(sql, 1, { max_crashes: 1 });
+    await claimNext(sql, type, "a");
     await endLeases(sql, type);
     await call(sql, "reap_expired_claims");
     expect(await counts(type)).toEqual({ claims: 1, succeeded: 0, failed: 1, cancelled: 0 });
@@ -63,8 +63,8 @@ describe("the counts of a work type", () => {
   });
 
   test("do not count a release that came too late, or twice", async () => {
-    const { type } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+    const { type } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     await release(sql, "b", claim, "succeeded");
     await release(sql, "a", claim, "succeeded");
     await release(sql, "a", claim, "succeeded");
@@ -72,8 +72,8 @@ describe("the counts of a work type", () => {
   });
 
   test("keep both types of one call apart", async () => {
-    const a = await line(sql, 1);
-    const b = await line(sql, 0);
+    const a = await typeWithItems(sql, 1);
+    const b = await typeWithItems(sql, 0);
     await call(sql, "claim_items", { item_ids: a.ids, work_type: a.type, worker_id: "a" });
     await call(sql, "claim_items", { item_ids: a.ids, work_type: b.type, worker_id: "a" });
     const held = await sql<Claim[]>`
@@ -85,7 +85,7 @@ describe("the counts of a work type", () => {
   });
 
   test("take one entry for a statement that deletes many items", async () => {
-    const { type } = await line(sql, 300);
+    const { type } = await typeWithItems(sql, 300);
     await fold();
     await sql`delete from work_items where id in (select item_id from work_claims where work_type = ${type})`;
     const entries = await sql`select claims from work.tally_entries where work_type = ${type}`;
@@ -93,17 +93,17 @@ describe("the counts of a work type", () => {
   });
 
   test("are zero after the tables are truncated, and right for what comes then", async () => {
-    await line(sql, 3);
+    await typeWithItems(sql, 3);
     await fold();
-    await line(sql, 3);
+    await typeWithItems(sql, 3);
     await owner`truncate work_items, work_claims, work_events`;
-    const { type } = await line(sql, 2);
+    const { type } = await typeWithItems(sql, 2);
     expect(await counts(type)).toMatchObject({ claims: 2 });
     await expectInvariants(sql);
   });
 
   test("are right again after recount_claims() where somebody changed a status by hand", async () => {
-    const { type, ids } = await line(sql, 3);
+    const { type, ids } = await typeWithItems(sql, 3);
     await owner`update work_claims set status = 'succeeded', finished_at = now() where item_id = ${ids[0] ?? ""} and work_type = ${type}`;
     await owner`select work.recount_claims()`;
     expect(await counts(type)).toEqual({ claims: 3, succeeded: 1, failed: 0, cancelled: 0 });
@@ -112,8 +112,8 @@ describe("the counts of a work type", () => {
 
 describe("tries", () => {
   test("are counted per second, minute, hour and ever, with the time that successes waited and ran", async () => {
-    const { type } = await line(sql, 3, { backoff_seconds: 0 });
-    const [one, two, three] = await next(sql, type, "a", 3);
+    const { type } = await typeWithItems(sql, 3, { backoff_seconds: 0 });
+    const [one, two, three] = await claimNext(sql, type, "a", 3);
     await sql`update work_claims set due_at = claimed_at - interval '90 s', claimed_at = claimed_at - interval '20 s' where work_type = ${type}`;
     await release(sql, "a", one, "succeeded");
     await release(sql, "a", two, "succeeded");
@@ -136,8 +136,8 @@ describe("tries", () => {
   });
 
   test("stay counted when the claim is retried or deleted", async () => {
-    const { type, ids } = await line(sql, 2);
-    for (const claim of await next(sql, type, "a", 2)) await release(sql, "a", claim, "failed", { final: true });
+    const { type, ids } = await typeWithItems(sql, 2);
+    for (const claim of await claimNext(sql, type, "a", 2)) await release(sql, "a", claim, "failed", { final: true });
     await call(sql, "retry_items", { work_type: type, item_ids: [ids[0]] });
     await sql`delete from work_items where id = ${ids[1] ?? ""}`;
     await fold();
@@ -145,7 +145,7 @@ describe("tries", () => {
   });
 
   test("are forgotten per second after two minutes, per minute after an hour, per hour after 90 days", async () => {
-    const { type } = await line(sql, 0);
+    const { type } = await typeWithItems(sql, 0);
     for (const [age, spans] of [
       ["1 minute", ["ever", "hour", "minute", "second"]],
       ["3 minutes", ["ever", "hour", "minute"]],
@@ -167,8 +167,8 @@ describe("tries", () => {
 
 describe("beside an open transaction", () => {
   test("that has closed a claim of the same type, others close theirs and fold without waiting", async () => {
-    const { type } = await line(sql, 3);
-    const [one, two] = await next(sql, type, "a", 2);
+    const { type } = await typeWithItems(sql, 3);
+    const [one, two] = await claimNext(sql, type, "a", 2);
     await as("service_role").begin(async (transaction) => {
       await release(transaction as never, "a", one, "succeeded");
       expect(await release(sql, "a", two, "succeeded")).toBe("succeeded");
@@ -181,11 +181,11 @@ describe("beside an open transaction", () => {
   });
 
   test("that folds, a claim call goes on and leaves the folding to it", async () => {
-    const { type } = await line(sql, 2);
+    const { type } = await typeWithItems(sql, 2);
     await as("service_role").begin(async (transaction) => {
       await transaction`update work.upkeep set due_at = '-infinity'`;
-      expect(await next(transaction as never, type, "a")).toHaveLength(1);
-      expect(await next(sql, type, "b")).toHaveLength(1);
+      expect(await claimNext(transaction as never, type, "a")).toHaveLength(1);
+      expect(await claimNext(sql, type, "b")).toHaveLength(1);
     });
     const [left] =
       await sql`select count(*)::integer as count from work.tally_entries where work_type = ${type} and claims > 0`;
@@ -193,8 +193,8 @@ describe("beside an open transaction", () => {
   });
 
   test("that is rolled back, nothing is counted of it", async () => {
-    const { type } = await line(sql, 1);
-    const [claim] = await next(sql, type, "a");
+    const { type } = await typeWithItems(sql, 1);
+    const [claim] = await claimNext(sql, type, "a");
     const undone = as("service_role").begin(async (transaction) => {
       await release(transaction as never, "a", claim, "succeeded");
       throw new Error("undone");
@@ -205,12 +205,12 @@ describe("beside an open transaction", () => {
 });
 
 test("a claim call folds what has come, every two seconds at most", async () => {
-  const { type } = await line(sql, 2);
+  const { type } = await typeWithItems(sql, 2);
   await sql`update work.upkeep set due_at = '-infinity'`;
-  await next(sql, type, "a");
+  await claimNext(sql, type, "a");
   const [first] = await sql`select due_at from work.upkeep`;
   expect((await sql`select 1 from work.tally_entries where work_type = ${type} and claims > 0`).length).toBe(0);
-  await next(sql, type, "a");
+  await claimNext(sql, type, "a");
   const [second] = await sql`select due_at from work.upkeep`;
   expect(second?.due_at).toEqual(first?.due_at);
 });
@@ -219,7 +219,10 @@ test("after any calls by several connections at once, one of them killed, the co
   timeout: 120_000,
 }, async () => {
   const seed = Number(process.env.SEED ?? 1);
-  const types = [await line(sql, 40, { max_failures: 2, max_crashes: 2, backoff_seconds: 0 }), await line(sql, 40)];
+  const types = [
+    await typeWithItems(sql, 40, { max_failures: 2, max_crashes: 2, backoff_seconds: 0 }),
+    await typeWithItems(sql, 40),
+  ];
   let killed = 0;
   const run = async (who: number): Promise<void> => {
     const { below } = seeded(seed * 100 + who);
@@ -230,14 +233,14 @@ test("after any calls by several connections at once, one of them killed, the co
       const some = Array.from({ length: 1 + below(4) }, () => ids[below(ids.length)] as string);
       const calls: (() => Promise<unknown>)[] = [
         async () => {
-          const outcomes = (await next(connection, type, name, 1 + below(5))).map((claim) => ({
+          const outcomes = (await claimNext(connection, type, name, 1 + below(5))).map((claim) => ({
             ...claim,
             outcome: ["succeeded", "succeeded", "failed", "released"][below(4)],
             final: below(3) === 0,
           }));
           await call(connection, "release_items", { worker_id: name, outcomes });
         },
-        () => next(connection, type, name, 1 + below(3)),
+        () => claimNext(connection, type, name, 1 + below(3)),
         () => endLeases(connection, type),
         () => call(connection, "reap_expired_claims"),
         () => call(connection, "retry_items", { work_type: type, item_ids: some }),

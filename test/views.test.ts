@@ -1,14 +1,14 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { call, endLeases, line, next, release } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { call, claimNext, endLeases, release, typeWithItems } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql } = await openDatabase();
 afterAll(() => expectInvariants(sql));
 
 test("work_overview counts each work type by state, its longest wait, its rate and the time left", async () => {
-  const { type } = await line(sql, 8, { max_failures: 2 });
-  const [one, two, three, four] = await next(sql, type, "a", 5);
+  const { type } = await typeWithItems(sql, 8, { max_failures: 2 });
+  const [one, two, three, four] = await claimNext(sql, type, "a", 5);
   await release(sql, "a", one, "succeeded");
   await release(sql, "a", two, "succeeded");
   await release(sql, "a", three, "failed", { final: true });
@@ -30,9 +30,9 @@ test("work_overview counts each work type by state, its longest wait, its rate a
   });
 });
 
-test("work_held says who holds what and how much of the lease is left", async () => {
-  const { type, ids } = await line(sql, 1);
-  const [claim] = await next(sql, type, "holder");
+test("work_held shows each held claim with its worker and remaining lease", async () => {
+  const { type, ids } = await typeWithItems(sql, 1);
+  const [claim] = await claimNext(sql, type, "holder");
   await call(sql, "extend_claims", { worker_id: "holder", held: [{ ...claim, progress: 0.5 }] });
   const held = sql`
     select item_id, worker_id, progress, fence::integer, extract(epoch from lease_left)::integer > 50 as lives
@@ -42,9 +42,9 @@ test("work_held says who holds what and how much of the lease is left", async ()
   ]);
 });
 
-test("work_failures shows what failed for good and why, the newest first", async () => {
-  const { type, ids } = await line(sql, 2);
-  const [one, two] = await next(sql, type, "a", 2);
+test("work_failures shows final failures with their errors, newest first", async () => {
+  const { type, ids } = await typeWithItems(sql, 2);
+  const [one, two] = await claimNext(sql, type, "a", 2);
   await release(sql, "a", one, "failed", { final: true, error: "first" });
   await release(sql, "a", two, "failed", { final: true, error: "second" });
   const rows = await sql`select item_id, error, failures, worker_id from work_failures where work_type = ${type}`;
@@ -68,9 +68,9 @@ describe("work_stuck", () => {
       ...more,
     });
 
-  test("says what does not move and why, and is silent where all is well", async () => {
-    const { type } = await line(sql, 4, { max_failures: 9 });
-    const [failing] = await next(sql, type, "a", 2);
+  test("shows each stuck claim with its reason, and no row if none is stuck", async () => {
+    const { type } = await typeWithItems(sql, 4, { max_failures: 9 });
+    const [failing] = await claimNext(sql, type, "a", 2);
     expect(await reasons(type)).toEqual([]);
 
     await endLeases(sql, type);
@@ -85,7 +85,7 @@ describe("work_stuck", () => {
   });
 
   test("has the head of a lane that no worker takes for five minutes, and of a paused work type at once", async () => {
-    const { type, ids } = await line(sql, 2);
+    const { type, ids } = await typeWithItems(sql, 2);
     await sql`update work_claims set due_at = now() - interval '1 hour' where work_type = ${type}`;
     await sql`update work_items set priority = 5 where id = ${ids[1] ?? ""}`;
     expect(await reasons(type)).toEqual(["no live worker does this work type"]);
@@ -99,7 +99,7 @@ describe("work_stuck", () => {
   });
 
   test("has ready work that no live worker can run at once, and drops it when one can or none is there", async () => {
-    const { type } = await line(sql, 0);
+    const { type } = await typeWithItems(sql, 0);
     await register("u 16", type, { vram: 16 });
     const [first] = await call<string[]>(sql, "enqueue_items", {
       items: [{ requires: { vram: 80 }, labels: { customer: "acme" } }, { requires: { vram: 8 } }],
@@ -119,8 +119,8 @@ describe("work_stuck", () => {
     expect(await reasons(type)).toEqual([]);
   });
 
-  test("has what the only workers leave to others for good, and not what they leave for a while", async () => {
-    const { type } = await line(sql, 1);
+  test("has items that all workers yield for ever, and not those they yield for a time", async () => {
+    const { type } = await typeWithItems(sql, 1);
     await register("dear", type, { gpu: 1 }, { exclusive: ["gpu"] });
     expect(await reasons(type)).toEqual(["no live worker can run it: it requires {} and shows {}"]);
     await register("kind", type, { gpu: 1 }, { exclusive: ["gpu"], yield_seconds: 30 });

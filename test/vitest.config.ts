@@ -7,7 +7,7 @@ export default defineConfig({
   test: {
     root: import.meta.dirname,
     include: ["**/*.test.ts"],
-    globalSetup: ["./servers.ts"],
+    globalSetup: ["./support/servers.ts"],
     testTimeout: 60_000,
     hookTimeout: 60_000,
     // Each worker is mostly waiting for Postgres: two of them keep two cores busy.

@@ -5,7 +5,7 @@ import { createClient } from "../workers/runtime/client.ts";
 import { isFatal, RequestError } from "../workers/runtime/errors.ts";
 import { SettingsError } from "../workers/runtime/host.ts";
 import { deadline, heartbeatDelay, isFresh, leaseFrom } from "../workers/runtime/lease.ts";
-import { createFakeClock } from "./fake-clock.ts";
+import { createFakeClock } from "./support/fake-clock.ts";
 
 const jwt = "eyJhbGciOi.eyJyb2xlIjoi.c2lnbmF0dXJl";
 const secret = "sb_secret_canary0123456789";
@@ -27,7 +27,7 @@ function recording(answers: (() => Response)[]): { sent: Sent[]; fetch: typeof g
 const refused = (status: number, code: string, headers: Record<string, string> = {}): Response =>
   Response.json({ code, message: "said so", details: null, hint: "try this" }, { status, headers });
 
-test("a client sends the key as apikey, and as a bearer only where it is a JWT", async () => {
+test("a client sends the key as apikey, and as a bearer only if it is a JWT", async () => {
   const { sent, fetch } = recording([]);
   await createClient({ url: "http://stack.test/", key: jwt, fetch }).rpc("claim_next", {});
   await createClient({ url: "http://stack.test/rest/v1", key: secret, fetch }).get("work_items?limit=1");
@@ -92,7 +92,7 @@ test.each([
   [() => refused(404, "PGRST202"), false],
   [() => refused(409, "PT409"), false],
   [() => new Response(null, { status: 301, headers: { location: "http://elsewhere.test" } }), false],
-])("a client repeats a request where its answer may pass (%#)", async (answer, isRetried) => {
+])("a client repeats a request after a passing error (%#)", async (answer, isRetried) => {
   const clock = createFakeClock();
   const { sent, fetch } = recording([answer, () => Response.json("done")]);
   const client = createClient({ url: "http://stack.test", key: secret, fetch, clock, random: () => 0.5 });
@@ -101,7 +101,7 @@ test.each([
   expect(sent).toHaveLength(isRetried ? 2 : 1);
 });
 
-test("a client stops trying when its time is over or its caller says so", async () => {
+test("a client stops trying at its time limit or at the caller's abort", async () => {
   const clock = createFakeClock();
   const { sent, fetch } = recording([() => refused(503, "")]);
   const client = createClient({ url: "http://stack.test", key: secret, fetch, clock, random: () => 0.5 });

@@ -10,9 +10,9 @@ import {
   type WorkOptions,
   work,
 } from "../workers/runtime/work.ts";
-import { createFakeClock, type FakeClock } from "./fake-clock.ts";
-import { createServer, problem, type Reply, type Server, uuid } from "./scripted-transport.ts";
-import type { Row } from "./server-model.ts";
+import { createFakeClock, type FakeClock } from "./support/fake-clock.ts";
+import { createServer, problem, type Reply, type Server, uuid } from "./support/scripted-transport.ts";
+import type { Row } from "./support/server-model.ts";
 
 const key = "sb_secret_canary0123456789";
 
@@ -134,7 +134,7 @@ test("handlers start from the queue while a call is under way", async () => {
   expect(server.of("release_items").map((call) => call.args.outcomes.length)).toEqual([1, 7]);
 });
 
-test("a worker whose handlers turn slow hands back its queue, and an idle worker gets it", async () => {
+test("a worker whose handlers turn slow returns its queue, and an idle worker gets it", async () => {
   const { clock, options } = world(40);
   const did: Record<string, number> = { w1: 0, w2: 0 };
   const handlerOf = (name: string) => async (claim: { payload: { n: number } }) => {
@@ -158,7 +158,7 @@ test("a worker whose outcomes do not get through claims no more than twice its b
   expect(server.rows.filter((row) => row.fence > 0)).toHaveLength(4);
 });
 
-test("claims that a worker hands back do not count as its claims", async () => {
+test("returned claims do not count as the worker's claims", async () => {
   const { clock, options } = world(40, { maxClaims: 8 });
   const handler = async (claim: { payload: { n: number } }): Promise<void> =>
     clock.sleep(claim.payload.n === 3 ? 60_000 : 5);
@@ -265,7 +265,7 @@ test("failing heartbeats abort the handler before its lease ends, and no outcome
   expect(done(summary)).toEqual({ succeeded: 0, failed: 0, released: 0, lost: 1 });
 });
 
-test("a worker logs an outage once, resumes and loses nothing", async () => {
+test("a worker logs an outage once, resumes and loses no item", async () => {
   const { clock, server, lines, options } = world(200, { concurrency: 5 }, 120);
   server.script = (call) => (call.at > 5000 && call.at < 65_000 ? { breaks: true, commits: false } : undefined);
   const summary = await clock.drive(work("embed", async () => clock.sleep(200), options));
@@ -274,7 +274,7 @@ test("a worker logs an outage once, resumes and loses nothing", async () => {
   expect(lines.filter((line) => line.includes("answers again"))).toHaveLength(1);
 });
 
-test("a stopped worker finishes what runs, hands back its queue and claims no more", async () => {
+test("a stopped worker finishes its handlers, returns its queue and claims no more", async () => {
   const stop = new AbortController();
   const { clock, server, options } = world(20, { concurrency: 2, batch: 6, signal: stop.signal, untilEmpty: false });
   clock.at(6000, () => stop.abort());
@@ -287,7 +287,7 @@ test("a stopped worker finishes what runs, hands back its queue and claims no mo
   expect(server.calls.at(-1)?.name).toBe("retire_worker");
 });
 
-test("the end of the grace time aborts the handlers and hands back their claims", async () => {
+test("the end of the grace time aborts the handlers and returns their claims", async () => {
   const stop = new AbortController();
   const { clock, server, options } = world(3, { concurrency: 3, signal: stop.signal, graceSeconds: 4 });
   clock.at(2000, () => stop.abort());
@@ -446,7 +446,7 @@ test("the log shows no payload and no key", async () => {
   expect(lines.every((line) => !line.includes("\n"))).toBe(true);
 });
 
-test("a worker registers its profile, and its claims carry what is warm", async () => {
+test("a worker registers its profile, and its claim calls name its warm affinities", async () => {
   const more: WorkOptions = {
     capabilities: { gpu: "a100", models: ["sdxl"] },
     accepts: { customer: "acme" },
@@ -512,7 +512,7 @@ test("an update to no exclusive capabilities leaves out how long they yield", as
   expect(after?.args).not.toHaveProperty("yield_seconds");
 });
 
-test("updates of the profile are sent one after the other and keep what they do not name", async () => {
+test("updates of the profile are sent one after the other and keep unnamed fields", async () => {
   const { clock, server, options } = world(1, { capabilities: { gpu: "a100" }, accepts: { customer: "acme" } });
   server.script = (call, nth) => (call.name === "register_worker" && nth === 2 ? { delayMs: 500 } : undefined);
   await clock.drive(
@@ -532,7 +532,7 @@ test("updates of the profile are sent one after the other and keep what they do 
   expect(statuses(server)).toBe("succeeded");
 });
 
-test("an update hands back claims that were won with the profile before", async () => {
+test("an update returns claims that were won with the old profile", async () => {
   const { clock, server, options } = world(6, { batch: 6 });
   const handler = async (claim: { payload: { n: number } }, { update }: Context): Promise<void> => {
     if (claim.payload.n === 1) {
@@ -545,7 +545,7 @@ test("an update hands back claims that were won with the profile before", async 
   expect(secondClaim?.at).toBeGreaterThan(server.of("register_worker")[1]?.at ?? 0);
 });
 
-test("an update hands back claims of a call that was under way", async () => {
+test("an update returns claims of a call that was under way", async () => {
   const { clock, server, options } = world(4, { concurrency: 2, batch: 2 });
   server.script = (call, nth) => (call.name === "finish_and_claim" && nth === 1 ? { delayMs: 500 } : undefined);
   const handler = async (claim: { payload: { n: number } }, { update }: Context): Promise<void> => {
@@ -619,7 +619,7 @@ test.each([
   ],
   ["WORK_ACCEPTS", '["acme"]', 'WORK_ACCEPTS is ["acme"]; a JSON object was expected, such as {"customer": "acme"}'],
   ["WORK_YIELD_SECONDS", "0", "WORK_YIELD_SECONDS is 0; a whole number from 1 to 604800 was expected"],
-])("a wrong %s is refused with what was expected", async (variable, text, message) => {
+])("a wrong %s is refused with the expected form", async (variable, text, message) => {
   const { options } = world(0);
   vi.stubEnv(variable, text);
   const thrown: Error = await work("embed", () => null, options).catch((error) => error);

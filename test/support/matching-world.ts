@@ -1,6 +1,6 @@
 // Items and workers drawn from a seed: so many classes, and workers that match a share of them.
-import type { Json } from "../src/answers.ts";
-import type { Requirement } from "../src/index.ts";
+import type { Json } from "../../src/answers.ts";
+import type { Requirement } from "../../src/index.ts";
 import { call } from "./calls.ts";
 import type { Sql } from "./database.ts";
 import type { Wish, Worker } from "./matching-oracle.ts";

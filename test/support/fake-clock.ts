@@ -1,4 +1,4 @@
-import type { Clock } from "../workers/runtime/clock.ts";
+import type { Clock } from "../../workers/runtime/clock.ts";
 
 interface Sleeper {
   /** When it is to wake: by the clock of its machine, and by the common clock. */

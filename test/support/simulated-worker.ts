@@ -1,5 +1,5 @@
 // One worker of the simulation: the real runtime, on a machine whose time, chance and network are the simulation's.
-import { FinalError, RetryAfter, type Summary, type WorkOptions, work } from "../workers/runtime/work.ts";
+import { FinalError, RetryAfter, type Summary, type WorkOptions, work } from "../../workers/runtime/work.ts";
 import type { Machine } from "./fake-clock.ts";
 import type { seeded } from "./random.ts";
 

@@ -1,5 +1,5 @@
 // How claims are held and end: by their workers, and by a person's hand.
-import type { Json, Outcome } from "../src/answers.ts";
+import type { Json, Outcome } from "../../src/answers.ts";
 import { type Claim, claimOf, end, isOpen, key, type Model, newClaim, type Receipt, reopen, rulesOf } from "./model.ts";
 
 export interface Given extends Receipt {

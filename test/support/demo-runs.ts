@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { packageRoot } from "../src/stack/package-root.ts";
+import { packageRoot } from "../../src/stack/package-root.ts";
 
 /** Runs the demo; once `isTime` says so of its output, sends the signal. */
 export function runDemo(

@@ -3,8 +3,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import postgres from "postgres";
 import type { TestProject } from "vitest/node";
-import { prepareDatabase } from "../src/stack/roles.ts";
-import { startStack } from "../src/stack/stack.ts";
+import { prepareDatabase } from "../../src/stack/roles.ts";
+import { startStack } from "../../src/stack/stack.ts";
 
 export type Version = 15 | 17;
 
@@ -16,7 +16,7 @@ declare module "vitest" {
 
 /** Both Postgres versions, each with templates for the databases of test files; stopped when the run ends. */
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
-  execFileSync(process.execPath, [join(import.meta.dirname, "..", "supabase", "build.mjs")]);
+  execFileSync(process.execPath, [join(import.meta.dirname, "..", "..", "supabase", "build.mjs")]);
   const stacks = await Promise.all(
     ([15, 17] as const).map((version) => startStack({ ephemeral: true, postgres: version })),
   );
@@ -59,7 +59,7 @@ export async function migrate(ownerUrl: string): Promise<void> {
 
 /** The migrations, each file whole, in order. */
 export function migrations(): string[] {
-  const directory = join(import.meta.dirname, "..", "supabase", "migrations");
+  const directory = join(import.meta.dirname, "..", "..", "supabase", "migrations");
   return readdirSync(directory)
     .filter((name) => name.endsWith(".sql"))
     .sort()

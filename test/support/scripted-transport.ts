@@ -1,4 +1,4 @@
-import type { Clock } from "../workers/runtime/clock.ts";
+import type { Clock } from "../../workers/runtime/clock.ts";
 import { createModel, type Model, type Row } from "./server-model.ts";
 
 export { uuid } from "./server-model.ts";

@@ -1,5 +1,5 @@
 // The database beside the model: it begins empty, time passes in it, and what it has is compared with what the model has.
-import type { Json } from "../src/answers.ts";
+import type { Json } from "../../src/answers.ts";
 import { call } from "./calls.ts";
 import { type Database, openDatabase, type Sql } from "./database.ts";
 import type { Worker } from "./matching-oracle.ts";

@@ -1,5 +1,5 @@
 // The meaning of a requirement, straight from docs/matching.md: the tests measure Postgres against it.
-import type { Json } from "../src/answers.ts";
+import type { Json } from "../../src/answers.ts";
 
 type Truth = boolean | "unknown";
 type Members = { [name: string]: Json };

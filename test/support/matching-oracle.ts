@@ -1,6 +1,6 @@
 // What a worker is to get, straight from the definition: every ready row is read, judged in TypeScript, and sorted.
-import type { Json } from "../src/answers.ts";
-import type { Requirement } from "../src/index.ts";
+import type { Json } from "../../src/answers.ts";
+import type { Requirement } from "../../src/index.ts";
 import { call } from "./calls.ts";
 import type { Sql } from "./database.ts";
 import { matches } from "./requirement-judge.ts";

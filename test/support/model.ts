@@ -1,7 +1,7 @@
 // What the calls do to claims, as the design and the documentation have it, in plain TypeScript. Time is a number of seconds that
 // only grows when somebody lets it pass. What the database alone decides (ids, fences) is told to the model.
-import type { Json } from "../src/answers.ts";
-import type { Requirement } from "../src/index.ts";
+import type { Json } from "../../src/answers.ts";
+import type { Requirement } from "../../src/index.ts";
 import type { Worker } from "./matching-oracle.ts";
 
 export interface Rules {

@@ -1,5 +1,5 @@
 // These checks hold for every run of the simulation.
-import type { Summary } from "../workers/runtime/work.ts";
+import type { Summary } from "../../workers/runtime/work.ts";
 import type { FakeClock } from "./fake-clock.ts";
 import { contradictions, type Step } from "./history.ts";
 import type { Change, Model, Row } from "./server-model.ts";

@@ -13,7 +13,7 @@ export interface Claim {
   pool?: string;
 }
 
-/** Calls a function of ours with named arguments, as PostgREST does, and answers its one value. */
+/** Calls a public function with named arguments, as PostgREST does, and returns its one value. */
 export async function call<Answer>(sql: Sql, name: string, args: Record<string, unknown> = {}): Promise<Answer> {
   const given = Object.entries(args).filter(([, value]) => value !== undefined);
   const named = given.map(([argument], index) => `"${argument}" => $${index + 1}`).join(", ");
@@ -22,40 +22,40 @@ export async function call<Answer>(sql: Sql, name: string, args: Record<string, 
   return row?.answer as Answer;
 }
 
-let lines = 0;
+let types = 0;
 
-/** A work type of its own with so many ready items in the default pool, in the order of their ids here. */
-export async function line(
+/** Declares a new work type and adds this many ready items to the default pool. The ids come in the order of the items. */
+export async function typeWithItems(
   sql: Sql,
   length: number,
   rules: Record<string, unknown> = {},
 ): Promise<{ type: string; ids: string[] }> {
-  lines += 1;
-  const type = `type ${lines}`;
+  types += 1;
+  const type = `type ${types}`;
   await call(sql, "define_work_type", { work_type: type, pool: "default", ...rules });
   const items = Array.from({ length }, (_, index) => ({ payload: { index } }));
   return { type, ids: await call(sql, "enqueue_items", { items }) };
 }
 
 /** The same with a pool of its own: items of others are not enrolled for it, nor its items for others. */
-export async function lineApart(
+export async function typeWithPool(
   sql: Sql,
   length: number,
   rules: Record<string, unknown> = {},
 ): Promise<{ type: string; ids: string[] }> {
-  lines += 1;
-  const type = `type ${lines}`;
+  types += 1;
+  const type = `type ${types}`;
   await sql`insert into public.work_pools (name) values (${type})`;
   await call(sql, "define_work_type", { work_type: type, pool: type, ...rules });
   const items = Array.from({ length }, () => ({ pool: type }));
   return { type, ids: await call(sql, "enqueue_items", { items }) };
 }
 
-export async function next(sql: Sql, type: string, worker: string, max_items = 1): Promise<Claim[]> {
+export async function claimNext(sql: Sql, type: string, worker: string, max_items = 1): Promise<Claim[]> {
   return call(sql, "claim_next", { work_types: [type], worker_id: worker, max_items });
 }
 
-/** Releases one claim and answers its new state. */
+/** Releases one claim and returns its new state. */
 export async function release(
   sql: Sql,
   worker: string,
@@ -70,7 +70,7 @@ export async function release(
   return state;
 }
 
-/** Heartbeats for one claim and answers its state. */
+/** Heartbeats for one claim and returns its state. */
 export async function extend(sql: Sql, worker: string, claim: Claim | undefined): Promise<string | undefined> {
   const held = [{ item_id: claim?.item_id, work_type: claim?.work_type, fence: claim?.fence }];
   const [answer] = await call<{ state: string }[]>(sql, "extend_claims", { worker_id: worker, held });
@@ -90,30 +90,30 @@ export async function events(sql: Sql, item: string | undefined, type: string): 
   return rows.map((row) => row.event);
 }
 
-/** Lets the leases of a work type end, as if their time had passed. */
+/** Ends the leases of a work type, as if their time had passed. */
 export async function endLeases(sql: Sql, type: string): Promise<void> {
   await sql`
     update public.work_claims set expires_at = clock_timestamp() - interval '1 second'
      where work_type = ${type} and status = 'claimed'`;
 }
 
-/** Lets what waits in a work type be due, as if its time had passed. */
+/** Makes the waiting claims of a work type due, as if their time had passed. */
 export async function endWaits(sql: Sql, type: string): Promise<void> {
   await sql`
     update public.work_claims set due_at = clock_timestamp() - interval '1 second'
      where work_type = ${type} and status = 'waiting'`;
 }
 
-/** Asks until it is so. */
+/** Repeats the check until it holds, for 20 seconds at most. */
 export async function waitUntil(isTrue: () => Promise<boolean>): Promise<void> {
   for (const limit = Date.now() + 20_000; !(await isTrue()); ) {
     if (Date.now() > limit) {
-      throw new Error("it was not so within 20 seconds");
+      throw new Error("the condition did not hold within 20 seconds");
     }
   }
 }
 
-/** Asks until a call in this database waits for another one's lock. */
+/** Waits until this many calls in the database wait for a lock. */
 export function someoneWaits(sql: Sql, howMany = 1): Promise<void> {
   return waitUntil(async () => {
     const waiting = await sql`

@@ -1,8 +1,8 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { badCalls, contents } from "./bad-calls.ts";
-import { call, line, next } from "./calls.ts";
-import { openDatabase } from "./database.ts";
-import { expectInvariants } from "./invariants.ts";
+import { badCalls, contents } from "./support/bad-calls.ts";
+import { call, claimNext, typeWithItems } from "./support/calls.ts";
+import { openDatabase } from "./support/database.ts";
+import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, owner } = await openDatabase();
 await owner`create table keyless (id integer)`;
@@ -21,9 +21,9 @@ describe("is refused with a sentence, and changes nothing:", () => {
   });
 });
 
-test("a claim named twice in a list of outcomes is closed once", async () => {
-  const { type } = await line(sql, 1);
-  const [claim] = await next(sql, type, "a");
+test("release_items closes a claim once if it is named twice", async () => {
+  const { type } = await typeWithItems(sql, 1);
+  const [claim] = await claimNext(sql, type, "a");
   const outcome = { ...claim, outcome: "succeeded" };
   expect(await call(sql, "release_items", { worker_id: "a", outcomes: [outcome, outcome] })).toEqual([
     "succeeded",
@@ -31,8 +31,8 @@ test("a claim named twice in a list of outcomes is closed once", async () => {
   ]);
 });
 
-test("a thousand is not too many", async () => {
-  const { type } = await line(sql, 0);
+test("a call accepts a thousand items", async () => {
+  const { type } = await typeWithItems(sql, 0);
   const items = Array.from({ length: 1000 }, () => ({}));
   const ids = await call<string[]>(sql, "enqueue_items", { items });
   const claims = await call<object[]>(sql, "claim_items", { item_ids: ids, work_type: type, worker_id: "a" });

@@ -1,4 +1,4 @@
-import { type Claim, line, next } from "./calls.ts";
+import { type Claim, claimNext, typeWithItems } from "./calls.ts";
 import type { Sql } from "./database.ts";
 
 export interface BadCall {
@@ -17,11 +17,11 @@ const fiveMegabytes = Array.from({ length: 500_000 }, (_, index) => String(index
 
 /** Every bad input that has a sentence of its own, through whatever way it is sent. `keyless` is a table without a key. */
 export async function badCalls(sql: Sql): Promise<BadCall[]> {
-  const { type, ids } = await line(sql, 2);
-  const [claim] = (await next(sql, type, "a")) as [Claim];
+  const { type, ids } = await typeWithItems(sql, 2);
+  const [claim] = (await claimNext(sql, type, "a")) as [Claim];
   const [item] = ids;
   const claimItems = { item_ids: ids, work_type: type, worker_id: "a" };
-  const claimNext = { work_types: [type], worker_id: "a" };
+  const nextCall = { work_types: [type], worker_id: "a" };
   const release = { item_id: item, work_type: type, worker_id: "a", outcome: "succeeded", fence: claim.fence };
   const outcome = { item_id: item, work_type: type, fence: claim.fence, outcome: "succeeded" };
   const bad = (what: string, name: string, args: Record<string, unknown>, says: string, code = "PT400"): BadCall => ({
@@ -92,7 +92,7 @@ export async function badCalls(sql: Sql): Promise<BadCall[]> {
       { ...claimItems, ttl_seconds: 31_536_000 },
       "ttl_seconds is 31536000; a lease needs 1 to 86400 seconds",
     ),
-    bad("a lease below 0", "claim_next", { ...claimNext, ttl_seconds: -1 }, "ttl_seconds is -1"),
+    bad("a lease below 0", "claim_next", { ...nextCall, ttl_seconds: -1 }, "ttl_seconds is -1"),
     bad(
       "a lease of 0 in a heartbeat",
       "extend_claims",
@@ -110,13 +110,13 @@ export async function badCalls(sql: Sql): Promise<BadCall[]> {
     bad("an empty worker", "claim_items", { ...claimItems, worker_id: "" }, "worker_id is empty"),
     bad("a work type of 10 kB", "claim_items", { ...claimItems, work_type: "x".repeat(10_240) }, "work_type is xxx"),
     bad("a work type of 10 kB to declare", "define_work_type", { work_type: "x".repeat(10_240) }, "work_type is xxx"),
-    bad("no work types", "claim_next", { ...claimNext, work_types: [] }, "work_types is 0 long"),
-    bad("null for work types", "claim_next", { ...claimNext, work_types: null }, "work_types is null"),
-    bad("no items wanted", "claim_next", { ...claimNext, max_items: 0 }, "max_items is 0"),
+    bad("no work types", "claim_next", { ...nextCall, work_types: [] }, "work_types is 0 long"),
+    bad("null for work types", "claim_next", { ...nextCall, work_types: null }, "work_types is null"),
+    bad("no items wanted", "claim_next", { ...nextCall, max_items: 0 }, "max_items is 0"),
     bad(
       "no items wanted after an outcome",
       "finish_and_claim",
-      { ...claimNext, outcomes: [outcome], max_items: 0 },
+      { ...nextCall, outcomes: [outcome], max_items: 0 },
       "max_items is 0",
     ),
     bad(

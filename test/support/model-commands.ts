@@ -1,6 +1,6 @@
 // The calls that a run is made of, as plain data, and how often each is drawn.
 import * as fc from "fast-check";
-import type { Json, Outcome } from "../src/answers.ts";
+import type { Json, Outcome } from "../../src/answers.ts";
 import type { NewItem } from "./model.ts";
 import { profiles, types, workers } from "./model-world.ts";
 
