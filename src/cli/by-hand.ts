@@ -107,7 +107,7 @@ export async function runByHand(args: string[], hand: ByHand): Promise<number> {
   }
   const client = await projectClient(values);
   let changed = await inPages(itemIds, (page) => hand.step(client, workType, page, perCall));
-  for (let more = itemIds.length > 0 ? 0 : perCall; more === perCall; changed += more) {
+  for (let more = itemIds.length > 0 ? 0 : perCall; more > 0; changed += more) {
     more = await hand.step(client, workType, null, perCall);
   }
   return tell(hand.done, changed, `${claimsInWords(changed, workType)} ${hand.done}`);

@@ -134,33 +134,10 @@ async function checkRights(sql: Sql): Promise<Finding> {
 }
 
 async function checkPools(sql: Sql): Promise<Finding> {
-  // Each column of work_pools whose name ends in _column or _columns holds names of the table's columns.
-  const rows = await sql<{ pool: string; source: string | null; missing: string[] }[]>`
-    select p.name as pool, c.oid::regclass::text as source,
-           array(
-             select named.name
-               from jsonb_each(to_jsonb(p)) as setting,
-                    jsonb_path_query(setting.value, '$[*] ? (@.type() == "string")') as listed,
-                    lateral (select listed #>> '{}') as named(name)
-              where setting.key ~ '_columns?$'
-                -- The key is followed by the numbers of its columns, so it may be renamed.
-                and setting.key <> 'key_columns'
-                and not exists (
-                  select from pg_attribute a
-                   where a.attrelid = c.oid and a.attname = named.name and not a.attisdropped)) as missing
-      from public.work_pools p
-      left join pg_class c on c.oid = p.source
-     where p.source is not null
-     order by p.name`;
-  const broken = rows.find((row) => row.source === null || row.missing.length > 0);
-  if (!broken) return right("pools", `${rows.length} attached`);
-  const { pool, source, missing } = broken;
-  const name = pool.replaceAll("'", "''");
-  return source === null
-    ? wrong("pools", `the table of the pool ${pool} does not exist`, `select detach_pool('${name}')`)
-    : wrong(
-        "pools",
-        `${source} has no column ${missing.join(", ")}, which the pool ${pool} reads`,
-        `attach it again with the columns it has: work-claims attach ${source} --pool ${pool} --columns …`,
-      );
+  const broken = await sql<{ pool: string; reason: string }[]>`
+    select pool, reason from work.broken_pools order by is_stopped desc, pool`;
+  const [first] = broken;
+  if (!first) return right("pools", "each follows its table");
+  const more = broken.length > 1 ? `, and ${broken.length - 1} more` : "";
+  return wrong("pools", `${first.pool}: ${first.reason}${more}`, "select * from work_stuck shows all of them");
 }

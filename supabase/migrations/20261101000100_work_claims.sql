@@ -507,7 +507,7 @@ comment on function public.define_work_type is
 -- Classes: each distinct pair of what an item requires and the labels it shows is kept once. A million items share a few,
 -- and a claim call compares their ids alone.
 create table if not exists public.work_classes (
-  id integer generated always as identity primary key,
+  id integer generated always as identity (start with 2) primary key,
   requires jsonb not null default '{}',
   labels jsonb not null default '{}',
   tag text not null,
@@ -538,7 +538,6 @@ insert into public.work_classes (id, tag, path, clauses, digest)
 overriding system value
 values (1, 'c:', (work.parse_requirement('{}') ->> 'path')::jsonpath, '[]', work.class_digest('{}', '{}'))
 on conflict do nothing;
-select setval('public.work_classes_id_seq', greatest((select max(c.id) from public.work_classes c), 1));
 -- A dump carries transaction numbers to another server, where they may lie in the future.
 update public.work_classes c set made_by = default where c.made_by > pg_current_xact_id();
 
@@ -923,6 +922,7 @@ declare
   wrong record;
   ids uuid[];
   class_ids integer[];
+  is_repeat boolean := false;
   answer jsonb;
 begin
   perform work.check_list('items', enqueue_items.items);
@@ -952,7 +952,7 @@ begin
   end if;
 
   if enqueue_items.request_id is not null then
-    perform work.is_repeated(enqueue_items.request_id, sha256(convert_to(enqueue_items.items::text, 'UTF8')));
+    is_repeat := work.is_repeated(enqueue_items.request_id, sha256(convert_to(enqueue_items.items::text, 'UTF8')));
   end if;
   ids := work.new_ids(enqueue_items.request_id, jsonb_array_length(enqueue_items.items));
   -- In the order of dedupe keys: two calls with the same keys would deadlock otherwise. seq keeps the order given.
@@ -977,6 +977,8 @@ begin
       (id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id)
     select id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id
       from numbered
+     -- An item that was deleted since stays deleted.
+     where not is_repeat
      order by pool, dedupe_key, n
     on conflict do nothing
   )
@@ -1259,6 +1261,21 @@ $$;
 create or replace trigger move_workflow
   after update or delete on public.work_workflows for each row execute function work.move_workflow();
 
+-- The items of a deleted workflow are locked before it, as in every call that locks both: two calls could deadlock
+-- otherwise.
+create or replace function work.lock_items_of_workflow()
+returns trigger
+language plpgsql
+as $$
+begin
+  perform from public.work_items i where i.workflow_id = old.id order by i.id for no key update;
+  return old;
+end
+$$;
+create or replace trigger lock_items_of_workflow
+  before delete on public.work_workflows
+  for each row execute function work.lock_items_of_workflow();
+
 -- 10_events.sql
 
 -- Events: what left the happy path of a claim.
@@ -1286,12 +1303,15 @@ language plpgsql
 as $$
 begin
   delete from public.work_events e
-   using (select distinct n.item_id, n.work_type from new_events n) as touched
-   where e.item_id = any (array[touched.item_id]) and e.work_type = touched.work_type
-     and e.id <= (
-       select k.id from public.work_events k
-        where k.item_id = touched.item_id and k.work_type = touched.work_type
-        order by k.id desc offset 20 limit 1);
+   where e.ctid = any (array(
+           select o.ctid
+             from (select distinct n.item_id, n.work_type from new_events n) as touched
+             join public.work_events o on o.item_id = any (array[touched.item_id]) and o.work_type = touched.work_type
+            where o.id <= (
+              select k.id from public.work_events k
+               where k.item_id = touched.item_id and k.work_type = touched.work_type
+               order by k.id desc offset 20 limit 1)
+              for update of o skip locked));
   return null;
 end
 $$;
@@ -1499,7 +1519,7 @@ $$;
 -- Profiles: each distinct set of what workers have and accept is kept once, with the classes that it matches. A claim
 -- call compares the ids of classes alone.
 create table if not exists work.profiles (
-  id integer generated always as identity primary key,
+  id integer generated always as identity (start with 2) primary key,
   capabilities jsonb not null,
   accepts jsonb not null,
   accepts_path jsonpath not null,
@@ -1525,10 +1545,6 @@ insert into work.profiles (id, capabilities, accepts, accepts_path, accepts_clau
 overriding system value
 values (1, '{}', '{}', (work.parse_requirement('{}') ->> 'path')::jsonpath, '[]', '{}', sha256('a worker that is not registered'))
 on conflict do nothing;
-select setval('work.profiles_id_seq', greatest((select max(p.id) from work.profiles p), 1));
--- A dump carries snapshots to another server, where they may lie in the future: there all classes are judged again.
-update work.profiles p set judged = default
- where pg_snapshot_xmax(p.judged) > pg_snapshot_xmax(pg_current_snapshot());
 
 -- A JSON value without the member at a path. A list on the path stands for the objects in it, as in a requirement.
 create or replace function work.without_path(given jsonb, path text[])
@@ -1591,6 +1607,10 @@ begin
       return null;
     end if;
   end if;
+  if pg_snapshot_xmax(profile.judged) > pg_snapshot_xmax(pg_current_snapshot()) then
+    -- A dump carries snapshots to another server, where they may lie in the future.
+    profile.judged := '1:1:';
+  end if;
   common := work.without(profile.capabilities, profile.exclusive);
   with class as materialized (
     select c.id, profile.exclusive <> '{}' and coalesce(common @@ c.path, false) as is_common
@@ -1600,7 +1620,7 @@ begin
   )
   select array(select c.id from class c where not c.is_common) as class_ids,
          array(select c.id from class c where c.is_common and profile.yield_seconds is not null) as yielded_class_ids,
-         -- This transaction may make further classes, so it counts as one that has not ended.
+         -- This transaction may still make classes, which must be judged later: its id joins the open transactions.
          format('%s:%s:%s', pg_snapshot_xmin(s.taken), pg_snapshot_xmax(s.taken), (
            select string_agg(u.xid::text, ',' order by u.xid)
              from (select pg_snapshot_xip(s.taken) as xid
@@ -1921,8 +1941,9 @@ end
 $$;
 
 -- Take back ended leases, ready what is due (at most 1,000 of each), note the worker, judge new classes. Every claim call
--- begins with this; it answers the worker's profile.
-create or replace function work.catch_up(worker_id text, work_types text[], item_ids uuid[])
+-- begins with this; it answers the worker's profile. A call that may wait for rows must not lock claims of others before:
+-- two such calls could deadlock.
+create or replace function work.catch_up(worker_id text, may_lock boolean)
 returns work.profiles
 language plpgsql
 as $$
@@ -1945,7 +1966,9 @@ begin
          exists (
            select from public.work_classes c
             where c.made_by >= pg_snapshot_xmin(p.judged)
-              and not (pg_visible_in_snapshot(c.made_by, p.judged))),
+              and not pg_visible_in_snapshot(c.made_by, p.judged))
+           -- The profile came with a dump from another server.
+           or pg_snapshot_xmax(p.judged) > pg_snapshot_xmax(pg_current_snapshot()),
          (select u.due_at from work.upkeep u) <= moment,
          p.id, p.class_ids, p.yielded_class_ids, p.yield_seconds
     into has_lapsed, has_due, is_unseen, is_unjudged, is_upkeep_due,
@@ -1953,24 +1976,14 @@ begin
     from work.profiles p
    where p.id = coalesce(
            (select w.profile_id from public.work_workers w where w.id = catch_up.worker_id), 1);
-  -- Rows that the caller will wait for are locked first, in the order of keys: it must not wait while it holds others.
-  if (has_lapsed or has_due) and cardinality(catch_up.item_ids) > 0 then
-    perform
-       from (select distinct u.id from unnest(catch_up.item_ids) as u(id) order by u.id) as wanted
-      cross join lateral (
-        select from public.work_claims c
-         where c.item_id = any (array[wanted.id]) and c.work_type = any (catch_up.work_types)
-           for no key update) as locked;
+  if has_lapsed and may_lock then
+    perform work.reap(1000, '{}', '{}');
   end if;
-  if has_lapsed then
-    perform work.reap(1000, coalesce(catch_up.item_ids, '{}'), catch_up.work_types);
-  end if;
-  if has_due then
+  if has_due and may_lock then
     perform work.ready_due(1000);
   end if;
   if is_upkeep_due then
-    -- A call that names items may have to wait for them: it must not wait while it holds rows that it prunes.
-    perform work.keep_up(can_prune => cardinality(catch_up.item_ids) = 0);
+    perform work.keep_up(can_prune => may_lock);
   end if;
   if is_unseen then
     perform work.touch_worker(catch_up.worker_id);
@@ -2055,7 +2068,8 @@ $$;
 -- the lanes of the classes it matches, and gets the first rows of all of these.
 --
 -- Each lock_… function locks rows and answers their ctids, in order. It skips rows that another call has locked, so a call
--- may win fewer than there are. Nothing is kept between calls. Why there are three ways, and what each costs:
+-- may win fewer than there are. A row that changed since it was read is judged again by its new status and class.
+-- Nothing is kept between calls. Why there are three ways, and what each costs:
 -- docs/decisions/matching-by-class.md.
 
 -- Lock the first rows of one lane.
@@ -2089,7 +2103,7 @@ begin
               from unnest(lock_few.work_types) as t(name)
              cross join unnest(lock_few.class_ids) as k(id)
              cross join lateral (
-               select n.ctid as row_id, n.priority, n.rank, n.position
+               select n.ctid as row_id, n.class_id, n.priority, n.rank, n.position
                  from public.work_claims n
                 where n.class_id = k.id and n.work_type = t.name and n.status = 'ready'
                 order by n.priority desc, n.rank, n.position
@@ -2097,7 +2111,7 @@ begin
              order by r.priority desc, r.rank, r.position
              limit width) as near
       join public.work_claims c on c.ctid = near.row_id
-     where c.status is not distinct from 'ready'
+     where c.status is not distinct from 'ready' and c.class_id is not distinct from near.class_id
      order by near.priority desc, near.rank, near.position
      limit lock_few.wanted
        for no key update of c skip locked);
@@ -2132,6 +2146,22 @@ begin
      order by ahead.priority desc, ahead.rank, ahead.position
      limit lock_ahead.wanted
        for no key update of c skip locked);
+end
+$$;
+
+-- Whether more rows than this many are ready, of whatever class.
+create or replace function work.is_more_ready(work_types text[], how_many integer)
+returns boolean
+language plpgsql
+as $$
+begin
+  return (
+    select count(*)
+      from unnest(is_more_ready.work_types) as t(name)
+     cross join lateral (
+       select from public.work_claims n
+        where n.work_type = t.name and n.status = 'ready' and n.class_id > 0
+        limit how_many + 1) as r) > how_many;
 end
 $$;
 
@@ -2176,7 +2206,7 @@ begin
     return '{}';
   end if;
   with near as materialized (
-    select n.ctid as row_id, n.rank, n.position
+    select n.ctid as row_id, n.class_id, n.rank, n.position
       from public.work_claims n
      where n.class_id = any (lock_range.class_ids) and n.work_type = lock_range.work_type
        and n.status = 'ready' and n.priority = top and n.rank <= last_rank
@@ -2186,7 +2216,7 @@ begin
            select c.ctid
              from near
              join public.work_claims c on c.ctid = near.row_id
-            where c.status is not distinct from 'ready'
+            where c.status is not distinct from 'ready' and c.class_id is not distinct from near.class_id
               and (select count(*) from near) < longest
             order by near.rank, near.position
             limit wanted
@@ -2205,7 +2235,9 @@ language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  width integer := 8 + 4 * wanted;
+  -- So many rows are read in one round; of yielded lanes more, since some have not waited long enough.
+  width integer := 4 * wanted + case when due_before is null then 8 else 100 end;
+  -- Only priorities under this one are left.
   below integer := 2000000;
   lane_types text[];
   lane_classes integer[];
@@ -2217,7 +2249,7 @@ declare
   seen integer;
 begin
   -- Each round looks at one priority, and again with a greater width where other calls hold what it found.
-  for round in 1..20 loop
+  loop
     select array_agg(h.work_type), array_agg(h.class_id), max(h.priority), count(*) = width,
            (array_agg(h.rank order by h.rank desc, h.position desc))[1],
            (array_agg(h.position order by h.rank desc, h.position desc))[1]
@@ -2243,7 +2275,7 @@ begin
       select r.*
         from unnest(lane_types, lane_classes) as l(work_type, class_id)
        cross join lateral (
-         select c.ctid as row_id, c.rank, c.position, c.due_at
+         select c.ctid as row_id, c.class_id, c.rank, c.position, c.due_at
            from public.work_claims c
           where c.class_id = l.class_id and c.work_type = l.work_type and c.status = 'ready'
             and c.priority = top and (c.rank, c.position) <= (last_rank, last_position)
@@ -2256,7 +2288,8 @@ begin
              select c.ctid
                from near n
                join public.work_claims c on c.ctid = n.row_id
-              where c.status is not distinct from 'ready' and c.ctid <> all (besides)
+              where c.status is not distinct from 'ready' and c.class_id is not distinct from n.class_id
+                and c.ctid <> all (besides)
                 and (due_before is null or n.due_at <= due_before)
               order by n.rank, n.position
               limit wanted
@@ -2316,7 +2349,7 @@ begin
                 limit 64 + 16 * wanted) as r) as near
       join public.work_claims c on c.ctid = near.row_id
      where class_ids[width_bucket(near.class_id, class_ids)] = near.class_id
-       and c.status is not distinct from 'ready'
+       and c.status is not distinct from 'ready' and c.class_id is not distinct from near.class_id
      order by near.rank, near.position
      limit lock_warm.wanted
        for no key update of c skip locked);
@@ -2331,10 +2364,11 @@ language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  profile work.profiles := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
+  profile work.profiles := work.catch_up(take_next.worker_id, may_lock => true);
   wanted integer := least(max_items, 1000);
   open_types text[];
   lanes integer;
+  has_more boolean := true;
   row_ids tid[] := '{}';
 begin
   if cardinality(work_types) = 1 and work_types[1] is not null and cardinality(profile.class_ids) = 1
@@ -2351,15 +2385,16 @@ begin
     row_ids := work.lock_few(open_types, profile.class_ids, wanted);
   else
     row_ids := work.lock_ahead(open_types, profile.class_ids, wanted);
-    if cardinality(row_ids) < wanted and lanes > 64 and cardinality(open_types) = 1 then
+    has_more := cardinality(row_ids) < wanted and work.is_more_ready(open_types, 64 + 16 * wanted);
+    if has_more and lanes > 64 and cardinality(open_types) = 1 then
       row_ids := work.lock_range(open_types[1], profile.class_ids, wanted);
     end if;
   end if;
-  if cardinality(row_ids) < wanted and coalesce(warm, '{}') = '{}' then
-    -- One of these may lack rows behind those that other calls hold: looked for from the beginning, the order is exact.
-    row_ids := '{}';
-  end if;
-  if cardinality(row_ids) < wanted then
+  if cardinality(row_ids) < wanted and has_more then
+    if coalesce(warm, '{}') = '{}' then
+      -- One of these may lack rows behind those that other calls hold: looked for from the beginning, the order is exact.
+      row_ids := '{}';
+    end if;
     row_ids := work.lock_first(open_types, profile.class_ids, wanted - cardinality(row_ids), row_ids);
   end if;
   -- A worker that spares its capabilities takes common items that others left for yield_seconds, after all of its own.
@@ -2518,6 +2553,7 @@ declare
   profile work.profiles;
   class_ids integer[];
   is_paused boolean;
+  moment timestamptz := clock_timestamp();
   row_ids tid[];
 begin
   if claim_items.item_ids is null then
@@ -2532,7 +2568,7 @@ begin
   if claim_items.request_id is not null and work.is_repeated(claim_items.request_id) then
     return work.claims_of_request(claim_items.worker_id, claim_items.request_id);
   end if;
-  profile := work.catch_up(claim_items.worker_id, array[claim_items.work_type], claim_items.item_ids);
+  profile := work.catch_up(claim_items.worker_id, may_lock => cardinality(claim_items.item_ids) = 0);
   if cardinality(claim_items.item_ids) = 0 then
     return '[]';
   end if;
@@ -2546,6 +2582,9 @@ begin
   class_ids := profile.class_ids || profile.yielded_class_ids;
   for round in 1..2 loop
     perform work.enroll(work.lock_unclaimed(claim_items.item_ids, claim_items.work_type, class_ids), array[claim_items.work_type]);
+    if exists (select from public.work_claims c where c.status = 'claimed' and c.expires_at <= moment) then
+      perform work.reap(0, claim_items.item_ids, array[claim_items.work_type]);
+    end if;
     row_ids := work.lock_named(claim_items.item_ids, claim_items.work_type, profile);
     exit when row_ids <> '{}' or round = 2;
     -- A caller takes an empty answer for the end: rows that others have locked are waited for before it gets one.
@@ -2571,7 +2610,7 @@ begin
     perform work.refuse('class_ids', coalesce(cardinality(refused_classes.class_ids) || ' long', 'null'),
       'a list of at most 10000 ids of classes was expected');
   end if;
-  profile := work.catch_up(refused_classes.worker_id, '{}', '{}');
+  profile := work.catch_up(refused_classes.worker_id, may_lock => true);
   return coalesce(
     (select json_agg(distinct u.id) from unnest(refused_classes.class_ids) as u(id)
       where u.id <> all (profile.class_ids || profile.yielded_class_ids)),
@@ -2749,9 +2788,9 @@ begin
            finished_at = case when g.outcome = 'failed' and (g.final or c.failures + 1 >= g.max_failures) then moment end,
            due_at = case g.outcome
              when 'released' then greatest(c.due_at, moment)
-             else moment + make_interval(secs => coalesce(
+             else greatest(c.due_at, moment + make_interval(secs => coalesce(
                g.retry_after_seconds,
-               least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30))))
+               least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)))))
            end,
            error = case g.outcome when 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
            result = null,
@@ -3002,7 +3041,6 @@ begin
       format('held[%s]', wrong), left((extend_claims.held -> wrong::integer)::text, 60),
       'an object with item_id, work_type and fence, as the claim had them, was expected; progress is a number from 0 to 1');
   end if;
-  perform work.touch_worker(extend_claims.worker_id);
 
   -- The update has the form of close_succeeded(), for its reasons.
   with given as materialized (
@@ -3027,6 +3065,8 @@ begin
     from extended x
    cross join lateral (
      select x.item_id, x.work_type, x.fence, 'held' as state, x.ttl_seconds, x.expires_at) as claim;
+  -- After the claims: retire_worker() locks in the same order.
+  perform work.touch_worker(extend_claims.worker_id);
   if kept = jsonb_array_length(extend_claims.held) then
     return coalesce(answer, '[]');
   end if;
@@ -3040,14 +3080,16 @@ begin
               else '{}' end
            order by a.n),
          jsonb_agg(jsonb_build_object('item_id', a.item_id, 'work_type', a.work_type, 'fence', a.fence,
-           'detail', 'a heartbeat came too late') order by a.n) filter (where a.state = 'lost')
+           'detail', 'a heartbeat came too late') order by a.n) filter (where a.state = 'lost' and not a.is_released)
     into answer, lost
     from (select g.*, c.expires_at,
                  case
                    when (c.status, c.fence, c.worker_id) = ('claimed', g.fence, extend_claims.worker_id) then 'held'
                    when c.fence = g.fence and c.status = 'cancelled' then 'cancelled'
                    else 'lost'
-                 end as state
+                 end as state,
+                 -- The worker itself has released it meanwhile: no call came too late.
+                 (c.fence, c.worker_id) is not distinct from (g.fence, extend_claims.worker_id) as is_released
             from rows from (jsonb_to_recordset(extend_claims.held) as (item_id uuid, work_type text, fence bigint))
                  with ordinality as g(item_id, work_type, fence, n)
             left join lateral (

@@ -1,7 +1,7 @@
 -- Classes: each distinct pair of what an item requires and the labels it shows is kept once. A million items share a few,
 -- and a claim call compares their ids alone.
 create table if not exists public.work_classes (
-  id integer generated always as identity primary key,
+  id integer generated always as identity (start with 2) primary key,
   requires jsonb not null default '{}',
   labels jsonb not null default '{}',
   tag text not null,
@@ -32,7 +32,6 @@ insert into public.work_classes (id, tag, path, clauses, digest)
 overriding system value
 values (1, 'c:', (work.parse_requirement('{}') ->> 'path')::jsonpath, '[]', work.class_digest('{}', '{}'))
 on conflict do nothing;
-select setval('public.work_classes_id_seq', greatest((select max(c.id) from public.work_classes c), 1));
 -- A dump carries transaction numbers to another server, where they may lie in the future.
 update public.work_classes c set made_by = default where c.made_by > pg_current_xact_id();
 

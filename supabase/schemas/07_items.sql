@@ -159,6 +159,7 @@ declare
   wrong record;
   ids uuid[];
   class_ids integer[];
+  is_repeat boolean := false;
   answer jsonb;
 begin
   perform work.check_list('items', enqueue_items.items);
@@ -188,7 +189,7 @@ begin
   end if;
 
   if enqueue_items.request_id is not null then
-    perform work.is_repeated(enqueue_items.request_id, sha256(convert_to(enqueue_items.items::text, 'UTF8')));
+    is_repeat := work.is_repeated(enqueue_items.request_id, sha256(convert_to(enqueue_items.items::text, 'UTF8')));
   end if;
   ids := work.new_ids(enqueue_items.request_id, jsonb_array_length(enqueue_items.items));
   -- In the order of dedupe keys: two calls with the same keys would deadlock otherwise. seq keeps the order given.
@@ -213,6 +214,8 @@ begin
       (id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id)
     select id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id
       from numbered
+     -- An item that was deleted since stays deleted.
+     where not is_repeat
      order by pool, dedupe_key, n
     on conflict do nothing
   )

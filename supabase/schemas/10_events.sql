@@ -23,12 +23,15 @@ language plpgsql
 as $$
 begin
   delete from public.work_events e
-   using (select distinct n.item_id, n.work_type from new_events n) as touched
-   where e.item_id = any (array[touched.item_id]) and e.work_type = touched.work_type
-     and e.id <= (
-       select k.id from public.work_events k
-        where k.item_id = touched.item_id and k.work_type = touched.work_type
-        order by k.id desc offset 20 limit 1);
+   where e.ctid = any (array(
+           select o.ctid
+             from (select distinct n.item_id, n.work_type from new_events n) as touched
+             join public.work_events o on o.item_id = any (array[touched.item_id]) and o.work_type = touched.work_type
+            where o.id <= (
+              select k.id from public.work_events k
+               where k.item_id = touched.item_id and k.work_type = touched.work_type
+               order by k.id desc offset 20 limit 1)
+              for update of o skip locked));
   return null;
 end
 $$;

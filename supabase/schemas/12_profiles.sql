@@ -1,7 +1,7 @@
 -- Profiles: each distinct set of what workers have and accept is kept once, with the classes that it matches. A claim
 -- call compares the ids of classes alone.
 create table if not exists work.profiles (
-  id integer generated always as identity primary key,
+  id integer generated always as identity (start with 2) primary key,
   capabilities jsonb not null,
   accepts jsonb not null,
   accepts_path jsonpath not null,
@@ -27,10 +27,6 @@ insert into work.profiles (id, capabilities, accepts, accepts_path, accepts_clau
 overriding system value
 values (1, '{}', '{}', (work.parse_requirement('{}') ->> 'path')::jsonpath, '[]', '{}', sha256('a worker that is not registered'))
 on conflict do nothing;
-select setval('work.profiles_id_seq', greatest((select max(p.id) from work.profiles p), 1));
--- A dump carries snapshots to another server, where they may lie in the future: there all classes are judged again.
-update work.profiles p set judged = default
- where pg_snapshot_xmax(p.judged) > pg_snapshot_xmax(pg_current_snapshot());
 
 -- A JSON value without the member at a path. A list on the path stands for the objects in it, as in a requirement.
 create or replace function work.without_path(given jsonb, path text[])
@@ -93,6 +89,10 @@ begin
       return null;
     end if;
   end if;
+  if pg_snapshot_xmax(profile.judged) > pg_snapshot_xmax(pg_current_snapshot()) then
+    -- A dump carries snapshots to another server, where they may lie in the future.
+    profile.judged := '1:1:';
+  end if;
   common := work.without(profile.capabilities, profile.exclusive);
   with class as materialized (
     select c.id, profile.exclusive <> '{}' and coalesce(common @@ c.path, false) as is_common
@@ -102,7 +102,7 @@ begin
   )
   select array(select c.id from class c where not c.is_common) as class_ids,
          array(select c.id from class c where c.is_common and profile.yield_seconds is not null) as yielded_class_ids,
-         -- This transaction may make further classes, so it counts as one that has not ended.
+         -- This transaction may still make classes, which must be judged later: its id joins the open transactions.
          format('%s:%s:%s', pg_snapshot_xmin(s.taken), pg_snapshot_xmax(s.taken), (
            select string_agg(u.xid::text, ',' order by u.xid)
              from (select pg_snapshot_xip(s.taken) as xid

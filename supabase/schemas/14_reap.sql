@@ -90,8 +90,9 @@ end
 $$;
 
 -- Take back ended leases, ready what is due (at most 1,000 of each), note the worker, judge new classes. Every claim call
--- begins with this; it answers the worker's profile.
-create or replace function work.catch_up(worker_id text, work_types text[], item_ids uuid[])
+-- begins with this; it answers the worker's profile. A call that may wait for rows must not lock claims of others before:
+-- two such calls could deadlock.
+create or replace function work.catch_up(worker_id text, may_lock boolean)
 returns work.profiles
 language plpgsql
 as $$
@@ -114,7 +115,9 @@ begin
          exists (
            select from public.work_classes c
             where c.made_by >= pg_snapshot_xmin(p.judged)
-              and not (pg_visible_in_snapshot(c.made_by, p.judged))),
+              and not pg_visible_in_snapshot(c.made_by, p.judged))
+           -- The profile came with a dump from another server.
+           or pg_snapshot_xmax(p.judged) > pg_snapshot_xmax(pg_current_snapshot()),
          (select u.due_at from work.upkeep u) <= moment,
          p.id, p.class_ids, p.yielded_class_ids, p.yield_seconds
     into has_lapsed, has_due, is_unseen, is_unjudged, is_upkeep_due,
@@ -122,24 +125,14 @@ begin
     from work.profiles p
    where p.id = coalesce(
            (select w.profile_id from public.work_workers w where w.id = catch_up.worker_id), 1);
-  -- Rows that the caller will wait for are locked first, in the order of keys: it must not wait while it holds others.
-  if (has_lapsed or has_due) and cardinality(catch_up.item_ids) > 0 then
-    perform
-       from (select distinct u.id from unnest(catch_up.item_ids) as u(id) order by u.id) as wanted
-      cross join lateral (
-        select from public.work_claims c
-         where c.item_id = any (array[wanted.id]) and c.work_type = any (catch_up.work_types)
-           for no key update) as locked;
+  if has_lapsed and may_lock then
+    perform work.reap(1000, '{}', '{}');
   end if;
-  if has_lapsed then
-    perform work.reap(1000, coalesce(catch_up.item_ids, '{}'), catch_up.work_types);
-  end if;
-  if has_due then
+  if has_due and may_lock then
     perform work.ready_due(1000);
   end if;
   if is_upkeep_due then
-    -- A call that names items may have to wait for them: it must not wait while it holds rows that it prunes.
-    perform work.keep_up(can_prune => cardinality(catch_up.item_ids) = 0);
+    perform work.keep_up(can_prune => may_lock);
   end if;
   if is_unseen then
     perform work.touch_worker(catch_up.worker_id);

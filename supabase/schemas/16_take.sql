@@ -5,7 +5,8 @@
 -- the lanes of the classes it matches, and gets the first rows of all of these.
 --
 -- Each lock_… function locks rows and answers their ctids, in order. It skips rows that another call has locked, so a call
--- may win fewer than there are. Nothing is kept between calls. Why there are three ways, and what each costs:
+-- may win fewer than there are. A row that changed since it was read is judged again by its new status and class.
+-- Nothing is kept between calls. Why there are three ways, and what each costs:
 -- docs/decisions/matching-by-class.md.
 
 -- Lock the first rows of one lane.
@@ -39,7 +40,7 @@ begin
               from unnest(lock_few.work_types) as t(name)
              cross join unnest(lock_few.class_ids) as k(id)
              cross join lateral (
-               select n.ctid as row_id, n.priority, n.rank, n.position
+               select n.ctid as row_id, n.class_id, n.priority, n.rank, n.position
                  from public.work_claims n
                 where n.class_id = k.id and n.work_type = t.name and n.status = 'ready'
                 order by n.priority desc, n.rank, n.position
@@ -47,7 +48,7 @@ begin
              order by r.priority desc, r.rank, r.position
              limit width) as near
       join public.work_claims c on c.ctid = near.row_id
-     where c.status is not distinct from 'ready'
+     where c.status is not distinct from 'ready' and c.class_id is not distinct from near.class_id
      order by near.priority desc, near.rank, near.position
      limit lock_few.wanted
        for no key update of c skip locked);
@@ -82,6 +83,22 @@ begin
      order by ahead.priority desc, ahead.rank, ahead.position
      limit lock_ahead.wanted
        for no key update of c skip locked);
+end
+$$;
+
+-- Whether more rows than this many are ready, of whatever class.
+create or replace function work.is_more_ready(work_types text[], how_many integer)
+returns boolean
+language plpgsql
+as $$
+begin
+  return (
+    select count(*)
+      from unnest(is_more_ready.work_types) as t(name)
+     cross join lateral (
+       select from public.work_claims n
+        where n.work_type = t.name and n.status = 'ready' and n.class_id > 0
+        limit how_many + 1) as r) > how_many;
 end
 $$;
 
@@ -126,7 +143,7 @@ begin
     return '{}';
   end if;
   with near as materialized (
-    select n.ctid as row_id, n.rank, n.position
+    select n.ctid as row_id, n.class_id, n.rank, n.position
       from public.work_claims n
      where n.class_id = any (lock_range.class_ids) and n.work_type = lock_range.work_type
        and n.status = 'ready' and n.priority = top and n.rank <= last_rank
@@ -136,7 +153,7 @@ begin
            select c.ctid
              from near
              join public.work_claims c on c.ctid = near.row_id
-            where c.status is not distinct from 'ready'
+            where c.status is not distinct from 'ready' and c.class_id is not distinct from near.class_id
               and (select count(*) from near) < longest
             order by near.rank, near.position
             limit wanted
@@ -155,7 +172,9 @@ language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  width integer := 8 + 4 * wanted;
+  -- So many rows are read in one round; of yielded lanes more, since some have not waited long enough.
+  width integer := 4 * wanted + case when due_before is null then 8 else 100 end;
+  -- Only priorities under this one are left.
   below integer := 2000000;
   lane_types text[];
   lane_classes integer[];
@@ -167,7 +186,7 @@ declare
   seen integer;
 begin
   -- Each round looks at one priority, and again with a greater width where other calls hold what it found.
-  for round in 1..20 loop
+  loop
     select array_agg(h.work_type), array_agg(h.class_id), max(h.priority), count(*) = width,
            (array_agg(h.rank order by h.rank desc, h.position desc))[1],
            (array_agg(h.position order by h.rank desc, h.position desc))[1]
@@ -193,7 +212,7 @@ begin
       select r.*
         from unnest(lane_types, lane_classes) as l(work_type, class_id)
        cross join lateral (
-         select c.ctid as row_id, c.rank, c.position, c.due_at
+         select c.ctid as row_id, c.class_id, c.rank, c.position, c.due_at
            from public.work_claims c
           where c.class_id = l.class_id and c.work_type = l.work_type and c.status = 'ready'
             and c.priority = top and (c.rank, c.position) <= (last_rank, last_position)
@@ -206,7 +225,8 @@ begin
              select c.ctid
                from near n
                join public.work_claims c on c.ctid = n.row_id
-              where c.status is not distinct from 'ready' and c.ctid <> all (besides)
+              where c.status is not distinct from 'ready' and c.class_id is not distinct from n.class_id
+                and c.ctid <> all (besides)
                 and (due_before is null or n.due_at <= due_before)
               order by n.rank, n.position
               limit wanted
@@ -266,7 +286,7 @@ begin
                 limit 64 + 16 * wanted) as r) as near
       join public.work_claims c on c.ctid = near.row_id
      where class_ids[width_bucket(near.class_id, class_ids)] = near.class_id
-       and c.status is not distinct from 'ready'
+       and c.status is not distinct from 'ready' and c.class_id is not distinct from near.class_id
      order by near.rank, near.position
      limit lock_warm.wanted
        for no key update of c skip locked);
@@ -281,10 +301,11 @@ language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  profile work.profiles := work.catch_up(take_next.worker_id, take_next.work_types, '{}');
+  profile work.profiles := work.catch_up(take_next.worker_id, may_lock => true);
   wanted integer := least(max_items, 1000);
   open_types text[];
   lanes integer;
+  has_more boolean := true;
   row_ids tid[] := '{}';
 begin
   if cardinality(work_types) = 1 and work_types[1] is not null and cardinality(profile.class_ids) = 1
@@ -301,15 +322,16 @@ begin
     row_ids := work.lock_few(open_types, profile.class_ids, wanted);
   else
     row_ids := work.lock_ahead(open_types, profile.class_ids, wanted);
-    if cardinality(row_ids) < wanted and lanes > 64 and cardinality(open_types) = 1 then
+    has_more := cardinality(row_ids) < wanted and work.is_more_ready(open_types, 64 + 16 * wanted);
+    if has_more and lanes > 64 and cardinality(open_types) = 1 then
       row_ids := work.lock_range(open_types[1], profile.class_ids, wanted);
     end if;
   end if;
-  if cardinality(row_ids) < wanted and coalesce(warm, '{}') = '{}' then
-    -- One of these may lack rows behind those that other calls hold: looked for from the beginning, the order is exact.
-    row_ids := '{}';
-  end if;
-  if cardinality(row_ids) < wanted then
+  if cardinality(row_ids) < wanted and has_more then
+    if coalesce(warm, '{}') = '{}' then
+      -- One of these may lack rows behind those that other calls hold: looked for from the beginning, the order is exact.
+      row_ids := '{}';
+    end if;
     row_ids := work.lock_first(open_types, profile.class_ids, wanted - cardinality(row_ids), row_ids);
   end if;
   -- A worker that spares its capabilities takes common items that others left for yield_seconds, after all of its own.

@@ -142,6 +142,7 @@ declare
   profile work.profiles;
   class_ids integer[];
   is_paused boolean;
+  moment timestamptz := clock_timestamp();
   row_ids tid[];
 begin
   if claim_items.item_ids is null then
@@ -156,7 +157,7 @@ begin
   if claim_items.request_id is not null and work.is_repeated(claim_items.request_id) then
     return work.claims_of_request(claim_items.worker_id, claim_items.request_id);
   end if;
-  profile := work.catch_up(claim_items.worker_id, array[claim_items.work_type], claim_items.item_ids);
+  profile := work.catch_up(claim_items.worker_id, may_lock => cardinality(claim_items.item_ids) = 0);
   if cardinality(claim_items.item_ids) = 0 then
     return '[]';
   end if;
@@ -170,6 +171,9 @@ begin
   class_ids := profile.class_ids || profile.yielded_class_ids;
   for round in 1..2 loop
     perform work.enroll(work.lock_unclaimed(claim_items.item_ids, claim_items.work_type, class_ids), array[claim_items.work_type]);
+    if exists (select from public.work_claims c where c.status = 'claimed' and c.expires_at <= moment) then
+      perform work.reap(0, claim_items.item_ids, array[claim_items.work_type]);
+    end if;
     row_ids := work.lock_named(claim_items.item_ids, claim_items.work_type, profile);
     exit when row_ids <> '{}' or round = 2;
     -- A caller takes an empty answer for the end: rows that others have locked are waited for before it gets one.
@@ -195,7 +199,7 @@ begin
     perform work.refuse('class_ids', coalesce(cardinality(refused_classes.class_ids) || ' long', 'null'),
       'a list of at most 10000 ids of classes was expected');
   end if;
-  profile := work.catch_up(refused_classes.worker_id, '{}', '{}');
+  profile := work.catch_up(refused_classes.worker_id, may_lock => true);
   return coalesce(
     (select json_agg(distinct u.id) from unnest(refused_classes.class_ids) as u(id)
       where u.id <> all (profile.class_ids || profile.yielded_class_ids)),

@@ -114,9 +114,9 @@ begin
            finished_at = case when g.outcome = 'failed' and (g.final or c.failures + 1 >= g.max_failures) then moment end,
            due_at = case g.outcome
              when 'released' then greatest(c.due_at, moment)
-             else moment + make_interval(secs => coalesce(
+             else greatest(c.due_at, moment + make_interval(secs => coalesce(
                g.retry_after_seconds,
-               least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30))))
+               least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)))))
            end,
            error = case g.outcome when 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
            result = null,

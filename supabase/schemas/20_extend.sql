@@ -33,7 +33,6 @@ begin
       format('held[%s]', wrong), left((extend_claims.held -> wrong::integer)::text, 60),
       'an object with item_id, work_type and fence, as the claim had them, was expected; progress is a number from 0 to 1');
   end if;
-  perform work.touch_worker(extend_claims.worker_id);
 
   -- The update has the form of close_succeeded(), for its reasons.
   with given as materialized (
@@ -58,6 +57,8 @@ begin
     from extended x
    cross join lateral (
      select x.item_id, x.work_type, x.fence, 'held' as state, x.ttl_seconds, x.expires_at) as claim;
+  -- After the claims: retire_worker() locks in the same order.
+  perform work.touch_worker(extend_claims.worker_id);
   if kept = jsonb_array_length(extend_claims.held) then
     return coalesce(answer, '[]');
   end if;
@@ -71,14 +72,16 @@ begin
               else '{}' end
            order by a.n),
          jsonb_agg(jsonb_build_object('item_id', a.item_id, 'work_type', a.work_type, 'fence', a.fence,
-           'detail', 'a heartbeat came too late') order by a.n) filter (where a.state = 'lost')
+           'detail', 'a heartbeat came too late') order by a.n) filter (where a.state = 'lost' and not a.is_released)
     into answer, lost
     from (select g.*, c.expires_at,
                  case
                    when (c.status, c.fence, c.worker_id) = ('claimed', g.fence, extend_claims.worker_id) then 'held'
                    when c.fence = g.fence and c.status = 'cancelled' then 'cancelled'
                    else 'lost'
-                 end as state
+                 end as state,
+                 -- The worker itself has released it meanwhile: no call came too late.
+                 (c.fence, c.worker_id) is not distinct from (g.fence, extend_claims.worker_id) as is_released
             from rows from (jsonb_to_recordset(extend_claims.held) as (item_id uuid, work_type text, fence bigint))
                  with ordinality as g(item_id, work_type, fence, n)
             left join lateral (

@@ -74,7 +74,7 @@ export function inOrder(rows: Row[], worker: Worker, wish: Wish): Row[] {
   };
   const sorted = [...rows].sort(compare);
   const own = sorted.filter((row) => judge(row) === "at once");
-  const looked = 8 + 4 * (wish.max_items - own.length);
+  const looked = 100 + 4 * (wish.max_items - own.length);
   const common = sorted.filter((row) => judge(row) === "after a while");
   const yielded = [...new Set(common.map((row) => row.priority))].flatMap((priority) =>
     common

@@ -148,13 +148,20 @@ export function claimItems(model: Model, ask: Ask, type: string, ids: string[]):
   if (isRepeated(model, ask.request)) {
     return { isRepeated: true, claims: heldOf(model, ask.worker, ask.request), isAsGood };
   }
-  catchUp(model);
+  // A call that names items leaves the others alone: it may wait for rows, and must not hold rows of others then.
+  if (ids.length === 0) {
+    catchUp(model);
+  }
   if (ids.length > 0 && !model.types.has(type)) {
     model.types.set(type, { ...defaults });
   }
   if (rulesOf(model, type).paused) {
     return { isRepeated: false, claims: [], isAsGood };
   }
+  takeBack(
+    model,
+    lapsed(model).filter((claim) => claim.type === type && ids.includes(claim.item.id)),
+  );
   const worker = workerOf(model, ask.worker);
   const items = [...new Set(ids)].flatMap((id) => model.items.get(id) ?? []);
   for (const item of items) {
@@ -169,7 +176,8 @@ export function claimItems(model: Model, ask: Ask, type: string, ids: string[]):
       const judged = judgeClass(item, worker);
       const isOldEnough = claim !== undefined && model.now - claim.dueAt >= (worker.yield_seconds ?? 0);
       const isMatched = judged === "at once" || (judged === "after a while" && isOldEnough);
-      return claim?.status === "ready" && isMatched ? [claim] : [];
+      const isFree = claim?.status === "ready" || (claim?.status === "waiting" && claim.dueAt <= model.now);
+      return claim && isFree && isMatched ? [claim] : [];
     })
     .sort((one, other) => inRank(model, one, other));
   return { isRepeated: false, claims, isAsGood };

@@ -34,7 +34,7 @@ function close(model: Model, worker: string, given: Given): string {
     const backoff = Math.min(rules.backoff_limit_seconds, rules.backoff_seconds * 2 ** claim.failures);
     claim.failures += 1;
     claim.events.push("failed");
-    claim.dueAt = model.now + (given.retryAfter ?? backoff);
+    claim.dueAt = Math.max(claim.dueAt, model.now + (given.retryAfter ?? backoff));
     claim.progress = null;
     claim.status = "waiting";
     if (given.final || claim.failures >= rules.max_failures) {
@@ -61,7 +61,9 @@ export function extend(model: Model, worker: string, given: Extension[], ttl: nu
       claim.progress = progress ?? claim.progress;
       return "held";
     }
-    claim?.events.push("stale_extend");
+    if (claim && (claim.fence !== fence || claim.worker !== worker)) {
+      claim.events.push("stale_extend");
+    }
     return "lost";
   });
 }

@@ -16,6 +16,9 @@ export type Call = "claim" | "release" | "finish and claim";
 /** An outcome is offered this long beyond its lease: it counts unless another worker has the claim. */
 const offerMs = 600_000;
 
+/** The database remembers a request id for an hour. */
+const longestOfferMs = 3_300_000;
+
 /** For one attempt: a megabyte of results over a slow connection. */
 const exchangeTimeoutMs = 20_000;
 
@@ -95,7 +98,7 @@ function callOptions(loop: Loop, outcomes: Outcome[], onRetry?: () => void): Cal
   }
   return {
     ...(onRetry && { onRetry }),
-    retryForMs: Math.max(60_000, ...held.map((each) => each.lease.ttlMs)) + offerMs,
+    retryForMs: Math.min(Math.max(60_000, ...held.map((each) => each.lease.ttlMs)) + offerMs, longestOfferMs),
     timeoutMs: exchangeTimeoutMs,
     until: stop.asked,
     signal: over.signal,
