@@ -4,12 +4,12 @@ import { openDatabase, type Sql } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 import { register } from "./support/matching-oracle.ts";
 import { seeded } from "./support/random.ts";
-import type { Version } from "./support/servers.ts";
+import { migrate, type Version } from "./support/servers.ts";
 
 const versions: Version[] = [17, 15];
 
 describe.each(versions)("on Postgres %s", async (version) => {
-  const { sql, owner, admin, as } = await openDatabase({ version });
+  const { sql, owner, admin, as, url } = await openDatabase({ version });
   await call(sql, "define_work_type", { work_type: "type", pool: "default" });
   beforeEach(() => sql`delete from work_items where pool = 'default'`);
   afterAll(() => expectInvariants(sql));
@@ -78,6 +78,24 @@ describe.each(versions)("on Postgres %s", async (version) => {
     }
     const [made] = await sql`select count(*)::integer as count from work_classes where tag like 'rush = %'`;
     expect(made?.count).toBe(50);
+  });
+
+  test("a profile that a dump brought from a server with more transactions judges new classes", async () => {
+    await register(sql, { id: "restored", capabilities: { restored: "x" } });
+    await owner`
+      update work.profiles set judged = '900000000:900000000:' where capabilities = '{"restored": "x"}'`;
+    const [item] = await enqueue(sql, [{ requires: { restored: "x" } }]);
+    expect(await take(sql, "restored")).toEqual([item]);
+  });
+
+  test("a second run of the migration gives no class the id of a deleted one", async () => {
+    await enqueue(sql, [{ requires: { old: "x" } }]);
+    const [before] = await owner`select last_value from work_classes_id_seq`;
+    await sql`delete from work_items`;
+    await call(sql, "prune_classes");
+    await migrate(url);
+    const [after] = await owner`select last_value from work_classes_id_seq`;
+    expect(after).toEqual(before);
   });
 
   test("a class of an open transaction is claimed after its commit, even after newer classes", async () => {

@@ -180,3 +180,22 @@ test("past items are enrolled in bounded steps", async () => {
     return call(sql, "enroll_pool", { pool: "default", max_items: 5 });
   }
 });
+
+test("one call claims through fifty priorities, also where others hold the first ones", async () => {
+  const { type } = await typeWithItems(sql, 0);
+  const items = Array.from({ length: 50 }, (_, n) => ({ priority: -n }));
+  const ids = await call<string[]>(sql, "enqueue_items", { items });
+  await sql.begin(async (other) => {
+    await other`select from work_claims where item_id = any (${ids.slice(0, 30)}) and work_type = ${type} for update`;
+    expect(idsOf(await claimNext(sql, type, "a", 5))).toEqual(ids.slice(30, 35));
+  });
+  expect(idsOf(await claimNext(sql, type, "a", 100))).toEqual([...ids.slice(0, 30), ...ids.slice(35)]);
+});
+
+test("a failed item that was put off while it ran waits until then", async () => {
+  const { type, ids } = await typeWithItems(sql, 1, { backoff_seconds: 0 });
+  const [claim] = await claimNext(sql, type, "a");
+  await sql.unsafe(`update work_items set run_after = ${later} where id = '${ids[0]}'`);
+  expect(await release(sql, "a", claim, "failed")).toBe("waiting");
+  expect(await claimNext(sql, type, "a")).toEqual([]);
+});

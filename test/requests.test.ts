@@ -178,3 +178,20 @@ test("request ids are kept for an hour and then forgotten", async () => {
   const [kept] = await sql`select count(*)::integer as count from work.requests`;
   expect(kept?.count).toBeGreaterThan(recent[0]?.count);
 });
+
+test("enqueue_items sent twice adds no item again that was deleted in between", async () => {
+  const args = { items: [{ payload: { n: 1 } }], request_id: crypto.randomUUID() };
+  const [id = ""] = await call<string[]>(sql, "enqueue_items", args);
+  await sql`delete from work_items where id = ${id}`;
+  expect(await call(sql, "enqueue_items", args)).toEqual([id]);
+  expect(await sql`select from work_items where id = ${id}`).toHaveLength(0);
+});
+
+test("enqueue_items refuses a request id that came with other items", async () => {
+  const request_id = crypto.randomUUID();
+  await call(sql, "enqueue_items", { items: [{ payload: 1 }], request_id });
+  await expect(call(sql, "enqueue_items", { items: [{ payload: 2 }], request_id })).rejects.toMatchObject({
+    code: "PT409",
+    message: expect.stringContaining("another call with other items has used it"),
+  });
+});
