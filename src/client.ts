@@ -57,7 +57,7 @@ export type WorkClient = Lists & {
   /** Add items; their ids come in the order given. A repeated call with one request id adds nothing. */
   enqueueItems(items: readonly NewItem[], options?: Options<"enqueue_items", "items">): Promise<string[]>;
   defineWorkType(workType: string, rules?: Options<"define_work_type", "workType">): Promise<WorkTypeRules>;
-  /** Make a workflow, or set its priority, which counts for all its items; null leaves each its own. */
+  /** Make a workflow, or set its priority. It counts for all its items. */
   defineWorkflow(workflow: string, options?: Options<"define_workflow", "workflow">): Promise<Workflow>;
   /**
    * Make a table a pool. The key's role needs the right to make triggers on it; the table's owner has it in any case,
@@ -73,7 +73,7 @@ export type WorkClient = Lists & {
     workerId: string,
     options?: Options<"claim_items", "itemIds" | "workType" | "workerId">,
   ): Promise<ClaimedItem[]>;
-  /** Claim what is next in line, of what the worker matches. */
+  /** Claim the next items among those that the worker matches. */
   claimNext(workTypes: readonly string[], workerId: string, options?: ClaimOptions): Promise<ClaimedItemWithPayload[]>;
   extendClaims(
     workerId: string,
