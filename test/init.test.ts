@@ -189,7 +189,7 @@ describe("with a database", { timeout: 180_000 }, () => {
   test("the push command that init prints works in a project that is not linked", async () => {
     const main = join(packageRoot(), "dist", "src", "cli", "main.js");
     const applied = async (environment: Record<string, string>): Promise<string[]> => {
-      const printed = await shell(`node ${main} init`, environment);
+      const printed = await shell(`node "${main}" init`, environment);
       await shell(/^ {2}\$ (.*)$/m.exec(printed)?.[1] ?? "false", environment);
       const history = await ask("select version from supabase_migrations.schema_migrations");
       return history.map((row) => `${row.version}_work_claims.sql`);
