@@ -2094,8 +2094,8 @@ returns tid[]
 language plpgsql
 as $$
 declare
-  -- Three other calls may hold as many rows each.
-  width constant integer := 8 + 4 * wanted;
+  -- Another call may hold as many rows. Where more do, lock_first() looks further.
+  width constant integer := 8 + 2 * wanted;
 begin
   return array(
     select c.ctid
