@@ -78,10 +78,10 @@ const bugs = [
     "matching-profiles matching-order",
   ],
   [
-    "order: a range of lanes ends too early",
+    "order: a look ahead forgets the priority",
     "16_take.sql",
-    "n.priority = top and n.rank <= last_rank",
-    "n.priority = top and n.rank < last_rank",
+    "order by ahead.priority desc, ahead.rank, ahead.position",
+    "order by ahead.rank, ahead.position",
     "matching-order matching-line",
   ],
   [
