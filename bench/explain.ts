@@ -1,5 +1,5 @@
 // Prints how Postgres runs the hot statements beside 900,000 finished and 100,000 ready claims: each statement inside
-// our functions, as auto_explain saw it run, with what it read.
+// our functions, as auto_explain saw it run, with the pages that it read.
 import postgres, { type Sql } from "postgres";
 import { openInstance, settle } from "./instance.ts";
 import { addFinished } from "./latency.ts";
@@ -63,7 +63,7 @@ async function watchPlans(database: Sql): Promise<void> {
   }
 }
 
-/** Asks twice and shows the second time, whose plans and pages are warm. */
+/** Asks twice and prints the second run: its plans and pages are warm. */
 async function explain(database: Sql, { title, prepare, ask }: Question): Promise<void> {
   for (let time = 0; time < 2; time++) {
     const prepared = await prepare?.(database);
@@ -88,7 +88,7 @@ function readStatement(message: string): Statement[] {
   return duration && text && plan ? [{ text, plan, milliseconds: Number(duration) }] : [];
 }
 
-/** Leaves out what only calls a function: its statements come by themselves. */
+/** Leaves out statements that only call a function: the statements inside it are printed too. */
 function isAboutWork({ plan }: Statement): boolean {
   return /work_claims|work_items|requests/.test(plan);
 }

@@ -75,7 +75,7 @@ export function graphileWorker(
       const allHandled = Promise.withResolvers<void>();
       const runners = await Promise.all(
         pools.map((pool) => {
-          // Its start-up looks for migrations and listens: what counts begins with the workers.
+          // Its start-up looks for migrations and listens. The measured time begins with the workers.
           const events = new EventEmitter();
           events.once("pool:create", () => {
             started = Math.min(started, performance.now());

@@ -38,7 +38,7 @@ export async function openInstance(options: Options, tell: (line: string) => voi
     await stack.stop();
     await rm(dataDir, { recursive: true, force: true });
   };
-  // What is under way fails with its connections, and there is nothing of it to tell.
+  // Running statements fail with their connections. The bench does not report these errors.
   for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => stop().finally(() => process.exit(130)));
   return {
     dbUrl: stack.dbUrl,
@@ -49,7 +49,7 @@ export async function openInstance(options: Options, tell: (line: string) => voi
   };
 }
 
-/** The bench empties the tables: never those of somebody who works with them. */
+/** The bench empties the tables, so it refuses a database with items. */
 async function refuseWorkInProgress(dbUrl: string): Promise<void> {
   const [row] = await once(
     dbUrl,
@@ -64,7 +64,7 @@ async function refuseWorkInProgress(dbUrl: string): Promise<void> {
 const rivals = "work_claims_bench_rivals";
 const otherVersion = "work_claims_bench_other_version";
 
-/** Databases for the rivals and for another version, whose migrations are in this folder. */
+/** Databases for the rivals and for another version. The folder has its migrations. */
 async function createOthers(dbUrl: string, against?: string): Promise<Pick<Instance, "rivalsUrl" | "otherUrl">> {
   await dropOthers(dbUrl);
   await once(dbUrl, (database) => database.unsafe(`create database ${rivals}`));
@@ -87,7 +87,7 @@ async function dropOthers(dbUrl: string): Promise<void> {
   }
 }
 
-/** Brings statistics up to date and writes out what is unwritten, so that nobody pays for another's preparation. */
+/** Updates statistics and writes dirty pages, so that no contestant pays for another's preparation. */
 export async function settle(adminUrl: string, dbUrl: string): Promise<void> {
   await once(withDatabase(adminUrl, new URL(dbUrl).pathname.slice(1)), async (database) => {
     await database.unsafe("vacuum analyze");
@@ -95,7 +95,7 @@ export async function settle(adminUrl: string, dbUrl: string): Promise<void> {
   });
 }
 
-/** The settings that decide what a commit costs and how much memory there is. */
+/** The settings that decide the cost of a commit and the size of memory. */
 export async function describeInstance(dbUrl: string): Promise<string> {
   const settings = await once(
     dbUrl,

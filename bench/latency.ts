@@ -78,7 +78,7 @@ async function timeClaims(database: Sql): Promise<number[]> {
   return times;
 }
 
-/** Items whose claim has succeeded, as a worker would have left them, in a pool that has no work types by then. */
+/** Adds items whose claim has succeeded, as a worker leaves them. By then their pool has no work types. */
 export async function addFinished(database: Sql, items: number, pool: string): Promise<void> {
   // A step stays well below a statement's time-out.
   for (let from = 0; from < items; from += 100_000) {

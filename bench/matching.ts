@@ -20,7 +20,7 @@ const turns = 6;
 
 /** Tables, connections and settings of one version of work-claims. */
 interface Side {
-  /** What its rows add to their names. */
+  /** A suffix for the names of its rows. */
   suffix: string;
   database: Sql;
   clients: Sql[];
@@ -294,7 +294,7 @@ async function registerWith(client: Sql, worker: string, capabilities: object): 
   await client`select public.register_worker(${worker}, ${randomUUID()}, capabilities => ${client.json(capabilities as never)})`;
 }
 
-/** Items that nobody matches come at this pace, until it is stopped. */
+/** Adds items that no worker matches, at this pace, until it is stopped. */
 function itemsCome(database: Sql, perSecond: number): () => Promise<void> {
   let isOver = perSecond === 0;
   const coming = (async () => {

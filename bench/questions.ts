@@ -6,7 +6,7 @@ export interface Claimed {
   fence: number;
 }
 
-/** A call whose plans are printed. */
+/** A call, and the plans to print for it. */
 export interface Question {
   title: string;
   /** Makes the state that the call is asked in, in transactions of its own. */
@@ -117,7 +117,7 @@ export function questions(pool: string, workType: string): Question[] {
   ];
 }
 
-/** What PostgREST 12 makes of the candidates URL. */
+/** The query of the candidates URL, as PostgREST 12 writes it. */
 async function candidates(sql: Sql, pool: string, workType: string, cursor: ReturnType<Sql>): Promise<unknown> {
   return sql`
     with pgrst_source as (

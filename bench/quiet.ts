@@ -1,2 +1,2 @@
-// graphile-worker reads this as it loads: without it each job builds a log line that nobody reads.
+// graphile-worker reads this as it loads. Without it each job builds a log line without a reader.
 process.env.NO_LOG_SUCCESS = "1";

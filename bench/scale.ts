@@ -12,7 +12,7 @@ interface Timed {
   times: number[];
 }
 
-/** Times what looks at everything, and what keeps a table small, beside so many claims that are over. */
+/** Times the questions about all work, and the upkeep of tables, beside so many ended claims. */
 export async function scale(
   dbUrl: string,
   claims: number,

@@ -1,4 +1,4 @@
-// Prints how large the repository is: lines by folder, the longest files and functions. What is generated does not count.
+// Prints the size of the repository: lines by folder, the longest files and functions. Generated files do not count.
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -17,7 +17,7 @@ const kinds = {
   TypeScript: {
     file: /\.(ts|mjs)$/,
     start: /^ *(?:export )?(?:async )?function\*? (\w+)|^ *(?:export )?const (\w+) = (?:async )?\(.*=> \{$/,
-    // The closing brace stands in the column in which the function began.
+    // The closing brace has the column of the first line.
     end: (line) => new RegExp(`^${" ".repeat(line.search(/\S/))}\\}[);,]*$`),
   },
 };
@@ -44,7 +44,7 @@ for (const [kind, { file, start, end }] of Object.entries(kinds)) {
 function printFolders() {
   const folders = new Map();
   for (const { name, lines } of files) {
-    // Two levels, so that src/stack and src/cli stand apart.
+    // Two levels keep src/stack and src/cli separate.
     const folder = dirname(name).split("/").slice(0, 2).join("/");
     folders.set(folder, (folders.get(folder) ?? 0) + lines.length);
   }

@@ -47,7 +47,7 @@ function ratio(own: Result, other: Result | undefined): string {
   return median(own.rates.map((rate, round) => rate / (other.rates[round] ?? Number.NaN))).toFixed(2);
 }
 
-/** A Markdown table whose columns line up: the first to the left, numbers to the right. */
+/** A Markdown table with aligned columns: the first to the left, numbers to the right. */
 export function markdown(header: string[], rows: string[][]): string {
   const widths = header.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)));
   const line = (cells: string[]) =>

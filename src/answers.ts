@@ -1,4 +1,4 @@
-/** Answers of the functions and views, in the database's own names. Functions answer JSON, whose shape stands here. */
+/** Answers of the functions and views, in the database's own names. This file gives the shape of the functions' JSON. */
 
 import type { Database } from "./database.types.ts";
 import type { statuses } from "./lists/query.ts";
@@ -43,15 +43,15 @@ export type ClaimOutcome = {
   outcome: Outcome;
   result?: Json;
   error?: string;
-  /** Failed for good: no tries are left, whatever the work type allows. */
+  /** The claim fails for good, even where the work type allows more tries. */
   final?: boolean;
   retry_after_seconds?: number;
 };
 
-/** What became of a claim: its new status, or that somebody else has it. */
+/** The new status of a released claim; lost: the caller did not hold it. */
 export type ReleasedState = "succeeded" | "failed" | "waiting" | "ready" | "cancelled" | "lost";
 
-/** What a worker has, or an item shows: values by name, which may nest. */
+/** A worker's capabilities or an item's labels: values by name, which may nest. */
 export type Properties = { [name: string]: Json };
 
 export type NewItem = {
@@ -60,11 +60,11 @@ export type NewItem = {
   priority?: number;
   dedupe_key?: string;
   run_after?: string;
-  /** What it asks of a worker's capabilities. */
+  /** The item's condition on a worker's capabilities. */
   requires?: Requirement;
-  /** What it shows to workers, who may be willing to take it or not. */
+  /** Values for the conditions of workers: a worker may accept only some labels. */
   labels?: Properties;
-  /** What a worker may be warm for: a model in memory, a snapshot on disk. */
+  /** The name of a thing that a worker may have ready: a model in memory, a snapshot on disk. */
   affinity?: string;
   /** The name of the items that it belongs to; the first that names it makes it. */
   workflow?: string;
@@ -89,7 +89,7 @@ export type StuckRow = { work_type: string | null; item_id: string | null; reaso
 
 export type FailureRow = Views["work_failures"]["Row"];
 
-/** How the live workers stand to a requirement and labels. Those that yield are among those that match. */
+/** How many live workers match a requirement and labels. Workers that yield count as matching. */
 export type MatchReport = {
   live_workers: number;
   matching: number;
@@ -99,7 +99,7 @@ export type MatchReport = {
   /** The first 20 of them. */
   matching_workers: string[];
   yielding_workers: string[];
-  /** What fails, on how many workers, on how many of these nothing else; the closest worker and what it has there. */
+  /** Each reason, its workers, those with no other reason, and the closest worker with its value. */
   failing: {
     reason: string;
     workers: number;

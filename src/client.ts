@@ -40,10 +40,10 @@ type Camel<Name extends string> = Name extends `${infer Head}_${infer Tail}`
   ? `${Head}${Capitalize<Camel<Tail>>}`
   : Name;
 
-/** The database checks JSON, and says what is wrong with it. */
+/** The database checks JSON, and names the error in it. */
 type Given<Type> = Json extends Type ? unknown : Type extends (infer Member)[] ? readonly Member[] : Type;
 
-/** The arguments of a function, without some; undefined stands for the database's default. */
+/** The arguments of a function, without some; undefined means the database's default. */
 type Options<Name extends keyof Functions, Without extends string = never> = {
   readonly [Arg in keyof ArgsOf<Name> & string as Exclude<Camel<Arg>, Without>]?:
     | Given<ArgsOf<Name>[Arg]>
@@ -66,7 +66,7 @@ export type WorkClient = Lists & {
   attachPool(source: string, options?: Options<"attach_pool", "source">): Promise<AttachedPool>;
   /** One bounded step; repeat it until `done`. */
   enrollPool(pool: string, options?: Options<"enroll_pool", "pool">): Promise<EnrollStep>;
-  /** Claim these items; those that somebody else holds are missing from the answer. */
+  /** Claim these items. The answer omits items that another worker holds. */
   claimItems(
     itemIds: readonly string[],
     workType: string,
@@ -96,7 +96,7 @@ export type WorkClient = Lists & {
   ): Promise<{ released: ReleasedState[]; claimed: ClaimedItemWithPayload[] }>;
   releaseClaimsForWorker(workerId: string): Promise<number>;
   reapExpiredClaims(options?: Options<"reap_expired_claims">): Promise<number>;
-  /** Say that a worker is there, what it has and what it takes; again when that changes. */
+  /** Register a worker with its capabilities and conditions; again when these change. */
   registerWorker(
     workerId: string,
     instance: string,
@@ -114,7 +114,7 @@ export type WorkClient = Lists & {
   setPriority(itemIds: readonly string[], priority: number): Promise<number>;
   /** Why an item is not running, or how it ended. */
   explainItem(itemId: string, options?: Options<"explain_item", "itemId">): Promise<ExplainedItem>;
-  /** Which live workers would run such an item, and what fails on the others. Nothing is written. */
+  /** The live workers that would run such an item, and the reasons against the others. Writes nothing. */
   wouldMatch(
     requires: Requirement,
     options?: Options<"would_match", "requires"> & { labels?: Properties | undefined },
@@ -125,12 +125,12 @@ export type WorkClient = Lists & {
   overview(): Promise<OverviewRow[]>;
   /** The overview, live workers and the last events in one small answer: cheap enough to ask every second. */
   pulse(): Promise<Pulse>;
-  /** What an autoscaler asks: how much a worker with these capabilities could take; without them, any worker. */
+  /** For an autoscaler: the work for a worker with these capabilities. Without them it counts all work. */
   depth(
     workType: string,
     options?: Options<"work_depth", "workType">,
   ): Promise<{ ready: number; held: number; oldest_wait_seconds: number }>;
-  /** Remove the record of what ended so long ago ("30 days"), a page a call; repeat it until `done`. */
+  /** Remove the record of claims that ended this long ago ("30 days"), a page a call; repeat it until `done`. */
   pruneFinished(
     workType: string,
     olderThan: string,
@@ -206,7 +206,7 @@ function identified<Given extends { requestId?: string | null | undefined }>(opt
   return { ...options, requestId: options?.requestId ?? randomUUID() };
 }
 
-/** The arguments under their names in SQL. JSON leaves out what is undefined. */
+/** The arguments under their names in SQL. JSON leaves out undefined values. */
 function snakeCase(args: object): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(args).map(([name, value]) => [

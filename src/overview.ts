@@ -9,7 +9,7 @@ export type OverviewRow = {
   waiting: number;
   blocked: number;
   claimed: number;
-  /** Of the claimed ones, those whose lease has ended. */
+  /** Claimed ones whose lease has ended. */
   late: number;
   /** More than 10,000 wait or are held in all: the open states are lower bounds then. */
   is_capped: boolean;
@@ -22,7 +22,7 @@ export type OverviewRow = {
   time_left: string | null;
 };
 
-/** What work_pulse() answers: small, and cheap enough to ask every second. */
+/** The answer of work_pulse(): small, and cheap enough to ask every second. */
 export type Pulse = {
   at: string;
   types: (OverviewRow & { workers: number })[];
@@ -56,7 +56,7 @@ const columns = [
   "time_left",
 ];
 
-/** The rows as they came, or an error that says what to do about a project with another version installed. */
+/** Answers the rows as they came. The error for a project with another version names the remedy. */
 export function readOverview(rows: unknown): OverviewRow[] {
   const read = rows as OverviewRow[];
   const missing = columns.find((column) => read.some((row) => !Object.hasOwn(row, column)));

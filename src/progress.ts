@@ -47,7 +47,7 @@ export function bar(share: number, width: number): string {
   return (full + rest).padEnd(width, "░");
 }
 
-/** What a work type's line shows beside its row. */
+/** Figures that a work type's line shows beside its row. */
 export type Pace = { rate: number | null; liveWorkers: number };
 
 function wordsOf(row: OverviewRow, pace: Pace): string[] {
@@ -84,7 +84,7 @@ function count(row: OverviewRow): string {
 export function progressLines(rows: readonly OverviewRow[], paces: readonly Pace[], width: number): string[] {
   const nameWidth = Math.min(24, Math.max(0, ...rows.map((row) => row.work_type.length)));
   const countWidth = Math.max(0, ...rows.map((row) => count(row).length));
-  // 60 columns hold the figures; what is left of the width, up to 40, is the bar.
+  // The figures take 60 columns. The bar gets the rest of the width, up to 40.
   const barWidth = Math.max(8, Math.min(40, width - nameWidth - countWidth - 60));
   return rows.map((row, index) => {
     const name = row.work_type.length > nameWidth ? `${row.work_type.slice(0, nameWidth - 1)}…` : row.work_type;

@@ -1,4 +1,4 @@
-// Run before `npm start` and `npm test`: installs what package-lock.json asks for and builds dist/, each only when needed.
+// Run before `npm start` and `npm test`: installs the packages of package-lock.json and builds dist/, each only when needed.
 // Plain JavaScript without an import from npm, since on a fresh clone there is nothing else yet.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";

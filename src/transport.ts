@@ -12,7 +12,7 @@ export type Transport = {
 export type Address = {
   /** The project's address, as in the dashboard. */
   url: string;
-  /** A secret key or the service_role key: the functions are for nobody else. */
+  /** A secret key or the service_role key. No other role may call the functions. */
   key: string;
   fetch?: typeof fetch;
 };
@@ -46,7 +46,7 @@ export type SupabaseClientLike = { rpc: unknown; from: unknown };
 
 const attemptMs = 10_000;
 
-/** Through somebody's supabase-js client, with the retries of plain fetch. */
+/** Calls through the caller's supabase-js client, with the retries of plain fetch. */
 export function overSupabase(client: SupabaseClientLike, retryForMs: number): Transport {
   const supabase = client as Supabase;
   async function send(what: string, request: () => Request): Promise<unknown> {

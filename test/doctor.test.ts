@@ -157,7 +157,7 @@ test("doctor names rights that anon or authenticated has", async () => {
   await sql`revoke all on work_items from anon`;
 });
 
-test("doctor finds with the public key alone an open table", async () => {
+test("doctor finds an open table with the public key alone", async () => {
   await sql`grant select on work_items to anon`;
   const found = wrong({ SUPABASE_DB_URL: "" });
   expect(await found).toEqual([expect.stringMatching(/^public key: everybody can read work_items → revoke all/)]);

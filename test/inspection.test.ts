@@ -378,7 +378,7 @@ test("a retried claim takes the current priority and requirement of its item", a
   await expectInvariants(sql);
 });
 
-test("explain_item reads no ended claims, with or without statistics", async () => {
+test("work_stuck, work_capability_match and explain_item do not scan ended claims, with or without statistics", async () => {
   const { type, ids } = await work({ requires: { one: 1 } });
   await register("reader", type, { capabilities: { one: 2 } });
   const questions = [

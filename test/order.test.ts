@@ -96,7 +96,7 @@ test("a worker in a paused work type finishes what it holds", async () => {
   expect(await release(sql, "a", claim, "succeeded")).toBe("succeeded");
 });
 
-test("an item is not claimed before its run_after, enqueued or mirrored", async () => {
+test("claim_next and claim_items claim no item before its run_after", async () => {
   const { type } = await typeWithItems(sql, 0);
   const [item] = await call<string[]>(sql, "enqueue_items", { items: [{ run_after: "2999-01-01T00:00:00Z" }] });
   const byId = { item_ids: [item], work_type: type, worker_id: "a" };

@@ -140,7 +140,7 @@ async function enroll(
   }
 }
 
-/** Detaches a table that this call attached; the error says what state it is in. */
+/** Detaches a table that this call attached. The error names the table's state. */
 async function unfinished(
   sql: Sql,
   pool: string,

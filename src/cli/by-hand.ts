@@ -6,7 +6,7 @@ import { projectOptions } from "./project.ts";
 import { projectClient } from "./project-client.ts";
 import { asked, parseWhere, whereHelp, whereOption } from "./where.ts";
 
-/** One call's worth: what the RPCs take at most of ids, and a step of "all" that locks nothing for long. */
+/** The most ids that an RPC takes, and the step of "all": a call holds no lock for long. */
 const perCall = 1000;
 
 export const openStatuses: readonly ClaimStatus[] = ["blocked", "waiting", "ready", "claimed"];

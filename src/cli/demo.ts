@@ -5,7 +5,7 @@ import { stage } from "../demo/stage.ts";
 import { type Command, exitCode } from "./command.ts";
 import { openScreen } from "./screen.ts";
 
-/** What Ctrl-C leaves with, as a shell counts it. */
+/** The exit code after Ctrl-C, as a shell counts it. */
 const interruptedCode = 130;
 
 export const demo: Command = {

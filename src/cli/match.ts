@@ -53,7 +53,7 @@ export const match: Command = {
     if (requires === undefined || more.length > 0) {
       throw new WrongUsage(`one requirement was expected, such as '{"gpu_memory_gb": 20}'`);
     }
-    // The database checks the requirement, and names the place of what is wrong.
+    // The database checks the requirement, and names the place of an error.
     const asked = jsonObject("the requirement", requires) as Requirement;
     const labels = values.labels === undefined ? undefined : jsonObject("--labels", values.labels);
     const client = await projectClient(values);

@@ -1,4 +1,4 @@
-/** What a terminal would act on instead of showing it: control characters, and those that turn text around. */
+/** Characters that a terminal obeys and does not show: control characters, and those that turn text around. */
 const unseen = /[\p{Cc}\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
 
 /** Text of strangers, as names and labels are, with such characters in their JSON spelling. */

@@ -10,7 +10,7 @@ export const projectOptions = {
 
 export type ProjectFlags = { url?: string | undefined; key?: string | undefined; "db-url"?: string | undefined };
 
-/** A Supabase project: where it is and what opens it. */
+/** A Supabase project: its addresses and its key. */
 export type Project = { url: string; key: string; dbUrl: string | undefined };
 
 export type Around = { env: Record<string, string | undefined>; folder: string };
@@ -31,7 +31,7 @@ export async function findProject(flags: ProjectFlags, around: Around = here()):
   return { url: url.replace(/\/+$/, "").replace(/\/rest\/v1$/, ""), key, dbUrl };
 }
 
-/** The project's database alone, for what needs no address and no key. */
+/** The project's database, for commands that need no address and no key. */
 export async function findDatabase(flags: ProjectFlags, around: Around = here()): Promise<string> {
   const { dbUrl } = resolved(flags, around);
   if (!dbUrl) throw missing("database", "--db-url", "SUPABASE_DB_URL");

@@ -2,13 +2,13 @@
 export type Screen = {
   isLive: boolean;
   width(): number;
-  /** Replaces what was shown before. */
+  /** Replaces the lines shown before. */
   show(lines: readonly string[]): void;
-  /** Prints above what is shown, for good. */
+  /** Prints above the shown lines, for good. */
   say(line: string): void;
-  /** What is shown stays; what comes next goes below it. */
+  /** Keeps the shown lines. Later lines go below them. */
   settle(): void;
-  /** Leaves what is shown, and gives the cursor back. */
+  /** Leaves the shown lines, and gives the cursor back. */
   close(): void;
 };
 

@@ -39,7 +39,7 @@ function explainedLine(claim: ExplainedClaim, item: ExplainedItem): string {
   }
 }
 
-/** How the live workers stand to an item: how many match, and of the first three reasons who is closest. */
+/** How many live workers match an item, and the closest worker for each of the first three reasons. */
 export function matchSentences(report: MatchReport, workType?: string): string {
   return [`${matchingOf(report, workType)}${yieldingOf(report)}.`, ...report.failing.slice(0, 3).map(failingOf)].join(
     " ",

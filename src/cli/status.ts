@@ -10,7 +10,7 @@ import { table } from "./table.ts";
 /** As long as the database itself takes a silent worker for alive. */
 export const aliveForMs = 60_000;
 
-/** A page of what is stuck; the view has the rest. */
+/** The number of stuck claims in the output. The view has the rest. */
 const stuckShown = 10;
 
 /** "12 s ago", by this machine's clock; null of no time at all, or of -infinity. */

@@ -9,7 +9,7 @@ import { openScreen } from "./screen.ts";
 
 const defaultIntervalSeconds = { terminal: 1, log: 10 };
 
-/** The pace of each row from what was seen so far; keeps the samples. */
+/** Computes the pace of each row from earlier samples, which it keeps. */
 export function pacer(): (
   rows: readonly OverviewRow[],
   liveWorkers: (workType: string) => number,
@@ -37,7 +37,7 @@ function intervalMs(given: string | undefined): number {
   return seconds * 1000;
 }
 
-/** Nothing of it is handed out, and nothing is under way. */
+/** Workers get no claim of it, and hold none. */
 function isStill(row: OverviewRow): boolean {
   return row.paused && row.claimed === 0;
 }

@@ -4,7 +4,7 @@ import type { OverviewRow } from "../overview.ts";
 import { plainLines, progressLines } from "../progress.ts";
 import type { Stage } from "./stage.ts";
 
-/** Many times what the work takes; past it something is broken, and the demo says so instead of waiting on. */
+/** Many times as long as the work takes. After it the demo reports a fault and stops waiting. */
 const patienceMs = 120_000;
 
 /** A lively bar on a terminal, a handful of lines in a log. */

@@ -54,7 +54,7 @@ const impossible: { [name: string]: Kind } = {
 const jobs = jobsOf({ ...kinds, ...impossible });
 const possible = jobsOf(kinds).length;
 
-/** Five unlike workers share a queue: which worker is handed which jobs, in which order, and why the rest is left. */
+/** Five unlike workers share a queue. It shows the jobs of each in order, and why the rest is left. */
 export const matching: Play = {
   title: `work-claims demo --matching: ${jobs.length} jobs, and ${Object.keys(fleet).length} workers that are not alike`,
   async perform(stage) {

@@ -5,10 +5,10 @@ import { findPackage, packageRoot } from "../stack/package-root.ts";
 
 export type Host = "node" | "deno";
 
-/** Its name is its worker id: what the claims say. */
+/** The name is the worker id in the claims. */
 export type DemoWorker = { name: string; host: Host; process: ServerProcess };
 
-/** What a worker is told; the names are those that every worker reads. */
+/** Environment variables of a worker. All workers read the same names. */
 export type WorkerEnvironment = { [name: string]: string };
 
 /** Deno's own program, not the script around it that would stay between us and a signal; undefined where there is none. */
@@ -36,7 +36,7 @@ function commandOf(host: Host, script: string): [string, string[]] {
   ];
 }
 
-/** Starts a script of workers/ as a real process, one that cannot outlive the demo. What it complains about goes to `told`, line by line. */
+/** Starts a script of workers/ as a real process, one that cannot outlive the demo. `told` gets its complaints as single lines. */
 export function startWorker(
   name: string,
   host: Host,

@@ -37,7 +37,7 @@ export function isExactlyOnce(found: Check): boolean {
   );
 }
 
-/** A claim whose lease ended: who had it, who finished it, and how long after that. */
+/** A claim whose lease ended: its worker, the worker that finished it, and the seconds in between. */
 export type TakenBack = { text: string; from: string; by: string | null; secondsLater: number | null };
 
 export async function takenBack(sql: Sql): Promise<TakenBack[]> {

@@ -4,7 +4,7 @@ import type { Stack } from "../stack/stack.ts";
 import type { DemoWorker } from "./processes.ts";
 import { type Check, isExactlyOnce, type TakenBack } from "./record.ts";
 
-/** Who did what. */
+/** The work of each worker. */
 export async function workersTable(
   sql: Sql,
   workers: readonly DemoWorker[],
@@ -41,7 +41,7 @@ export function checkedLines(found: Check): string[] {
   ];
 }
 
-/** For whoever wants to look around. */
+/** Hints for a user who looks at the stack after the run. */
 export function lookAtItLines(stack: Stack, statements: readonly string[]): string[] {
   return [
     "",

@@ -5,7 +5,7 @@ import { packageRoot } from "../stack/package-root.ts";
 import { type Stack, startStack } from "../stack/stack.ts";
 import { type DemoWorker, type Host, startWorker, stopWorkers, type WorkerEnvironment } from "./processes.ts";
 
-/** What a demo plays on: a stack of its own, and workers that end with it. */
+/** A demo's own stack, and workers that end with it. */
 export type Stage = {
   screen: Screen;
   signal: AbortSignal;
@@ -22,11 +22,11 @@ export type Play = {
   title: string;
   /** True where all was as it should be. */
   perform(stage: Stage): Promise<boolean>;
-  /** For whoever wants to look around afterwards. */
+  /** Hints for a user who looks at the stack after the run. */
   lookAtIt(stack: Stack): string[];
 };
 
-/** Plays it on a stage that is taken down afterwards, whatever happens; true where all was as it should be. */
+/** Runs the play, and takes the stage down even after an error. True where all was as it should be. */
 export async function stage(
   play: Play,
   screen: Screen,
@@ -78,7 +78,7 @@ export async function stage(
   }
 }
 
-/** Their names and process ids, for whoever wants to kill one. */
+/** The workers' names and process ids: a user may want to kill one. */
 export function startedLine(workers: readonly DemoWorker[]): string {
   return `✓ started ${workers.map(({ name, process }) => `${name} (pid ${process.pid})`).join(", ")}\n`;
 }

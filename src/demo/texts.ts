@@ -7,7 +7,7 @@ export const workType = "count_words";
 /** Shorter than anybody would choose for real work, so that a dead worker's claims are seen to come back. */
 export const leaseSeconds = 3;
 
-/** A table of somebody's, as it could be in any project, made a pool with one thing to do to each row. */
+/** Creates a table as any project could have it, and makes it a pool with one work type. */
 export async function prepareTexts(sql: Sql): Promise<void> {
   await sql`
     create table public.demo_texts (

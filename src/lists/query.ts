@@ -1,6 +1,6 @@
 import type { Kind } from "./rows.ts";
 
-/** A selector that cannot be asked: the part that is wrong, and what was expected. */
+/** A selector is wrong. The message names the wrong part and the expected one. */
 export class SelectorError extends Error {
   override readonly name = "SelectorError";
 }
@@ -27,7 +27,7 @@ export const statuses = ["blocked", "waiting", "ready", "claimed", "succeeded", 
 const operators = ["=", "==", "!=", "<", "<=", ">", ">=", "in", "exists"];
 const ofPostgrest: { readonly [operator: string]: string } = { "<": "lt", "<=": "lte", ">": "gt", ">=": "gte" };
 
-/** The filters that a selector stands for, on the columns of one list. */
+/** Compiles a selector to filters on the columns of one list. */
 export function compileSelector(
   selector: object,
   columns: { readonly [column: string]: Kind },

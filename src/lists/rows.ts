@@ -91,9 +91,9 @@ export const workerList: List<ListedWorker> = {
   key: ["id"],
 };
 
-/** Orders that walk an index, each with the filter that it needs. */
+/** Orders that an index gives, each with the filter that it needs. */
 export const claimOrders: Readonly<Record<"queue" | "newestFailed" | "nextLease" | "nextDue", readonly string[]>> = {
-  /** The order in which claims are handed out; with status = ready. */
+  /** The order in which workers get claims; with status = ready. */
   queue: ["work_type", "priority.desc", "rank", "position"],
   /** With status = failed and a work type. */
   newestFailed: ["finished_at.desc"],

@@ -15,10 +15,10 @@ export type Compared<Value> = {
   readonly exists?: boolean;
 };
 
-/** A value stands for exactly that value. */
+/** A plain value means equality. */
 export type Fitting<Value> = Value | Compared<Value>;
 
-/** Inside labels, capabilities and the like anything may stand; a list means all of it. */
+/** A value inside labels or capabilities may have any type. A list means all of its values. */
 export type FittingAny = Fitting<Comparable> | readonly Comparable[];
 
 /** Conditions on the columns of a row, and on values inside its objects: all of them must hold. */

@@ -1,7 +1,7 @@
 /** A text, number or boolean that a capability is compared with. */
 export type Comparable = string | number | boolean;
 
-/** What one name must be, said exactly; several of them must all hold. */
+/** Comparisons on one name. All of them must hold. */
 export type Comparison = {
   readonly "=="?: Comparable;
   readonly "!="?: Comparable;
@@ -17,7 +17,7 @@ export type Comparison = {
 export type Condition = Comparable | readonly Comparable[] | Comparison | Requirement;
 
 /**
- * What an item asks of a worker's capabilities, or a worker of an item's labels: all members must hold.
+ * An item's condition on a worker's capabilities, or a worker's on an item's labels. All members must hold.
  * An intersection, since an index signature does not admit optional members without exactOptionalPropertyTypes.
  */
 export type Requirement = { readonly [name: string]: Condition | readonly Requirement[] } & {

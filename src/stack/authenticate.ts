@@ -1,6 +1,6 @@
 import type { Keys } from "./keys.ts";
 
-/** The headers of a request that say who sent it. */
+/** The headers of a request that identify its sender. */
 export type Credentials = {
   apikey: string | undefined;
   authorization: string | undefined;

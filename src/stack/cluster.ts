@@ -78,7 +78,7 @@ async function removeDrafts(home: string): Promise<void> {
 }
 
 /**
- * A killed stack may have left a server on this cluster, or only its lock file, whose pid another process may have now.
+ * A killed stack may have left a server on this cluster, or only its lock file. Another process may have the file's pid.
  * Afterwards no server runs on the cluster, and Postgres starts.
  */
 export async function clearPredecessor(cluster: string): Promise<"nothing" | "a stale lock" | "a running server"> {

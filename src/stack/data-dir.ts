@@ -61,7 +61,7 @@ async function openEphemeral(path: string | undefined, user: OsUser): Promise<Da
       `${wanted} is not empty; an ephemeral stack removes its folder at the end, so it takes an empty one or none`,
     );
   }
-  // TMPDIR may lie in somebody's home, where Postgres' user cannot go.
+  // TMPDIR may lie in a user's home, which Postgres' user cannot enter.
   const home = [tmpdir(), "/tmp"].find((folder) => !user || canEnter(folder, user)) ?? tmpdir();
   if (wanted) await mkdir(wanted, { recursive: true });
   const folder = wanted ?? (await mkdtemp(join(home, "work-claims-")));

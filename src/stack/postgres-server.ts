@@ -46,7 +46,7 @@ export async function runPostgres(plan: PostgresPlan): Promise<PostgresServer> {
           };
         },
         isReady: (pid) => isReady(plan.cluster, pid),
-        // Recovery after a crash may read a lot; a minute is far beyond what a local database needs.
+        // Recovery after a crash may read a lot. A local database needs far less than a minute.
         startLimitMs: 60_000,
         logFile: join(plan.dataDir.path, "logs", "postgres.log"),
         onRestart: plan.onRestart,

@@ -1,6 +1,6 @@
 import postgres from "postgres";
 
-/** Default privileges on what migrations create: all for the API's roles, as in projects from before May 2026, or none. */
+/** Default privileges on migrations' objects: all for the API's roles, as in projects from before May 2026, or none. */
 export type Grants = "old" | "new";
 
 /**

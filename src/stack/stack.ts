@@ -23,7 +23,7 @@ export type StackOptions = {
   ephemeral?: boolean | undefined;
   grants?: Grants | undefined;
   postgres?: PostgresMajor | undefined;
-  /** A project whose migrations are pushed before PostgREST reads the schema, or a function that makes it for a data folder. */
+  /** A project, or a function that makes one for a data folder. PostgREST starts after its migrations. */
   migrations?: string | ((dataDir: string) => Promise<string>) | undefined;
   log?: ((line: string) => void) | undefined;
   /** Ends a start that is under way. */

@@ -6,7 +6,7 @@
 -- The private schema, the sequences, and how an argument is refused.
 set lock_timeout = '10s';
 
--- A schema of that name that is somebody else's is left alone.
+-- Leave a schema of that name alone if another project made it.
 do $$
 begin
   if to_regnamespace('work') is not null
@@ -26,7 +26,7 @@ comment on sequence work.fence is 'The fence of each claim: every claim takes th
 create sequence if not exists work.item_seq as bigint maxvalue 9007199254740991;
 comment on sequence work.item_seq is 'The order in which items and workflows came: first come, first served.';
 
--- Stop the call with one sentence: what was given, what was expected. PostgREST answers PTxyz as HTTP status xyz.
+-- Stop the call with one sentence: the given value and the expected one. PostgREST answers PTxyz as HTTP status xyz.
 create or replace function work.refuse(argument text, given text, expected text, code text default 'PT400')
 returns void
 language plpgsql
@@ -55,7 +55,7 @@ begin
 end
 $$;
 
--- Refuse a number outside of a range. Null passes: it stands for a default.
+-- Refuse a number outside of a range. Null passes: it means a default.
 create or replace function work.check_range(argument text, given bigint, low bigint, high bigint, unit text default '')
 returns void
 language plpgsql
@@ -83,7 +83,7 @@ begin
 end
 $$;
 
--- Refuse a lease shorter than a second or longer than a day. Null stands for the work type's own.
+-- Refuse a lease shorter than a second or longer than a day. Null means the work type's own lease.
 create or replace function work.check_ttl(ttl_seconds integer)
 returns void
 language plpgsql
@@ -108,11 +108,11 @@ $$;
 
 -- 03_requirements.sql
 
--- Requirements: what an item asks of a worker's capabilities, and a worker of an item's labels. Each is compiled to a
--- jsonpath, and Postgres judges it: capabilities @@ path.
+-- Requirements: an item's conditions on a worker's capabilities, and a worker's on an item's labels. Each is compiled
+-- to a jsonpath, and Postgres judges it: capabilities @@ path.
 --
--- A clause is {"path", "needs"}: its jsonpath and its words. A comparison also has "place", the jsonpath of what it
--- compares; an equality also has "tag", its part of the tag.
+-- A clause is {"path", "needs"}: its jsonpath and its words. A comparison also has "place", the jsonpath of the value
+-- that it compares; an equality also has "tag", its part of the tag.
 
 -- Clauses that must all hold, as one {"path", "needs"}. No clause always holds.
 create or replace function work.all_of(clauses jsonb)
@@ -126,7 +126,7 @@ as $$
     from jsonb_array_elements(clauses) with ordinality as c(clause, n)
 $$;
 
--- The clause that holds where one of these holds; one alone stands for itself.
+-- The clause that holds where one of these holds; a single clause is the answer itself.
 create or replace function work.any_of(options jsonb)
 returns jsonb
 language sql
@@ -343,8 +343,8 @@ begin
 end
 $$;
 
--- A requirement as {"tag", "path", "clauses"}; refuses with the place of what is wrong. "argument" begins each place.
--- The tag of plain equality is c:name=value,… however it is written; any other tag is the words of what is needed.
+-- A requirement as {"tag", "path", "clauses"}; refuses with the place of the error. "argument" begins each place.
+-- The tag of plain equality is c:name=value,… however it is written; any other tag is the words of its needs.
 create or replace function work.parse_requirement(requirement jsonb, argument text default 'requirement')
 returns jsonb
 language plpgsql
@@ -385,7 +385,7 @@ comment on function work.parse_requirement is
 
 -- 04_work_types.sql
 
--- Work types: what is done to the items of a pool, and by which rules.
+-- Work types: the kinds of work on the items of a pool, and their rules.
 create table if not exists public.work_types (
   -- Compared byte by byte, here and in the claims: a claim call compares little else.
   name text collate "C" primary key check (length(name) between 1 and 200),
@@ -504,7 +504,7 @@ comment on function public.define_work_type is
 
 -- 05_classes.sql
 
--- Classes: each distinct pair of what an item requires and the labels it shows is kept once. A million items share a few,
+-- Classes: each distinct pair of a requirement and labels of items is kept once. A million items share a few,
 -- and a claim call compares their ids alone.
 create table if not exists public.work_classes (
   id integer generated always as identity (start with 2) primary key,
@@ -593,7 +593,7 @@ begin
       from (select u.*, work.class_digest(u.requires, u.labels) as digest
               from unnest(make_classes.requires, make_classes.labels, make_classes.places)
                    with ordinality as u(requires, labels, place, n)) as p
-     -- A scalar question is answered by its key, whatever the statistics say.
+     -- A scalar subquery uses the key, independent of the statistics.
      where (select c.id from public.work_classes c where c.digest = p.digest) is null
      order by p.digest, p.n
   loop
@@ -761,7 +761,7 @@ comment on function public.define_workflow is
 
 -- 07_items.sql
 
--- Pools and items: what there is to work on.
+-- Pools and items: the subjects of work.
 create table if not exists public.work_pools (
   name text primary key check (length(name) between 1 and 200),
   source regclass unique,
@@ -824,8 +824,8 @@ comment on table public.work_items is
   'work-claims: one row a subject of work. An attached table''s rows are mirrored here; enqueue_items() adds others. Deleting an item deletes its claims.';
 comment on column public.work_items.seq is 'First come, first served: the order in which items came.';
 comment on column public.work_items.source_key is 'The key of the attached table''s row: its text, or a JSON array of a composite key.';
-comment on column public.work_items.class_id is 'What it requires of a worker and shows to it: its row in work_classes.';
-comment on column public.work_items.affinity is 'What a worker may be warm for: a model in memory, a snapshot on disk.';
+comment on column public.work_items.class_id is 'Its requirement and its labels: its row in work_classes.';
+comment on column public.work_items.affinity is 'The name of a thing that a worker may have ready: a model in memory, a snapshot on disk.';
 comment on column public.work_items.workflow_id is 'The workflow it belongs to: its row in work_workflows.';
 comment on column public.work_items.dedupe_key is 'At most one item of a pool has it.';
 
@@ -840,7 +840,7 @@ comment on index public.work_items_by_workflow is 'Which items belong to this wo
 create index if not exists work_items_by_pool on public.work_items (pool, seq);
 comment on index public.work_items_by_pool is 'Which items of the pool come after this one? (paging candidates, enrolling past items)';
 
--- Say what is wrong with an item for enqueue_items(); null where nothing is.
+-- Name the error in an item for enqueue_items(); null where there is none.
 create or replace function work.item_error(item jsonb)
 returns text
 language plpgsql
@@ -889,7 +889,7 @@ begin
   return null;
 end
 $$;
-comment on function work.item_error is 'Says what is wrong with an item for enqueue_items(); null where nothing is.';
+comment on function work.item_error is 'Names the error in an item for enqueue_items(); null where there is none.';
 
 -- Ids for new items (RFC 9562, version 8). The ids of one call are neighbours in each index, and begin with the time or
 -- with the request id. With a request id they follow from it alone: a repeated call meets its own rows.
@@ -1042,7 +1042,7 @@ create table if not exists public.work_claims (
 );
 comment on table public.work_claims is
   'work-claims: one row an (item, work type): at most one worker holds it. Ready and waiting rows are work to do, terminal rows are the record.';
-comment on column public.work_claims.class_id is 'What its item requires and shows: see work_classes.';
+comment on column public.work_claims.class_id is 'The requirement and labels of its item: see work_classes.';
 comment on column public.work_claims.priority is 'The workflow''s priority, or the item''s where it has no workflow.';
 comment on column public.work_claims.rank is 'Its rank within one priority: its workflow''s, or the item''s seq.';
 comment on column public.work_claims.position is 'Its position within a workflow: the item''s seq.';
@@ -1081,7 +1081,7 @@ alter table public.work_claims set (
   autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
   autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
--- Items with what their claims are ordered and matched by.
+-- Items with the values that order and match their claims.
 create or replace view work.ranked_items with (security_invoker = true) as
 select i.id as item_id, i.pool, i.seq as position, coalesce(w.priority, i.priority) as priority,
        coalesce(w.rank, i.seq) as rank, i.class_id, i.affinity, i.workflow_id, i.run_after
@@ -1107,7 +1107,7 @@ create or replace trigger keep_used_type
 
 -- 09_enroll.sql
 
--- Enrolling: items get claims, and open claims follow what changes of their item or workflow.
+-- Enrolling: items get claims, and open claims follow changes of their item or workflow.
 
 -- Make a claim for each of these items and work types that has none. The caller has locked the items against change;
 -- answers how many claims were made.
@@ -1278,7 +1278,7 @@ create or replace trigger lock_items_of_workflow
 
 -- 10_events.sql
 
--- Events: what left the happy path of a claim.
+-- Events: the record of all that a claim met on its way, except success.
 create table if not exists public.work_events (
   id bigint generated always as identity primary key,
   item_id uuid not null,
@@ -1292,7 +1292,7 @@ create table if not exists public.work_events (
   foreign key (item_id, work_type) references public.work_claims (item_id, work_type) on delete cascade
 );
 comment on table public.work_events is
-  'work-claims: what left the happy path of a claim: a lease that ended, a failure, a late call, a person''s action. The newest 20 of each claim are kept.';
+  'work-claims: one row an ended lease, failure, late call or action of a person. The newest 20 of each claim are kept.';
 create index if not exists work_events_by_claim on public.work_events (item_id, work_type, id);
 comment on index public.work_events_by_claim is 'What happened to this claim?';
 
@@ -1342,7 +1342,7 @@ $$;
 
 -- Tallies: how many claims there are and how they ended, known without reading the claims.
 
--- What one call changed for one work type, written by the call's own transaction. Rows are only added: no call waits for
+-- The changes of one call to one work type, written in the call's own transaction. Rows are only added: no call waits for
 -- another one's row, also where thousands of calls are one transaction. They are folded into work.tallies within seconds.
 create table if not exists work.tally_entries (
   at timestamptz not null default clock_timestamp(),
@@ -1381,7 +1381,7 @@ comment on column work.tallies.measure is
 
 -- Fold the oldest entries into tallies, at most so many, and forget tallies that are too old. Answers how many it folded.
 -- An entry counts all its successes in the bucket of their mean.
--- An entry whose transaction is open is not seen yet; it comes with a later call, however late that is.
+-- An entry of an open transaction is invisible yet: a later call folds it, however late.
 create or replace function work.fold_tallies(max_entries integer)
 returns integer
 language plpgsql
@@ -1516,7 +1516,7 @@ $$;
 
 -- 12_profiles.sql
 
--- Profiles: each distinct set of what workers have and accept is kept once, with the classes that it matches. A claim
+-- Profiles: each distinct set of workers' capabilities and conditions is kept once, with the classes that it matches. A claim
 -- call compares the ids of classes alone.
 create table if not exists work.profiles (
   id integer generated always as identity (start with 2) primary key,
@@ -1534,7 +1534,7 @@ create table if not exists work.profiles (
 );
 comment on table work.profiles is
   'work-claims: each distinct set of capabilities and conditions that workers have, with the classes that it matches.';
-comment on column work.profiles.accepts_clauses is 'The parts of what it accepts, to tell which one labels fail.';
+comment on column work.profiles.accepts_clauses is 'The parts of its condition on labels, to tell which one labels fail.';
 comment on column work.profiles.class_ids is 'The classes that such a worker runs at once.';
 comment on column work.profiles.yielded_class_ids is
   'The classes that it leaves to others for yield_seconds: they need nothing of what it is exclusive about.';
@@ -1546,7 +1546,7 @@ overriding system value
 values (1, '{}', '{}', (work.parse_requirement('{}') ->> 'path')::jsonpath, '[]', '{}', sha256('a worker that is not registered'))
 on conflict do nothing;
 
--- A JSON value without the member at a path. A list on the path stands for the objects in it, as in a requirement.
+-- A JSON value without the member at a path. A list on the path means the objects in it, as in a requirement.
 create or replace function work.without_path(given jsonb, path text[])
 returns jsonb
 language plpgsql
@@ -1696,7 +1696,7 @@ create table if not exists public.work_workers (
 );
 comment on table public.work_workers is
   'work-claims: one row a worker process: its work types, capabilities and conditions, and when it was last seen. A row is deleted when its worker was not seen for a week; one that accepts only some items, after 90 days.';
-comment on column public.work_workers.capabilities is 'What it has: it is not given items that require more.';
+comment on column public.work_workers.capabilities is 'Its capabilities: it gets no items that require more.';
 comment on column public.work_workers.accepts is 'A condition on the labels of items: it is not given items that do not meet it.';
 comment on column public.work_workers.exclusive is
   'Capabilities too dear for items that do not need them: such items are left to others for yield_seconds, or for good where that is null.';
@@ -1727,7 +1727,7 @@ begin
 end
 $$;
 
--- Register a worker process with what it has and accepts; again whenever that changes. The process draws the instance:
+-- Register a worker process with its capabilities and conditions; again when these change. The process draws the instance:
 -- the same id from another process is refused while the first one is alive, that is, was seen within a minute.
 create or replace function public.register_worker(
   worker_id text,
@@ -1845,11 +1845,11 @@ select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accep
   from public.work_workers w
   join work.profiles p on p.id = w.profile_id
  where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes';
-comment on view work.live_workers is 'work-claims: the workers that were seen within two minutes and have not retired, with what they have and accept.';
+comment on view work.live_workers is 'work-claims: the workers that were seen within two minutes and have not retired, with their capabilities and conditions.';
 
 -- 14_reap.sql
 
--- What every claim call does first: leases that have ended are taken back, waits that have ended are readied.
+-- The start of every claim call: it takes back ended leases and makes claims ready whose wait has ended.
 
 -- How many leases of this work type may end without a release; the default where it is not declared.
 create or replace function work.max_crashes(work_type text)
@@ -1874,8 +1874,8 @@ declare
   moment timestamptz := clock_timestamp();
   reaped integer;
 begin
-  -- "Is not distinct from" where the rows are found already: with an equality the planner may walk the index on leases
-  -- again, and so everything that is held.
+  -- "Is not distinct from" where the rows are found already: with an equality the planner may scan the index on leases
+  -- again, and so all held claims.
   with lapsed as (
     update public.work_claims c
        set crashes = c.crashes + 1,
@@ -1940,7 +1940,7 @@ begin
 end
 $$;
 
--- Take back ended leases, ready what is due (at most 1,000 of each), note the worker, judge new classes. Every claim call
+-- Take back ended leases, ready due claims (at most 1,000 of each), note the worker, judge new classes. Every claim call
 -- begins with this; it answers the worker's profile. A call that may wait for rows must not lock claims of others before:
 -- two such calls could deadlock.
 create or replace function work.catch_up(worker_id text, may_lock boolean)
@@ -2063,14 +2063,13 @@ $$;
 
 -- Take: which ready rows a worker gets next.
 --
--- Ready claims have one order: priority, rank, position. A lane is what is ready of one work type and one class.
+-- Ready claims have one order: priority, rank, position. A lane is the ready claims of one work type and one class.
 -- work_claims_ready holds each lane in order, work_claims_in_order all lanes of a work type together. A worker takes from
 -- the lanes of the classes it matches, and gets the first rows of all of these.
 --
 -- Each lock_… function locks rows and answers their ctids, in order. It skips rows that another call has locked, so a call
 -- may win fewer than there are. A row that changed since it was read is judged again by its new status and class.
--- Nothing is kept between calls. Why there are three ways, and what each costs:
--- docs/decisions/matching-by-class.md.
+-- Nothing is kept between calls. docs/decisions/matching-by-class.md gives the reasons for three ways, and their costs.
 
 -- Lock the first rows of one lane.
 create or replace function work.lock_lane(work_type text, class_id integer, wanted integer)
@@ -2119,7 +2118,7 @@ end
 $$;
 
 -- Lock the first rows of these classes that are among the first rows of all classes. It reads a bounded number of rows,
--- however many lanes there are, and finds enough where much of what is ready is for this worker.
+-- however many lanes there are, and finds enough where much of the ready work is for this worker.
 create or replace function work.lock_ahead(work_types text[], class_ids integer[], wanted integer)
 returns tid[]
 language plpgsql
@@ -2149,7 +2148,7 @@ begin
 end
 $$;
 
--- Whether more rows than this many are ready, of whatever class.
+-- Whether more rows than this many are ready, of any class.
 create or replace function work.is_more_ready(work_types text[], how_many integer)
 returns boolean
 language plpgsql
@@ -2248,7 +2247,7 @@ declare
   row_ids tid[];
   seen integer;
 begin
-  -- Each round looks at one priority, and again with a greater width where other calls hold what it found.
+  -- Each round looks at one priority, and again with a greater width where other calls hold the rows found.
   loop
     select array_agg(h.work_type), array_agg(h.class_id), max(h.priority), count(*) = width,
            (array_agg(h.rank order by h.rank desc, h.position desc))[1],
@@ -2409,7 +2408,7 @@ $$;
 
 -- 17_claim.sql
 
--- Claiming: named items, or what is next.
+-- Claiming: named items, or the next ones.
 
 -- Claim rows that the caller has locked, and answer the claims in their order. Every claim is made by this statement.
 create or replace function work.hold(row_ids tid[], worker_id text, ttl_seconds integer, request_id uuid)
@@ -2646,7 +2645,7 @@ begin
 end
 $$;
 
--- Claim what is next among the items that the worker matches: the highest priority first; within one priority what the
+-- Claim the next items that the worker matches: the highest priority first; within one priority the items that the
 -- worker is warm for, then the older workflow, then first come, first served. At most 1,000 a call.
 create or replace function public.claim_next(
   work_types text[],
@@ -2674,7 +2673,7 @@ comment on function public.claim_next is
 
 -- Release: the holder of a claim closes it, with an outcome.
 
--- Say what is wrong with an outcome for release_items(); null where nothing is.
+-- Name the error in an outcome for release_items(); null where there is none.
 create or replace function work.outcome_error(outcome jsonb)
 returns text
 language plpgsql
@@ -2703,7 +2702,7 @@ begin
   return null;
 end
 $$;
-comment on function work.outcome_error is 'Says what is wrong with an outcome for release_items(); null where nothing is.';
+comment on function work.outcome_error is 'Names the error in an outcome for release_items(); null where there is none.';
 
 -- Refuse outcomes of which one is wrong, and say which and why.
 create or replace function work.check_outcomes(outcomes jsonb)
@@ -2759,7 +2758,7 @@ begin
 end
 $$;
 
--- Close claims that failed, which is counted and recorded, or that are handed back; answers how many.
+-- Close claims that failed or are given back; answers how many. A failure is counted and recorded.
 create or replace function work.close_others(worker_id text, outcomes jsonb)
 returns integer
 language plpgsql
@@ -2955,7 +2954,7 @@ begin
       'claimed', work.claims_of_request(worker_id, request_id));
   end if;
   states := work.close_claims(worker_id, outcomes);
-  -- A claim that was handed back or failed may be claimed again below: a repeated call could not tell its state then.
+  -- A claim that was given back or failed may be claimed again below: a repeated call could not tell its state then.
   if request_id is not null and jsonb_path_exists(states::jsonb, '$[*] ? (@ != "succeeded")') then
     update work.requests r set released = states where r.request_id = finish_and_claim.request_id;
   end if;
@@ -3147,7 +3146,7 @@ select p.name as pool, c.member, c.n, c.name, a.attnum as number, 'r.' || quote_
  where p.source is not null;
 comment on view work.pool_columns is 'work-claims: the columns that each attached pool names, as its table has them at present.';
 
--- Attached pools whose rows are not followed, or were not for a while. The reason is a sentence with what to do.
+-- Attached pools whose rows are not followed, or were not for a while. The reason is a sentence with the remedy.
 create or replace view work.broken_pools with (security_invoker = true) as
 select p.name as pool,
        coalesce(
@@ -3195,7 +3194,7 @@ end
 $$;
 
 -- The SQL of a row as mirror_rows() takes it, of the row r. Null where a column is gone.
--- A column that nobody named is not read: a value that JSON cannot hold must not stop a write.
+-- Only named columns are read: a value that JSON cannot hold must not stop a write.
 create or replace function work.row_sql(pool text)
 returns text
 language plpgsql
@@ -3220,7 +3219,7 @@ $$;
 
 -- 21_retry_cancel.sql
 
--- What a person does: retry work that failed, cancel work that is open.
+-- A person's calls: retry failed work, cancel open work.
 
 -- Refuse wrong arguments of retry_items() and cancel_items().
 create or replace function work.check_choice(work_type text, item_ids uuid[], max_items integer)
@@ -3265,7 +3264,7 @@ begin
        limit retry_items.max_items);
   end if;
   -- A terminal claim has not followed its item. Items and workflows are locked against change, then read by a statement
-  -- that sees what the lock waited for.
+  -- that sees the changes the lock waited for.
   perform from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as wanted
     join public.work_items i on i.id = any (array[wanted.id])
      for share of i;
@@ -3437,7 +3436,7 @@ comment on function public.set_priority is
 
 -- Attached tables: attach_pool() makes a table a pool, whose rows are items; detach_pool() lets it go.
 
--- Refuse what cannot be attached.
+-- Refuse a relation that cannot be attached.
 create or replace function work.check_source(source regclass)
 returns void
 language plpgsql
@@ -3538,7 +3537,7 @@ end
 $$;
 
 -- Make a table a pool: rows that are written from here on become items, enroll_pool() takes in those that are there.
--- Attaching again changes the columns that are named: '{}' stands for all payload columns, '' for no column.
+-- Attaching again changes the columns that are named: '{}' means all payload columns, '' no column.
 -- The caller needs the right to create triggers on the table.
 create or replace function public.attach_pool(
   source regclass,
@@ -3644,7 +3643,7 @@ $$;
 comment on function public.detach_pool is
   'Lets an attached table go: its rows are not followed from here on. Its items and claims stay until you delete them.';
 
--- Pause the work types of pools whose table was dropped, once: their items are not handed out any more.
+-- Pause the work types of pools whose table was dropped, once: no worker gets their items.
 -- Attaching a table as the pool again ends the pause.
 create or replace function work.close_dropped_pools()
 returns void
@@ -3723,7 +3722,7 @@ begin
              where w.name = left(nullif(r.item ->> 'workflow', ''), 200)) as workflow_id
       from unnest(mirror_rows.source_rows) with ordinality as r(item, n)
   ),
-  -- A row whose item has it all is left out: on conflict would lock that item.
+  -- Leave out a row that changes nothing: on conflict would lock its item.
   changed as materialized (
     select m.*
       from mirrored m
@@ -3766,7 +3765,7 @@ begin
 end
 $$;
 
--- The triggers run as their owner: whoever writes to the attached table needs no right on work-claims.
+-- The triggers run as their owner: a role that writes to the attached table needs no right on work-claims.
 -- Their settings write times in UTC, so that a key is the same text in every session.
 create or replace function work.mirror_written()
 returns trigger
@@ -3786,7 +3785,7 @@ begin
   end if;
   key_sql := work.key_sql(attached.name);
   row_sql := work.row_sql(attached.name);
-  -- A row whose key changed is another item.
+  -- A row with a changed key is another item.
   if tg_op = 'UPDATE' and key_sql is not null then
     execute format(
       'delete from public.work_items i
@@ -3858,9 +3857,9 @@ $$;
 
 -- 23_prune.sql
 
--- Pruning: the record of what ended long ago goes, and is not handed out again.
+-- Pruning: the record of old ended claims goes, and no worker gets them again.
 
--- When claim calls see to what is due in passing: one row, which one call at a time locks.
+-- The time of the next upkeep by a claim call: one row, which one call at a time locks.
 create table if not exists work.upkeep (
   is_only boolean primary key default true check (is_only),
   due_at timestamptz not null default '-infinity'
@@ -3905,7 +3904,7 @@ begin
 end
 $$;
 
--- Remove what a run has left in these items' claims of a work type; answers how many. The bare claims say that the items
+-- Remove a run's values from these items' claims of a work type; answers how many. The bare claims say that the items
 -- are done.
 create or replace function work.strip_claims(item_ids uuid[], work_type text)
 returns integer
@@ -3965,8 +3964,8 @@ end
 $$;
 
 -- Look at the next claims along the primary key, and prune those of a work type that ended before these times. Answers
--- {pruned, done}; done when the end was reached, from which the next call begins anew. What succeeded is in no index by
--- time: such an entry a claim would cost a tenth of the rate.
+-- {pruned, done}; done when the end was reached, from which the next call begins anew. Succeeded claims are in no index
+-- by time: such an entry a claim would cost a tenth of the rate.
 create or replace function work.prune_next(
   work_type text, succeeded_before timestamptz, failed_before timestamptz, at_most integer, look_at integer)
 returns jsonb
@@ -4016,8 +4015,8 @@ begin
 end
 $$;
 
--- Remove the record of what ended so long ago, at most so many claims a call, and answer {pruned, done}. It goes through all
--- claims a page a call: repeat it until done.
+-- Remove the record of claims that ended this long ago, at most so many a call, and answer {pruned, done}. It goes
+-- through all claims a page a call: repeat it until done.
 create or replace function public.prune_finished(work_type text, older_than interval, at_most integer default 1000)
 returns jsonb
 language plpgsql
@@ -4078,7 +4077,7 @@ $$;
 
 -- 24_enroll_pool.sql
 
--- Taking in what was there before: rows become items, items get claims, one bounded step a call.
+-- Taking in earlier rows: rows become items, items get claims, one bounded step a call.
 
 -- Mirror the next rows of an attached table, in the order of its key.
 create or replace function work.mirror_next_rows(
@@ -4127,7 +4126,7 @@ language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  -- Locked against change: their claims are made of what they are at that moment.
+  -- Locked against change: their claims copy their present values.
   item_ids uuid[] := array(
     select i.id
       from public.work_items i
@@ -4148,7 +4147,7 @@ begin
 end
 $$;
 
--- Take in what was there before: rows of the attached table become items, items get claims for the pool's work types.
+-- Take in earlier rows and items: rows of the attached table become items, items get claims for the pool's work types.
 -- One bounded step a call; repeat it until the answer says done.
 create or replace function public.enroll_pool(pool text, max_items integer default 10000)
 returns jsonb
@@ -4190,7 +4189,7 @@ comment on function public.enroll_pool is
 
 -- 25_overview.sql
 
--- How far the work is: one row a work type, one answer for a monitor, one for an autoscaler. None reads what is over.
+-- Progress: one row a work type, one answer for a monitor, one for an autoscaler. None reads ended claims.
 
 -- Open claims that are aside of the queue, at most 10,000 waiting and 10,000 held ones, of all work types together.
 create or replace function work.aside()
@@ -4327,8 +4326,8 @@ $$;
 comment on function public.work_pulse is
   'One small answer for a monitor, cheap enough to ask every second: work_overview with live workers, at most 200 workers (late ones first), the last 20 events after since_event.';
 
--- What a worker with these capabilities could take now, each number at most so large; null stands for all there is.
--- Waits and leases that have ended count as ready: where no worker runs, nobody has readied them.
+-- The work for a worker with these capabilities, each number at most so large; null counts all work.
+-- Ended waits and leases count as ready: where no worker runs, no call has made them ready.
 create or replace function public.work_depth(work_type text, capabilities jsonb default null, at_most integer default 10000)
 returns jsonb
 language plpgsql
@@ -4409,10 +4408,10 @@ comment on view public.work_history is
 
 -- 26_match.sql
 
--- Which live worker can run what.
+-- Matching: which live worker can run which item.
 
 -- The head of each lane: the ready claim of a class and a work type that goes first. One probe of the index finds the head of
--- the next lane, so the cost grows with the lanes that have ready claims, whatever else there is.
+-- the next lane, so the cost grows with the lanes that have ready claims alone.
 create or replace view work.lane_heads with (security_invoker = true) as
 with recursive head as (
   (select c.class_id, c.work_type, c.item_id, c.due_at
@@ -4433,8 +4432,8 @@ with recursive head as (
 select h.class_id, h.work_type, h.item_id, h.due_at from head h;
 comment on view work.lane_heads is 'work-claims: the head of each lane, that is, of each class and work type with ready claims.';
 
--- The kinds of live workers: those of one profile that do a work type are one row. `spare` is what they have without what
--- they are exclusive about; null where that is nothing.
+-- The kinds of live workers: those of one profile that do a work type are one row. `spare` is their capabilities without
+-- the exclusive ones; null where none is exclusive.
 create or replace view work.live_kinds with (security_invoker = true) as
 select t.name as work_type,
        p.id as profile_id,
@@ -4450,10 +4449,10 @@ select t.name as work_type,
   join work.live_workers w on w.work_types is null or t.name = any (w.work_types)
   join work.profiles p on p.id = w.profile_id
  group by t.name, p.id;
-comment on view work.live_kinds is 'work-claims: how many live workers of each profile do each work type, and what they have and take.';
+comment on view work.live_kinds is 'work-claims: how many live workers of each profile do each work type, with their capabilities and conditions.';
 
--- Why workers of a profile are not handed an item with these clauses and labels, one reason a row. A row with yield_seconds
--- is a delay and no refusal. The lower the distance, the nearer is a number to what a clause asks.
+-- Why workers of a profile get no item with these clauses and labels, one reason a row. A row with yield_seconds is a
+-- delay and no refusal. A lower distance means a number nearer to the clause's.
 create or replace function work.reasons_against(profile work.profiles, clauses jsonb, labels jsonb)
 returns table (reason text, has text, distance numeric, yield_seconds integer)
 language sql
@@ -4489,7 +4488,7 @@ as $$
         where (work.without(profile.capabilities, profile.exclusive) @@ (c.clause ->> 'path')::jsonpath) is not true)
 $$;
 
--- How the live workers that do a work type stand to these clauses and labels; all live workers where the type is null.
+-- How the live workers of a work type match these clauses and labels; all live workers where the type is null.
 -- The closest worker has the fewest other reasons, and of these the nearest number.
 create or replace function work.match_report(clauses jsonb, labels jsonb, work_type text)
 returns jsonb
@@ -4561,7 +4560,7 @@ $$;
 comment on function public.would_match is
   'Answers which live workers would run an item with this requirement and these labels, and which clause fails on how many others. Writes nothing.';
 
--- A pair is judged when it is read, so that a caller who pages or filters pays for what it gets.
+-- A pair is judged when it is read, so that a caller with a page or a filter pays for its own rows.
 create or replace view public.work_capability_match with (security_invoker = true) as
 with kind as materialized (
   select w.* from work.live_kinds w
@@ -4664,7 +4663,7 @@ begin
 end
 $$;
 
--- Why an item is not running, or what became of it: the facts of each of its claims, or of that of one work type.
+-- Why an item is not running, or how it ended: the facts of each of its claims, or of that of one work type.
 create or replace function public.explain_item(item_id uuid, work_type text default null)
 returns jsonb
 language plpgsql
@@ -4762,9 +4761,9 @@ select c.work_type,
  where c.status = 'failed'
  order by c.finished_at desc;
 comment on view public.work_failures is
-  'work-claims: what has failed for good, the newest first, and why. retry_items() reopens it.';
+  'work-claims: claims that have failed for good, the newest first, and why. retry_items() reopens them.';
 
--- Work that no registered worker does may still be done by workers that never registered: it is told after five minutes.
+-- Unregistered workers may do work that no registered worker does: the view shows it after five minutes.
 create or replace view public.work_stuck with (security_invoker = true) as
 with kind as materialized (
   select w.* from work.live_kinds w
@@ -4914,7 +4913,7 @@ comment on view public.work_taken is
 
 -- 99_rights_and_settings.sql
 
--- Rights and settings of everything above: they stand here and nowhere else. service_role may work; others may do nothing,
+-- All rights and settings of the objects above. service_role may work; others may do nothing,
 -- whichever default privileges the project has.
 
 -- Private objects: the schema is closed to others.
@@ -4960,7 +4959,7 @@ begin
     end if;
   end loop;
 
-  -- A sequence behind an identity column gets default privileges of its own, and nobody needs any.
+  -- A sequence behind an identity column gets default privileges of its own, and no role needs any.
   for relation in
     select s.oid::regclass as name
       from pg_class s
@@ -5006,7 +5005,7 @@ declare
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
     'public.enroll_pool', 'work.fold_tallies', 'work.mirror_deleted', 'work.mirror_written'];
-  -- A person calls them: they give up on a lock rather than stand in everybody's way.
+  -- A person calls them: they give up on a lock rather than delay other calls.
   impatient constant text[] := array[
     'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
     'public.define_workflow', 'public.detach_pool', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',

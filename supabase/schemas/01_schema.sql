@@ -1,7 +1,7 @@
 -- The private schema, the sequences, and how an argument is refused.
 set lock_timeout = '10s';
 
--- A schema of that name that is somebody else's is left alone.
+-- Leave a schema of that name alone if another project made it.
 do $$
 begin
   if to_regnamespace('work') is not null
@@ -21,7 +21,7 @@ comment on sequence work.fence is 'The fence of each claim: every claim takes th
 create sequence if not exists work.item_seq as bigint maxvalue 9007199254740991;
 comment on sequence work.item_seq is 'The order in which items and workflows came: first come, first served.';
 
--- Stop the call with one sentence: what was given, what was expected. PostgREST answers PTxyz as HTTP status xyz.
+-- Stop the call with one sentence: the given value and the expected one. PostgREST answers PTxyz as HTTP status xyz.
 create or replace function work.refuse(argument text, given text, expected text, code text default 'PT400')
 returns void
 language plpgsql
@@ -50,7 +50,7 @@ begin
 end
 $$;
 
--- Refuse a number outside of a range. Null passes: it stands for a default.
+-- Refuse a number outside of a range. Null passes: it means a default.
 create or replace function work.check_range(argument text, given bigint, low bigint, high bigint, unit text default '')
 returns void
 language plpgsql
@@ -78,7 +78,7 @@ begin
 end
 $$;
 
--- Refuse a lease shorter than a second or longer than a day. Null stands for the work type's own.
+-- Refuse a lease shorter than a second or longer than a day. Null means the work type's own lease.
 create or replace function work.check_ttl(ttl_seconds integer)
 returns void
 language plpgsql

@@ -1,8 +1,8 @@
--- Requirements: what an item asks of a worker's capabilities, and a worker of an item's labels. Each is compiled to a
--- jsonpath, and Postgres judges it: capabilities @@ path.
+-- Requirements: an item's conditions on a worker's capabilities, and a worker's on an item's labels. Each is compiled
+-- to a jsonpath, and Postgres judges it: capabilities @@ path.
 --
--- A clause is {"path", "needs"}: its jsonpath and its words. A comparison also has "place", the jsonpath of what it
--- compares; an equality also has "tag", its part of the tag.
+-- A clause is {"path", "needs"}: its jsonpath and its words. A comparison also has "place", the jsonpath of the value
+-- that it compares; an equality also has "tag", its part of the tag.
 
 -- Clauses that must all hold, as one {"path", "needs"}. No clause always holds.
 create or replace function work.all_of(clauses jsonb)
@@ -16,7 +16,7 @@ as $$
     from jsonb_array_elements(clauses) with ordinality as c(clause, n)
 $$;
 
--- The clause that holds where one of these holds; one alone stands for itself.
+-- The clause that holds where one of these holds; a single clause is the answer itself.
 create or replace function work.any_of(options jsonb)
 returns jsonb
 language sql
@@ -233,8 +233,8 @@ begin
 end
 $$;
 
--- A requirement as {"tag", "path", "clauses"}; refuses with the place of what is wrong. "argument" begins each place.
--- The tag of plain equality is c:name=value,… however it is written; any other tag is the words of what is needed.
+-- A requirement as {"tag", "path", "clauses"}; refuses with the place of the error. "argument" begins each place.
+-- The tag of plain equality is c:name=value,… however it is written; any other tag is the words of its needs.
 create or replace function work.parse_requirement(requirement jsonb, argument text default 'requirement')
 returns jsonb
 language plpgsql

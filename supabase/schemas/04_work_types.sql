@@ -1,4 +1,4 @@
--- Work types: what is done to the items of a pool, and by which rules.
+-- Work types: the kinds of work on the items of a pool, and their rules.
 create table if not exists public.work_types (
   -- Compared byte by byte, here and in the claims: a claim call compares little else.
   name text collate "C" primary key check (length(name) between 1 and 200),

@@ -1,4 +1,4 @@
--- Classes: each distinct pair of what an item requires and the labels it shows is kept once. A million items share a few,
+-- Classes: each distinct pair of a requirement and labels of items is kept once. A million items share a few,
 -- and a claim call compares their ids alone.
 create table if not exists public.work_classes (
   id integer generated always as identity (start with 2) primary key,
@@ -87,7 +87,7 @@ begin
       from (select u.*, work.class_digest(u.requires, u.labels) as digest
               from unnest(make_classes.requires, make_classes.labels, make_classes.places)
                    with ordinality as u(requires, labels, place, n)) as p
-     -- A scalar question is answered by its key, whatever the statistics say.
+     -- A scalar subquery uses the key, independent of the statistics.
      where (select c.id from public.work_classes c where c.digest = p.digest) is null
      order by p.digest, p.n
   loop

@@ -1,4 +1,4 @@
--- Pools and items: what there is to work on.
+-- Pools and items: the subjects of work.
 create table if not exists public.work_pools (
   name text primary key check (length(name) between 1 and 200),
   source regclass unique,
@@ -61,8 +61,8 @@ comment on table public.work_items is
   'work-claims: one row a subject of work. An attached table''s rows are mirrored here; enqueue_items() adds others. Deleting an item deletes its claims.';
 comment on column public.work_items.seq is 'First come, first served: the order in which items came.';
 comment on column public.work_items.source_key is 'The key of the attached table''s row: its text, or a JSON array of a composite key.';
-comment on column public.work_items.class_id is 'What it requires of a worker and shows to it: its row in work_classes.';
-comment on column public.work_items.affinity is 'What a worker may be warm for: a model in memory, a snapshot on disk.';
+comment on column public.work_items.class_id is 'Its requirement and its labels: its row in work_classes.';
+comment on column public.work_items.affinity is 'The name of a thing that a worker may have ready: a model in memory, a snapshot on disk.';
 comment on column public.work_items.workflow_id is 'The workflow it belongs to: its row in work_workflows.';
 comment on column public.work_items.dedupe_key is 'At most one item of a pool has it.';
 
@@ -77,7 +77,7 @@ comment on index public.work_items_by_workflow is 'Which items belong to this wo
 create index if not exists work_items_by_pool on public.work_items (pool, seq);
 comment on index public.work_items_by_pool is 'Which items of the pool come after this one? (paging candidates, enrolling past items)';
 
--- Say what is wrong with an item for enqueue_items(); null where nothing is.
+-- Name the error in an item for enqueue_items(); null where there is none.
 create or replace function work.item_error(item jsonb)
 returns text
 language plpgsql
@@ -126,7 +126,7 @@ begin
   return null;
 end
 $$;
-comment on function work.item_error is 'Says what is wrong with an item for enqueue_items(); null where nothing is.';
+comment on function work.item_error is 'Names the error in an item for enqueue_items(); null where there is none.';
 
 -- Ids for new items (RFC 9562, version 8). The ids of one call are neighbours in each index, and begin with the time or
 -- with the request id. With a request id they follow from it alone: a repeated call meets its own rows.

@@ -39,7 +39,7 @@ create table if not exists public.work_claims (
 );
 comment on table public.work_claims is
   'work-claims: one row an (item, work type): at most one worker holds it. Ready and waiting rows are work to do, terminal rows are the record.';
-comment on column public.work_claims.class_id is 'What its item requires and shows: see work_classes.';
+comment on column public.work_claims.class_id is 'The requirement and labels of its item: see work_classes.';
 comment on column public.work_claims.priority is 'The workflow''s priority, or the item''s where it has no workflow.';
 comment on column public.work_claims.rank is 'Its rank within one priority: its workflow''s, or the item''s seq.';
 comment on column public.work_claims.position is 'Its position within a workflow: the item''s seq.';
@@ -78,7 +78,7 @@ alter table public.work_claims set (
   autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
   autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
--- Items with what their claims are ordered and matched by.
+-- Items with the values that order and match their claims.
 create or replace view work.ranked_items with (security_invoker = true) as
 select i.id as item_id, i.pool, i.seq as position, coalesce(w.priority, i.priority) as priority,
        coalesce(w.rank, i.seq) as rank, i.class_id, i.affinity, i.workflow_id, i.run_after

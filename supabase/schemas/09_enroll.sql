@@ -1,4 +1,4 @@
--- Enrolling: items get claims, and open claims follow what changes of their item or workflow.
+-- Enrolling: items get claims, and open claims follow changes of their item or workflow.
 
 -- Make a claim for each of these items and work types that has none. The caller has locked the items against change;
 -- answers how many claims were made.

@@ -1,4 +1,4 @@
--- Events: what left the happy path of a claim.
+-- Events: the record of all that a claim met on its way, except success.
 create table if not exists public.work_events (
   id bigint generated always as identity primary key,
   item_id uuid not null,
@@ -12,7 +12,7 @@ create table if not exists public.work_events (
   foreign key (item_id, work_type) references public.work_claims (item_id, work_type) on delete cascade
 );
 comment on table public.work_events is
-  'work-claims: what left the happy path of a claim: a lease that ended, a failure, a late call, a person''s action. The newest 20 of each claim are kept.';
+  'work-claims: one row an ended lease, failure, late call or action of a person. The newest 20 of each claim are kept.';
 create index if not exists work_events_by_claim on public.work_events (item_id, work_type, id);
 comment on index public.work_events_by_claim is 'What happened to this claim?';
 

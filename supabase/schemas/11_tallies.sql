@@ -1,6 +1,6 @@
 -- Tallies: how many claims there are and how they ended, known without reading the claims.
 
--- What one call changed for one work type, written by the call's own transaction. Rows are only added: no call waits for
+-- The changes of one call to one work type, written in the call's own transaction. Rows are only added: no call waits for
 -- another one's row, also where thousands of calls are one transaction. They are folded into work.tallies within seconds.
 create table if not exists work.tally_entries (
   at timestamptz not null default clock_timestamp(),
@@ -39,7 +39,7 @@ comment on column work.tallies.measure is
 
 -- Fold the oldest entries into tallies, at most so many, and forget tallies that are too old. Answers how many it folded.
 -- An entry counts all its successes in the bucket of their mean.
--- An entry whose transaction is open is not seen yet; it comes with a later call, however late that is.
+-- An entry of an open transaction is invisible yet: a later call folds it, however late.
 create or replace function work.fold_tallies(max_entries integer)
 returns integer
 language plpgsql

@@ -1,4 +1,4 @@
--- Profiles: each distinct set of what workers have and accept is kept once, with the classes that it matches. A claim
+-- Profiles: each distinct set of workers' capabilities and conditions is kept once, with the classes that it matches. A claim
 -- call compares the ids of classes alone.
 create table if not exists work.profiles (
   id integer generated always as identity (start with 2) primary key,
@@ -16,7 +16,7 @@ create table if not exists work.profiles (
 );
 comment on table work.profiles is
   'work-claims: each distinct set of capabilities and conditions that workers have, with the classes that it matches.';
-comment on column work.profiles.accepts_clauses is 'The parts of what it accepts, to tell which one labels fail.';
+comment on column work.profiles.accepts_clauses is 'The parts of its condition on labels, to tell which one labels fail.';
 comment on column work.profiles.class_ids is 'The classes that such a worker runs at once.';
 comment on column work.profiles.yielded_class_ids is
   'The classes that it leaves to others for yield_seconds: they need nothing of what it is exclusive about.';
@@ -28,7 +28,7 @@ overriding system value
 values (1, '{}', '{}', (work.parse_requirement('{}') ->> 'path')::jsonpath, '[]', '{}', sha256('a worker that is not registered'))
 on conflict do nothing;
 
--- A JSON value without the member at a path. A list on the path stands for the objects in it, as in a requirement.
+-- A JSON value without the member at a path. A list on the path means the objects in it, as in a requirement.
 create or replace function work.without_path(given jsonb, path text[])
 returns jsonb
 language plpgsql

@@ -15,7 +15,7 @@ create table if not exists public.work_workers (
 );
 comment on table public.work_workers is
   'work-claims: one row a worker process: its work types, capabilities and conditions, and when it was last seen. A row is deleted when its worker was not seen for a week; one that accepts only some items, after 90 days.';
-comment on column public.work_workers.capabilities is 'What it has: it is not given items that require more.';
+comment on column public.work_workers.capabilities is 'Its capabilities: it gets no items that require more.';
 comment on column public.work_workers.accepts is 'A condition on the labels of items: it is not given items that do not meet it.';
 comment on column public.work_workers.exclusive is
   'Capabilities too dear for items that do not need them: such items are left to others for yield_seconds, or for good where that is null.';
@@ -46,7 +46,7 @@ begin
 end
 $$;
 
--- Register a worker process with what it has and accepts; again whenever that changes. The process draws the instance:
+-- Register a worker process with its capabilities and conditions; again when these change. The process draws the instance:
 -- the same id from another process is refused while the first one is alive, that is, was seen within a minute.
 create or replace function public.register_worker(
   worker_id text,
@@ -164,4 +164,4 @@ select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accep
   from public.work_workers w
   join work.profiles p on p.id = w.profile_id
  where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes';
-comment on view work.live_workers is 'work-claims: the workers that were seen within two minutes and have not retired, with what they have and accept.';
+comment on view work.live_workers is 'work-claims: the workers that were seen within two minutes and have not retired, with their capabilities and conditions.';

@@ -1,4 +1,4 @@
--- What every claim call does first: leases that have ended are taken back, waits that have ended are readied.
+-- The start of every claim call: it takes back ended leases and makes claims ready whose wait has ended.
 
 -- How many leases of this work type may end without a release; the default where it is not declared.
 create or replace function work.max_crashes(work_type text)
@@ -23,8 +23,8 @@ declare
   moment timestamptz := clock_timestamp();
   reaped integer;
 begin
-  -- "Is not distinct from" where the rows are found already: with an equality the planner may walk the index on leases
-  -- again, and so everything that is held.
+  -- "Is not distinct from" where the rows are found already: with an equality the planner may scan the index on leases
+  -- again, and so all held claims.
   with lapsed as (
     update public.work_claims c
        set crashes = c.crashes + 1,
@@ -89,7 +89,7 @@ begin
 end
 $$;
 
--- Take back ended leases, ready what is due (at most 1,000 of each), note the worker, judge new classes. Every claim call
+-- Take back ended leases, ready due claims (at most 1,000 of each), note the worker, judge new classes. Every claim call
 -- begins with this; it answers the worker's profile. A call that may wait for rows must not lock claims of others before:
 -- two such calls could deadlock.
 create or replace function work.catch_up(worker_id text, may_lock boolean)

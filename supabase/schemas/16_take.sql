@@ -1,13 +1,12 @@
 -- Take: which ready rows a worker gets next.
 --
--- Ready claims have one order: priority, rank, position. A lane is what is ready of one work type and one class.
+-- Ready claims have one order: priority, rank, position. A lane is the ready claims of one work type and one class.
 -- work_claims_ready holds each lane in order, work_claims_in_order all lanes of a work type together. A worker takes from
 -- the lanes of the classes it matches, and gets the first rows of all of these.
 --
 -- Each lock_… function locks rows and answers their ctids, in order. It skips rows that another call has locked, so a call
 -- may win fewer than there are. A row that changed since it was read is judged again by its new status and class.
--- Nothing is kept between calls. Why there are three ways, and what each costs:
--- docs/decisions/matching-by-class.md.
+-- Nothing is kept between calls. docs/decisions/matching-by-class.md gives the reasons for three ways, and their costs.
 
 -- Lock the first rows of one lane.
 create or replace function work.lock_lane(work_type text, class_id integer, wanted integer)
@@ -56,7 +55,7 @@ end
 $$;
 
 -- Lock the first rows of these classes that are among the first rows of all classes. It reads a bounded number of rows,
--- however many lanes there are, and finds enough where much of what is ready is for this worker.
+-- however many lanes there are, and finds enough where much of the ready work is for this worker.
 create or replace function work.lock_ahead(work_types text[], class_ids integer[], wanted integer)
 returns tid[]
 language plpgsql
@@ -86,7 +85,7 @@ begin
 end
 $$;
 
--- Whether more rows than this many are ready, of whatever class.
+-- Whether more rows than this many are ready, of any class.
 create or replace function work.is_more_ready(work_types text[], how_many integer)
 returns boolean
 language plpgsql
@@ -185,7 +184,7 @@ declare
   row_ids tid[];
   seen integer;
 begin
-  -- Each round looks at one priority, and again with a greater width where other calls hold what it found.
+  -- Each round looks at one priority, and again with a greater width where other calls hold the rows found.
   loop
     select array_agg(h.work_type), array_agg(h.class_id), max(h.priority), count(*) = width,
            (array_agg(h.rank order by h.rank desc, h.position desc))[1],

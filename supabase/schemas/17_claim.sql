@@ -1,4 +1,4 @@
--- Claiming: named items, or what is next.
+-- Claiming: named items, or the next ones.
 
 -- Claim rows that the caller has locked, and answer the claims in their order. Every claim is made by this statement.
 create or replace function work.hold(row_ids tid[], worker_id text, ttl_seconds integer, request_id uuid)
@@ -235,7 +235,7 @@ begin
 end
 $$;
 
--- Claim what is next among the items that the worker matches: the highest priority first; within one priority what the
+-- Claim the next items that the worker matches: the highest priority first; within one priority the items that the
 -- worker is warm for, then the older workflow, then first come, first served. At most 1,000 a call.
 create or replace function public.claim_next(
   work_types text[],

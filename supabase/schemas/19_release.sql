@@ -1,6 +1,6 @@
 -- Release: the holder of a claim closes it, with an outcome.
 
--- Say what is wrong with an outcome for release_items(); null where nothing is.
+-- Name the error in an outcome for release_items(); null where there is none.
 create or replace function work.outcome_error(outcome jsonb)
 returns text
 language plpgsql
@@ -29,7 +29,7 @@ begin
   return null;
 end
 $$;
-comment on function work.outcome_error is 'Says what is wrong with an outcome for release_items(); null where nothing is.';
+comment on function work.outcome_error is 'Names the error in an outcome for release_items(); null where there is none.';
 
 -- Refuse outcomes of which one is wrong, and say which and why.
 create or replace function work.check_outcomes(outcomes jsonb)
@@ -85,7 +85,7 @@ begin
 end
 $$;
 
--- Close claims that failed, which is counted and recorded, or that are handed back; answers how many.
+-- Close claims that failed or are given back; answers how many. A failure is counted and recorded.
 create or replace function work.close_others(worker_id text, outcomes jsonb)
 returns integer
 language plpgsql
@@ -281,7 +281,7 @@ begin
       'claimed', work.claims_of_request(worker_id, request_id));
   end if;
   states := work.close_claims(worker_id, outcomes);
-  -- A claim that was handed back or failed may be claimed again below: a repeated call could not tell its state then.
+  -- A claim that was given back or failed may be claimed again below: a repeated call could not tell its state then.
   if request_id is not null and jsonb_path_exists(states::jsonb, '$[*] ? (@ != "succeeded")') then
     update work.requests r set released = states where r.request_id = finish_and_claim.request_id;
   end if;

@@ -40,7 +40,7 @@ select p.name as pool, c.member, c.n, c.name, a.attnum as number, 'r.' || quote_
  where p.source is not null;
 comment on view work.pool_columns is 'work-claims: the columns that each attached pool names, as its table has them at present.';
 
--- Attached pools whose rows are not followed, or were not for a while. The reason is a sentence with what to do.
+-- Attached pools whose rows are not followed, or were not for a while. The reason is a sentence with the remedy.
 create or replace view work.broken_pools with (security_invoker = true) as
 select p.name as pool,
        coalesce(
@@ -88,7 +88,7 @@ end
 $$;
 
 -- The SQL of a row as mirror_rows() takes it, of the row r. Null where a column is gone.
--- A column that nobody named is not read: a value that JSON cannot hold must not stop a write.
+-- Only named columns are read: a value that JSON cannot hold must not stop a write.
 create or replace function work.row_sql(pool text)
 returns text
 language plpgsql

@@ -1,4 +1,4 @@
--- What a person does: retry work that failed, cancel work that is open.
+-- A person's calls: retry failed work, cancel open work.
 
 -- Refuse wrong arguments of retry_items() and cancel_items().
 create or replace function work.check_choice(work_type text, item_ids uuid[], max_items integer)
@@ -43,7 +43,7 @@ begin
        limit retry_items.max_items);
   end if;
   -- A terminal claim has not followed its item. Items and workflows are locked against change, then read by a statement
-  -- that sees what the lock waited for.
+  -- that sees the changes the lock waited for.
   perform from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as wanted
     join public.work_items i on i.id = any (array[wanted.id])
      for share of i;

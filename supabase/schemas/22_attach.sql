@@ -1,6 +1,6 @@
 -- Attached tables: attach_pool() makes a table a pool, whose rows are items; detach_pool() lets it go.
 
--- Refuse what cannot be attached.
+-- Refuse a relation that cannot be attached.
 create or replace function work.check_source(source regclass)
 returns void
 language plpgsql
@@ -101,7 +101,7 @@ end
 $$;
 
 -- Make a table a pool: rows that are written from here on become items, enroll_pool() takes in those that are there.
--- Attaching again changes the columns that are named: '{}' stands for all payload columns, '' for no column.
+-- Attaching again changes the columns that are named: '{}' means all payload columns, '' no column.
 -- The caller needs the right to create triggers on the table.
 create or replace function public.attach_pool(
   source regclass,
@@ -207,7 +207,7 @@ $$;
 comment on function public.detach_pool is
   'Lets an attached table go: its rows are not followed from here on. Its items and claims stay until you delete them.';
 
--- Pause the work types of pools whose table was dropped, once: their items are not handed out any more.
+-- Pause the work types of pools whose table was dropped, once: no worker gets their items.
 -- Attaching a table as the pool again ends the pause.
 create or replace function work.close_dropped_pools()
 returns void

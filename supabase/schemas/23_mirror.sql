@@ -47,7 +47,7 @@ begin
              where w.name = left(nullif(r.item ->> 'workflow', ''), 200)) as workflow_id
       from unnest(mirror_rows.source_rows) with ordinality as r(item, n)
   ),
-  -- A row whose item has it all is left out: on conflict would lock that item.
+  -- Leave out a row that changes nothing: on conflict would lock its item.
   changed as materialized (
     select m.*
       from mirrored m
@@ -90,7 +90,7 @@ begin
 end
 $$;
 
--- The triggers run as their owner: whoever writes to the attached table needs no right on work-claims.
+-- The triggers run as their owner: a role that writes to the attached table needs no right on work-claims.
 -- Their settings write times in UTC, so that a key is the same text in every session.
 create or replace function work.mirror_written()
 returns trigger
@@ -110,7 +110,7 @@ begin
   end if;
   key_sql := work.key_sql(attached.name);
   row_sql := work.row_sql(attached.name);
-  -- A row whose key changed is another item.
+  -- A row with a changed key is another item.
   if tg_op = 'UPDATE' and key_sql is not null then
     execute format(
       'delete from public.work_items i

@@ -1,6 +1,6 @@
--- Pruning: the record of what ended long ago goes, and is not handed out again.
+-- Pruning: the record of old ended claims goes, and no worker gets them again.
 
--- When claim calls see to what is due in passing: one row, which one call at a time locks.
+-- The time of the next upkeep by a claim call: one row, which one call at a time locks.
 create table if not exists work.upkeep (
   is_only boolean primary key default true check (is_only),
   due_at timestamptz not null default '-infinity'
@@ -45,7 +45,7 @@ begin
 end
 $$;
 
--- Remove what a run has left in these items' claims of a work type; answers how many. The bare claims say that the items
+-- Remove a run's values from these items' claims of a work type; answers how many. The bare claims say that the items
 -- are done.
 create or replace function work.strip_claims(item_ids uuid[], work_type text)
 returns integer
@@ -105,8 +105,8 @@ end
 $$;
 
 -- Look at the next claims along the primary key, and prune those of a work type that ended before these times. Answers
--- {pruned, done}; done when the end was reached, from which the next call begins anew. What succeeded is in no index by
--- time: such an entry a claim would cost a tenth of the rate.
+-- {pruned, done}; done when the end was reached, from which the next call begins anew. Succeeded claims are in no index
+-- by time: such an entry a claim would cost a tenth of the rate.
 create or replace function work.prune_next(
   work_type text, succeeded_before timestamptz, failed_before timestamptz, at_most integer, look_at integer)
 returns jsonb
@@ -156,8 +156,8 @@ begin
 end
 $$;
 
--- Remove the record of what ended so long ago, at most so many claims a call, and answer {pruned, done}. It goes through all
--- claims a page a call: repeat it until done.
+-- Remove the record of claims that ended this long ago, at most so many a call, and answer {pruned, done}. It goes
+-- through all claims a page a call: repeat it until done.
 create or replace function public.prune_finished(work_type text, older_than interval, at_most integer default 1000)
 returns jsonb
 language plpgsql

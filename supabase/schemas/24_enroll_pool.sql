@@ -1,4 +1,4 @@
--- Taking in what was there before: rows become items, items get claims, one bounded step a call.
+-- Taking in earlier rows: rows become items, items get claims, one bounded step a call.
 
 -- Mirror the next rows of an attached table, in the order of its key.
 create or replace function work.mirror_next_rows(
@@ -47,7 +47,7 @@ language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  -- Locked against change: their claims are made of what they are at that moment.
+  -- Locked against change: their claims copy their present values.
   item_ids uuid[] := array(
     select i.id
       from public.work_items i
@@ -68,7 +68,7 @@ begin
 end
 $$;
 
--- Take in what was there before: rows of the attached table become items, items get claims for the pool's work types.
+-- Take in earlier rows and items: rows of the attached table become items, items get claims for the pool's work types.
 -- One bounded step a call; repeat it until the answer says done.
 create or replace function public.enroll_pool(pool text, max_items integer default 10000)
 returns jsonb

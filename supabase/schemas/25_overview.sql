@@ -1,4 +1,4 @@
--- How far the work is: one row a work type, one answer for a monitor, one for an autoscaler. None reads what is over.
+-- Progress: one row a work type, one answer for a monitor, one for an autoscaler. None reads ended claims.
 
 -- Open claims that are aside of the queue, at most 10,000 waiting and 10,000 held ones, of all work types together.
 create or replace function work.aside()
@@ -135,8 +135,8 @@ $$;
 comment on function public.work_pulse is
   'One small answer for a monitor, cheap enough to ask every second: work_overview with live workers, at most 200 workers (late ones first), the last 20 events after since_event.';
 
--- What a worker with these capabilities could take now, each number at most so large; null stands for all there is.
--- Waits and leases that have ended count as ready: where no worker runs, nobody has readied them.
+-- The work for a worker with these capabilities, each number at most so large; null counts all work.
+-- Ended waits and leases count as ready: where no worker runs, no call has made them ready.
 create or replace function public.work_depth(work_type text, capabilities jsonb default null, at_most integer default 10000)
 returns jsonb
 language plpgsql

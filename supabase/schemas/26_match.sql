@@ -1,7 +1,7 @@
--- Which live worker can run what.
+-- Matching: which live worker can run which item.
 
 -- The head of each lane: the ready claim of a class and a work type that goes first. One probe of the index finds the head of
--- the next lane, so the cost grows with the lanes that have ready claims, whatever else there is.
+-- the next lane, so the cost grows with the lanes that have ready claims alone.
 create or replace view work.lane_heads with (security_invoker = true) as
 with recursive head as (
   (select c.class_id, c.work_type, c.item_id, c.due_at
@@ -22,8 +22,8 @@ with recursive head as (
 select h.class_id, h.work_type, h.item_id, h.due_at from head h;
 comment on view work.lane_heads is 'work-claims: the head of each lane, that is, of each class and work type with ready claims.';
 
--- The kinds of live workers: those of one profile that do a work type are one row. `spare` is what they have without what
--- they are exclusive about; null where that is nothing.
+-- The kinds of live workers: those of one profile that do a work type are one row. `spare` is their capabilities without
+-- the exclusive ones; null where none is exclusive.
 create or replace view work.live_kinds with (security_invoker = true) as
 select t.name as work_type,
        p.id as profile_id,
@@ -39,10 +39,10 @@ select t.name as work_type,
   join work.live_workers w on w.work_types is null or t.name = any (w.work_types)
   join work.profiles p on p.id = w.profile_id
  group by t.name, p.id;
-comment on view work.live_kinds is 'work-claims: how many live workers of each profile do each work type, and what they have and take.';
+comment on view work.live_kinds is 'work-claims: how many live workers of each profile do each work type, with their capabilities and conditions.';
 
--- Why workers of a profile are not handed an item with these clauses and labels, one reason a row. A row with yield_seconds
--- is a delay and no refusal. The lower the distance, the nearer is a number to what a clause asks.
+-- Why workers of a profile get no item with these clauses and labels, one reason a row. A row with yield_seconds is a
+-- delay and no refusal. A lower distance means a number nearer to the clause's.
 create or replace function work.reasons_against(profile work.profiles, clauses jsonb, labels jsonb)
 returns table (reason text, has text, distance numeric, yield_seconds integer)
 language sql
@@ -78,7 +78,7 @@ as $$
         where (work.without(profile.capabilities, profile.exclusive) @@ (c.clause ->> 'path')::jsonpath) is not true)
 $$;
 
--- How the live workers that do a work type stand to these clauses and labels; all live workers where the type is null.
+-- How the live workers of a work type match these clauses and labels; all live workers where the type is null.
 -- The closest worker has the fewest other reasons, and of these the nearest number.
 create or replace function work.match_report(clauses jsonb, labels jsonb, work_type text)
 returns jsonb
@@ -150,7 +150,7 @@ $$;
 comment on function public.would_match is
   'Answers which live workers would run an item with this requirement and these labels, and which clause fails on how many others. Writes nothing.';
 
--- A pair is judged when it is read, so that a caller who pages or filters pays for what it gets.
+-- A pair is judged when it is read, so that a caller with a page or a filter pays for its own rows.
 create or replace view public.work_capability_match with (security_invoker = true) as
 with kind as materialized (
   select w.* from work.live_kinds w

@@ -61,7 +61,7 @@ begin
 end
 $$;
 
--- Why an item is not running, or what became of it: the facts of each of its claims, or of that of one work type.
+-- Why an item is not running, or how it ended: the facts of each of its claims, or of that of one work type.
 create or replace function public.explain_item(item_id uuid, work_type text default null)
 returns jsonb
 language plpgsql

@@ -32,9 +32,9 @@ select c.work_type,
  where c.status = 'failed'
  order by c.finished_at desc;
 comment on view public.work_failures is
-  'work-claims: what has failed for good, the newest first, and why. retry_items() reopens it.';
+  'work-claims: claims that have failed for good, the newest first, and why. retry_items() reopens them.';
 
--- Work that no registered worker does may still be done by workers that never registered: it is told after five minutes.
+-- Unregistered workers may do work that no registered worker does: the view shows it after five minutes.
 create or replace view public.work_stuck with (security_invoker = true) as
 with kind as materialized (
   select w.* from work.live_kinds w

@@ -1,4 +1,4 @@
--- Rights and settings of everything above: they stand here and nowhere else. service_role may work; others may do nothing,
+-- All rights and settings of the objects above. service_role may work; others may do nothing,
 -- whichever default privileges the project has.
 
 -- Private objects: the schema is closed to others.
@@ -44,7 +44,7 @@ begin
     end if;
   end loop;
 
-  -- A sequence behind an identity column gets default privileges of its own, and nobody needs any.
+  -- A sequence behind an identity column gets default privileges of its own, and no role needs any.
   for relation in
     select s.oid::regclass as name
       from pg_class s
@@ -90,7 +90,7 @@ declare
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
     'public.enroll_pool', 'work.fold_tallies', 'work.mirror_deleted', 'work.mirror_written'];
-  -- A person calls them: they give up on a lock rather than stand in everybody's way.
+  -- A person calls them: they give up on a lock rather than delay other calls.
   impatient constant text[] := array[
     'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
     'public.define_workflow', 'public.detach_pool', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',

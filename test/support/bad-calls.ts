@@ -15,7 +15,7 @@ const tenThousand = Array.from(
 );
 const fiveMegabytes = Array.from({ length: 500_000 }, (_, index) => String(index * 7919).padStart(9, "x")).join("");
 
-/** Every bad input that has a sentence of its own, through whatever way it is sent. `keyless` is a table without a key. */
+/** Every bad input that has a sentence of its own, for any way to send it. `keyless` is a table without a key. */
 export async function badCalls(sql: Sql): Promise<BadCall[]> {
   const { type, ids } = await typeWithItems(sql, 2);
   const [claim] = (await claimNext(sql, type, "a")) as [Claim];

@@ -9,11 +9,11 @@ export type Sql = postgres.Sql;
 export interface Database {
   /** As the API's role, through which workers call. */
   sql: Sql;
-  /** As the one who owns the tables and runs migrations. */
+  /** As the role that owns the tables and runs migrations. */
   owner: Sql;
   /** As the cluster's superuser. */
   admin: Sql;
-  /** As any role, with any options; one connection unless told. */
+  /** As any role, with any options; one connection by default. */
   as(role: string, options?: postgres.Options<Record<string, never>>): Sql;
   /** The address as the owner. */
   url: string;

@@ -26,12 +26,12 @@ export function runDemo(
   });
 }
 
-/** The process ids that it told of. */
+/** The process ids in the demo's output. */
 export function workersOf(out: string): number[] {
   return [...out.matchAll(/\(pid (\d+)\)/g)].map((match) => Number(match[1]));
 }
 
-/** Zombies count as gone: whoever inherits them may not fetch them. */
+/** Zombies count as gone: their new parent may not fetch them. */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);

@@ -24,15 +24,15 @@ export interface FakeClock extends Clock {
   drive<T>(promise: Promise<T>): Promise<T>;
   /** Calls back at that time. */
   at(ms: number, act: () => void): void;
-  /** A machine of its own, whose clock began at another time. */
+  /** Makes a machine. Its clock began at its own time. */
   machine(startedAt?: number): Machine;
 }
 
-/** One machine's clock, which stands still with it. */
+/** One machine's clock. It stops while the machine is suspended. */
 export interface Machine extends Clock {
   /**
-   * Nothing on it goes on for so long, and what is due meanwhile comes after. A suspended machine's clock stands still, as
-   * a closed laptop's does; that of a machine whose process is stopped runs on.
+   * Nothing on it runs for so long; callbacks due meanwhile come after. A suspended machine's clock stops, as a closed
+   * laptop's does. The clock runs on where only the process is stopped.
    */
   pause(ms: number, isSuspended: boolean): void;
   /** It never does anything again. */
@@ -49,7 +49,7 @@ export interface Machine extends Clock {
   awake(): number;
 }
 
-/** Time that passes only when everybody sleeps. */
+/** Time passes only while every machine sleeps. */
 export function createFakeClock(): FakeClock {
   let time = 1000;
   let orders = 0;
@@ -88,7 +88,7 @@ export function createFakeClock(): FakeClock {
     return (machine.isSuspended ? Math.max(time, machine.resumesAt) : time) - machine.behind;
   }
 
-  /** The next one to wake; those of machines that stand still are put off. */
+  /** The next sleeper to wake. Sleepers of paused machines are put off. */
   function next(): Sleeper | undefined {
     for (let sleeper = queue.pop(); sleeper; sleeper = queue.pop()) {
       const { machine } = sleeper;

@@ -10,7 +10,7 @@ interface Answer {
   body: Buffer;
 }
 
-/** One request, and what can be done with it and with the connection it came on. */
+/** One request, and the actions on it and on its connection. */
 interface Exchange {
   headers: IncomingMessage["headers"];
   below: (limit: number) => number;
@@ -114,7 +114,7 @@ export interface FaultyProxy {
   /** How often each fault was made. */
   counts(): Record<Fault, number>;
   answered: Answered[];
-  /** Waits for what is still on its way. */
+  /** Waits for the requests under way. */
   settled(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -208,7 +208,7 @@ export async function startFaultyProxy(target: string, seed: number, share: numb
   const server = createServer((incoming, outgoing) => {
     const served = serve(incoming, outgoing).finally(() => outgoing.writableEnded || outgoing.destroy());
     underWay.add(served);
-    // One that failed stays, and is thrown to who waits for all.
+    // A failed request stays: settled() throws its error.
     served.then(
       () => underWay.delete(served),
       () => {},

@@ -1,7 +1,7 @@
 import { expect } from "vitest";
 import type { Sql } from "./database.ts";
 
-/** What must hold of the tables at any moment; each row of the answer is one thing that does not. */
+/** Rules that hold of the tables at any moment. Each row of the answer is one violation. */
 const violations = `
   select 'two claims have one fence' as rule, c.fence::text as what
     from public.work_claims c where c.fence is not null group by c.fence having count(*) > 1

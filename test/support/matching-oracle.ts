@@ -1,4 +1,4 @@
-// What a worker is to get, straight from the definition: every ready row is read, judged in TypeScript, and sorted.
+// A worker's next claims, straight from the definition: every ready row is read, judged in TypeScript, and sorted.
 import type { Json } from "../../src/answers.ts";
 import type { Requirement } from "../../src/index.ts";
 import { call } from "./calls.ts";
@@ -13,7 +13,7 @@ export interface Worker {
   yield_seconds?: number | undefined;
 }
 
-/** What a claim call asks for. */
+/** The arguments of a claim call. */
 export interface Wish {
   work_types: string[];
   max_items: number;
@@ -92,7 +92,7 @@ export function inOrder(rows: Row[], worker: Worker, wish: Wish): Row[] {
   return [...own.filter(isWarm), ...own.filter((row) => !isWarm(row)), ...yielded];
 }
 
-/** As documented: matched with all it has, and spared where it would match without what it is exclusive about. */
+/** As documented: a class is spared if the worker would match it without its exclusive capabilities. */
 export function judgeClass(
   row: Pick<Row, "requires" | "labels">,
   worker: Worker,
@@ -110,7 +110,7 @@ export function judgeClass(
   return isSpared ? (worker.yield_seconds === undefined ? "never" : "after a while") : "at once";
 }
 
-/** A list on the way stands for the objects in it, as in a requirement. */
+/** A list on the way means the objects in it, as in a requirement. */
 function without(value: Json, [name = "", ...rest]: string[]): Json {
   if (Array.isArray(value)) {
     return value.map((each) => (Array.isArray(each) ? each : without(each, [name, ...rest])));

@@ -1,4 +1,4 @@
-// Each command is made of the database and of the model; what both answer and what they have then is compared.
+// Each command calls the database and the model. Then both answers and both states are compared.
 import { expect } from "vitest";
 import { type Claim as Answered, call } from "./calls.ts";
 import {
@@ -19,17 +19,17 @@ import type { Command } from "./model-commands.ts";
 import { cancel, extend, leave, release, retry } from "./model-ending.ts";
 import { expectEqual, expectSame, pass, readClaims, register, type Stored, type World } from "./model-world.ts";
 
-/** What is remembered of a run besides its claims: the calls that may be sent a second time. */
+/** A run also remembers the calls that may be sent a second time. */
 export interface Run extends World {
   repeatable: { name: string; args: Record<string, unknown>; again(answer: unknown): void; isLeftAlone(): boolean }[];
 }
 
-/** One call and what it has led to: sent together, answered in this order. */
+/** One call and a read of its effect: sent together, answered in this order. */
 async function ask<Answer>(run: Run, name: string, args: Record<string, unknown>): Promise<[Answer, Stored]> {
   return Promise.all([call<Answer>(run.sql, name, args), readClaims(run)]);
 }
 
-/** What was answered is what the model expects, each with a fence that has never been; from here on the worker has them. */
+/** Compares the answer with the model. Each fence must be new. Then the worker holds the claims. */
 function take(run: Run, asked: Ask, expected: Expected, answer: Answered[]): void {
   const { model } = run;
   expectEqual(
@@ -61,7 +61,7 @@ function take(run: Run, asked: Ask, expected: Expected, answer: Answered[]): voi
   }
 }
 
-/** Makes one call of both. The answer says what was asked and answered; it is empty where there was nothing to call for. */
+/** Makes one call to both. Answers a text about it, which is empty if no call was possible. */
 export async function perform(run: Run, command: Command): Promise<string> {
   const { model } = run;
   const done = async (name: string, args: Record<string, unknown>, check: (answer: never) => void): Promise<string> => {
@@ -101,7 +101,7 @@ export async function perform(run: Run, command: Command): Promise<string> {
           "enqueue_items",
           args,
           (repeated) => expectEqual(repeated, answer, "the ids of a repeated call"),
-          // What was deleted since comes again: no record of the call is kept.
+          // A repeated call makes deleted items again: no record of the call is kept.
           () =>
             answer.every((id) => model.items.has(id)) &&
             command.items.every(({ workflow: of }) => !of || model.workflows.has(of)),
@@ -181,7 +181,7 @@ export async function perform(run: Run, command: Command): Promise<string> {
           take(run, asked, claimNext(model, asked, wishOf(command)), told.claimed);
         };
         check(answer);
-        // Nor is there one of what succeeded, beside the claims themselves.
+        // Nor is there a record of successes, beside the claims themselves.
         const closed = given.filter((each) => claimOf(model, each.item, each.type));
         remember(
           "finish_and_claim",

@@ -13,7 +13,7 @@ export function nth<Value>(values: Value[], n: number): Value | undefined {
 
 export const nobody = "00000000-0000-4000-8000-000000000000";
 
-/** Items by number; one more than there are stands for one that nobody has enqueued. */
+/** Items by number. The number after the last means an item that was never enqueued. */
 export const itemsOf = (model: Model, numbers: number[]): string[] =>
   numbers.map((number) => nth([...model.items.keys(), nobody], number) ?? nobody);
 
@@ -28,7 +28,7 @@ function receiptOf(model: Model, by: string | null, { receipt, of }: Said): Rece
   return nth(of === "held" && held.length > 0 ? held : newestFirst, receipt);
 }
 
-/** Who speaks, and of which claims; nobody says two things of one claim in one call. */
+/** The worker that reports, and its claims. A call has at most one outcome for a claim. */
 export function spoken(model: Model, by: string | null, all: Said[]): [string, Spoken[]] {
   const speaks = by ?? (all[0] && receiptOf(model, by, all[0])?.worker) ?? "plain";
   const given = all.map((each): Spoken => {

@@ -36,7 +36,7 @@ export function takeBack(model: Model, claims: Claim[]): void {
   }
 }
 
-/** What every claim call begins with. */
+/** The start of every claim call. */
 function catchUp(model: Model): void {
   takeBack(model, lapsed(model));
   for (const claim of model.claims.values()) {
@@ -55,7 +55,7 @@ function isRepeated(model: Model, request: string | null): boolean {
   return isKnown;
 }
 
-/** What a worker still holds of an earlier request. */
+/** The claims that a worker still holds of an earlier request. */
 function heldOf(model: Model, worker: string, request: string | null): Claim[] {
   return [...model.claims.values()]
     .filter((claim) => claim.status === "claimed" && claim.worker === worker && claim.request === request)
@@ -72,7 +72,7 @@ export interface Ask {
   request: string | null;
 }
 
-/** The claim is this worker's from here on, with the fence that it was told. */
+/** The worker holds the claim from here on, with the fence of the database's answer. */
 export function hold(model: Model, claim: Claim, { worker, ttl, request }: Ask, fence: number): void {
   claim.status = "claimed";
   claim.worker = worker;
@@ -109,11 +109,11 @@ function kindNumber({ requires, labels }: Item): number {
   return kinds.indexOf(kind);
 }
 
-/** What a claim call may answer: these in this order, or, where it is a repeated one, what is still held of the first. */
+/** The right answer of a claim call: these claims in order. A repeated call gets those still held of the first. */
 export interface Expected {
   isRepeated: boolean;
   claims: Claim[];
-  /** Whether another claim may stand in its place: the same item's, for another work type. */
+  /** Whether another claim may replace it: the same item's, for another work type. */
   isAsGood(one: Claim, other: Claim): boolean;
 }
 

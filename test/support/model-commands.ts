@@ -4,7 +4,7 @@ import type { Json, Outcome } from "../../src/answers.ts";
 import type { NewItem } from "./model.ts";
 import { profiles, types, workers } from "./model-world.ts";
 
-/** What a worker comes back with: a receipt of what is held or any that was ever given, and what it says to it. */
+/** A worker's report: the receipt of a held claim or any earlier one, and the outcome. */
 export interface Said {
   receipt: number;
   of: "held" | "ever given";
@@ -27,7 +27,7 @@ export type Command =
   | { do: "enqueue"; items: NewItem[]; request: string | null }
   | ({ do: "claim next"; worker: string; request: string | null } & Wanted)
   | { do: "claim items"; worker: string; type: string; items: number[]; ttl: number | null; request: string | null }
-  // No worker stands for the one to whom the first receipt was given.
+  // Null means the worker of the first receipt.
   | { do: "release item"; worker: string | null; said: Said }
   | { do: "release items"; worker: string | null; said: Said[] }
   | ({ do: "finish and claim"; worker: string | null; said: Said[]; request: string | null } & Wanted)
@@ -101,7 +101,7 @@ const wanted = {
   warm: fc.constantFrom([], [], [], ["sdxl"], ["flux", "sdxl"], ["none"]),
 };
 
-/** How often each kind comes, and with what. */
+/** The weight of each kind of command, and its arguments. */
 const drawn: { [Kind in Command["do"]]: [number, Record<string, fc.Arbitrary<unknown>>] } = {
   enqueue: [16, { items: fc.array(newItem, { minLength: 1, maxLength: 4 }), request }],
   "claim next": [22, { worker, request, ...wanted }],

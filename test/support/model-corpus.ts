@@ -1,4 +1,4 @@
-// What once differed, as a failure of the model's test printed it: it runs first.
+// Commands after which the database and the model once differed, as the model's test printed them. They run first.
 import type { Command } from "./model-commands.ts";
 
 export const corpus: Record<string, Command[]> = {

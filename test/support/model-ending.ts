@@ -89,7 +89,7 @@ export function retry(model: Model, claims: Claim[]): void {
   }
 }
 
-/** A claim that nobody has made yet is made to be cancelled. */
+/** An item without a claim gets a cancelled one. */
 export function cancel(model: Model, type: string, ids: string[]): number {
   const stopped = [...new Set(ids)]
     .flatMap((id) => model.items.get(id) ?? [])

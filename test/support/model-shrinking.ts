@@ -1,5 +1,5 @@
 // A shorter list of commands that still fails. fast-check shortens a list from its ends and then looks at each member by
-// itself: most of what has nothing to do with the failure would stay.
+// itself: most commands without a part in the failure would stay.
 import type { Command } from "./model-commands.ts";
 
 type Fails<Value> = (values: Value[]) => Promise<boolean>;

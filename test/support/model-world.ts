@@ -1,11 +1,11 @@
-// The database beside the model: it begins empty, time passes in it, and what it has is compared with what the model has.
+// The database beside the model. It begins empty, time passes in it, and its state is compared with the model's.
 import type { Json } from "../../src/answers.ts";
 import { call } from "./calls.ts";
 import { type Database, openDatabase, type Sql } from "./database.ts";
 import type { Worker } from "./matching-oracle.ts";
 import { type Claim, defaults, inRank, isOpen, key, type Model, type Rules, rankOf } from "./model.ts";
 
-/** Leases and waits of minutes and hours: what a run takes in truth plays no part. */
+/** Leases and waits last minutes and hours, so the real duration of a run plays no part. */
 export const declared: Record<string, Partial<Rules>> = {
   draw: { pool: "default", lease_seconds: 3600, max_failures: 3, max_crashes: 2, backoff_seconds: 600 },
   tag: { pool: "default", lease_seconds: 900, max_failures: 2, max_crashes: 3, backoff_limit_seconds: 2000 },
@@ -14,7 +14,7 @@ export const declared: Record<string, Partial<Rules>> = {
 };
 export const types: string[] = [...Object.keys(declared), "undeclared"];
 
-/** What workers may have and take; the first is that of one that has not registered. */
+/** Capabilities and conditions of workers. The first are those of an unregistered worker. */
 export const profiles: Omit<Worker, "id">[] = [
   { capabilities: {} },
   { capabilities: { gpu: "a100", memory_gb: 40 } },
@@ -36,7 +36,7 @@ export interface World {
 
 export async function openWorld(): Promise<() => Promise<World>> {
   const { as, admin }: Database = await openDatabase();
-  // One connection: a call and the question what it has led to are sent together, and answered in this order.
+  // One connection: a call and a read of its effect are sent together, and answered in this order.
   const sql = as("service_role", { max: 1 });
   await admin`insert into public.work_pools (name) values ('side')`;
   await admin`set session_replication_role = replica`;
@@ -157,7 +157,7 @@ type Seen = Record<string, unknown>;
 
 /** Fails where the database and the model do not have the same claims in the same order. */
 export function expectSame(model: Model, { claims, elapsed }: Stored): void {
-  // What was written in the run was written somewhat after the moment that the model has for it.
+  // The database's times are somewhat later than the model's.
   const near = (stored: number | null, expected: number): number | null =>
     stored !== null && stored >= expected - 0.001 && stored <= expected + elapsed + 0.001 ? expected : stored;
   const seen: Seen[] = claims.map((row) => {
@@ -217,7 +217,7 @@ export function expectEqual(actual: unknown, expected: unknown, what: string): v
   }
 }
 
-/** What was recorded of each claim, the newest 20. */
+/** Compares the newest 20 events of each claim. */
 export async function expectSameEvents({ model, sql }: World): Promise<void> {
   const rows = await sql<{ item_id: string; work_type: string; events: string[] }[]>`
     select item_id, work_type, array_agg(event order by id) as events from public.work_events group by 1, 2`;

@@ -1,5 +1,5 @@
-// What the calls do to claims, as the design and the documentation have it, in plain TypeScript. Time is a number of seconds that
-// only grows when somebody lets it pass. What the database alone decides (ids, fences) is told to the model.
+// The effects of the calls on claims, as the design and the documentation have them, in plain TypeScript. Time is a number
+// of seconds that only a command moves. The model takes ids and fences from the database.
 import type { Json } from "../../src/answers.ts";
 import type { Requirement } from "../../src/index.ts";
 import type { Worker } from "./matching-oracle.ts";
@@ -49,7 +49,7 @@ export interface Claim {
   events: string[];
 }
 
-/** What a worker was told of a claim, and may come back with at any time later. */
+/** A claim as a worker got it. The worker may come back with it at any later time. */
 export interface Receipt {
   item: string;
   type: string;
@@ -70,7 +70,7 @@ export interface Model {
   receipts: Receipt[];
 }
 
-/** The rules of a work type that nobody declared. */
+/** The rules of an undeclared work type. */
 export const defaults: Rules = {
   pool: null,
   lease_seconds: 60,
@@ -130,7 +130,7 @@ export function schedule(claim: Claim, dueAt: number, now: number): void {
   claim.dueAt = dueAt;
 }
 
-/** Open again and held by nobody: what was due before is ready from this moment on. */
+/** Opens a claim again, without a holder. A claim that was due before is ready from this moment on. */
 export function reopen(claim: Claim, dueAt: number, now: number): void {
   schedule(claim, Math.max(dueAt, now), now);
   claim.progress = null;
@@ -154,7 +154,7 @@ export function nameWorkflow(model: Model, name: string): { priority: number; ra
   return made;
 }
 
-/** The items that are to be answered; each that is new has the id that was told. */
+/** The ids that enqueue_items() is to answer. A new item takes its id from the database. */
 export function enqueue(model: Model, given: NewItem[], told: string[]): string[] {
   for (const { workflow } of given) {
     if (workflow) {
@@ -196,7 +196,7 @@ export function enqueue(model: Model, given: NewItem[], told: string[]): string[
   });
 }
 
-/** Another time to run counts for its open claims at once, for one that runs when it is handed back. */
+/** A new time to run counts for open claims at once, for a held claim when its worker releases it. */
 export function reschedule(model: Model, item: Item, runAfter: number | null): void {
   if (item.runAfter === null && runAfter === null) {
     return;

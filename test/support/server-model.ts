@@ -1,5 +1,5 @@
 // A database in memory: claims, leases, fences, request ids, tries, waits and classes. Tests of the worker's decisions use
-// it. It stands in for no SQL: that is tested in Postgres.
+// it. It replaces no SQL: other tests run that in Postgres.
 
 export interface Row {
   item_id: string;

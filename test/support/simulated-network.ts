@@ -1,4 +1,4 @@
-// A network that loses, delays, repeats and spoils what it carries, between simulated machines and the model of the server.
+// A network that loses, delays, repeats and spoils messages, between simulated machines and the model of the server.
 import type { FakeClock, Machine } from "./fake-clock.ts";
 import type { seeded } from "./random.ts";
 import type { Model } from "./server-model.ts";
@@ -146,7 +146,7 @@ export function createNetwork(
     const call: Call = { id: ++calls, worker, name, args: body ? JSON.parse(body) : null, path, body, takenAt: 0 };
     const mayFault = chance(network.chanceOfFault) && network.enabled.length > 0;
     const drawn = mayFault ? pick(network.enabled) : null;
-    // A worker whose registration is refused for good rightly ends.
+    // A worker rightly ends when its registration is refused for good.
     const fault = drawn === "an error that is final" && name === "register_worker" ? null : drawn;
     watcher.log(`${worker} #${call.id} sends ${path} ${body}${fault ? `, ${fault}` : ""}`);
     watcher.onSent(call);

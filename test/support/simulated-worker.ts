@@ -1,4 +1,4 @@
-// One worker of the simulation: the real runtime, on a machine whose time, chance and network are the simulation's.
+// One worker of the simulation: the real runtime, on a machine with simulated time, chance and network.
 import { FinalError, RetryAfter, type Summary, type WorkOptions, work } from "../../workers/runtime/work.ts";
 import type { Machine } from "./fake-clock.ts";
 import type { seeded } from "./random.ts";

@@ -21,7 +21,7 @@ export interface Checks {
   onEnd(run: Run): void;
   onLeft(worker: Worker, lines: string[], summary: Summary): void;
   onThrown(worker: Worker, error: unknown): void;
-  /** All is over, and a last worker without faults has gone through what was left. */
+  /** All is over, and a last worker without faults has done the rest. */
   onOver(): void;
 }
 
@@ -69,7 +69,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
   const isRunning = (run: Run): boolean => run.end === null && !run.isCut && !run.worker.machine.isCrashed;
   const describe = (run: Run): string => `${run.worker.name} with fence ${run.fence} on ${run.item.slice(-2)}`;
 
-  /** A lease binds on the worker's own clock. What was due while it was stopped comes at the moment it goes on. */
+  /** A lease binds on the worker's own clock. Timers that were due in a pause fire at its end. */
   function mustBeInLease(run: Run, what: string): void {
     const { machine } = run.worker;
     const over = machine.now() - (leaseEnds.get(run.fence) ?? 0);
@@ -144,7 +144,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
         mustStopSoon(fence, row.expiresAt - (grantedAt.get(fence) ?? 0));
       }
       if (change === "expired" && worker && !worker.machine.isCrashed && !worker.machine.isPaused) {
-        // A heartbeat that was under way may still extend what the worker has given up for lost.
+        // A heartbeat under way may still extend a claim that the worker has given up for lost.
         must(
           (troubleAt.get(name) ?? 0) >= (grantedAt.get(fence) ?? 0) || runs.get(fence)?.signal.aborted === true,
           `${name} let the lease of fence ${fence} end though nothing was in its way`,
@@ -211,7 +211,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
         const held = model.rows.filter(
           (row) => row.status === "claimed" && received.has(row.fence) && !isOver(runs.get(row.fence)),
         );
-        // One whose requests are refused for good, or that has to leave, cannot ask again for what it did not hear.
+        // A worker with refused requests, or one that has to leave, cannot ask again for a lost answer.
         const unanswered = model.rows.filter(
           (row) => row.status === "claimed" && row.worker_id === call.worker && row.claimedAt <= call.takenAt,
         );
@@ -222,7 +222,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
         const { batch, concurrency, maxClaims } = worker.plan;
         const most = Math.max(batch ?? mostClaimsAhead, concurrency);
         must(
-          // A claim whose outcome the database refuses stays until its lease ends.
+          // If the database refuses an outcome, the claim stays until its lease ends.
           held.length <= most || worker.askedAt !== null || refusedOnce.has(call.worker),
           `${call.worker} holds ${held.length} claims`,
         );
@@ -239,7 +239,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       mustBeInLease(run, "begins");
       mustNotBeHoarded(run);
       for (const other of runs.values()) {
-        // One on a machine that stands still, or whose clock did, cannot know; the fence keeps its result out.
+        // A worker on a paused machine, or with a stopped clock, cannot know. The fence keeps its result out.
         const isExcused = [worker, other.worker].some(
           ({ machine }) => machine.resumesAt >= clock.now() || machine.wasSuspended,
         );

@@ -58,7 +58,7 @@ export async function simulate(seed: number): Promise<Simulated> {
   const exit = vi.spyOn(process, "exit").mockImplementation(() => {
     throw new Exit();
   });
-  // Every abort makes an error, whose stack would cost more than all the rest.
+  // Every abort makes an error. Its stack would cost more than all the rest.
   const { stackTraceLimit } = Error;
   Error.stackTraceLimit = 0;
   try {
