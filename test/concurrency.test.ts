@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { type Claim, call, claimNext, release, someoneWaits, typeWithItems } from "./support/calls.ts";
+import { type Claim, call, claimNext, endLeases, release, someoneWaits, typeWithItems } from "./support/calls.ts";
 import { openDatabase, type Sql } from "./support/database.ts";
 import { contradictions, type Step } from "./support/history.ts";
 import { expectInvariants } from "./support/invariants.ts";
@@ -234,6 +234,38 @@ describe("a call that waits for another", () => {
     await blocker`select from work_claims where item_id = ${high?.item_id ?? ""} and work_type = ${type} for update nowait`;
     await blocker`commit`;
     expect(await releasing).toEqual(["succeeded", "waiting"]);
+  });
+
+  test("locks no claim of another item before it waits for its own, although a lease has ended", async () => {
+    const { type, ids } = await typeWithItems(sql, 2);
+    const [mine = "", expired = ""] = ids;
+    await call(sql, "claim_items", { item_ids: [expired], work_type: type, worker_id: "dead" });
+    await endLeases(sql, type);
+    const blocker = as("service_role");
+    await blocker`begin`;
+    await blocker`select from work_claims where item_id = ${mine} and work_type = ${type} for update`;
+    const claiming = call<Claim[]>(as("service_role"), "claim_items", {
+      ...{ item_ids: [mine], work_type: type, worker_id: "a" },
+    });
+    await someoneWaits(admin);
+    await blocker`select from work_claims where item_id = ${expired} and work_type = ${type} for update nowait`;
+    await blocker`commit`;
+    expect(await claiming).toMatchObject([{ item_id: mine }]);
+  });
+
+  test("extend_claims does not lock its worker before its claims, as retire_worker locks both", async () => {
+    const { type } = await typeWithItems(sql, 1);
+    await call(sql, "register_worker", { worker_id: "beats", instance: crypto.randomUUID() });
+    const held = await claimNext(sql, type, "beats");
+    await sql`update work_workers set last_seen_at = now() - interval '10 s' where id = 'beats'`;
+    const blocker = as("service_role");
+    await blocker`begin`;
+    await blocker`select from work_claims where item_id = ${held[0]?.item_id ?? ""} and work_type = ${type} for update`;
+    const extending = call(as("service_role"), "extend_claims", { worker_id: "beats", held });
+    await someoneWaits(admin);
+    await blocker`select from work_workers where id = 'beats' for update nowait`;
+    await blocker`commit`;
+    expect(await extending).toMatchObject([{ state: "held" }]);
   });
 });
 

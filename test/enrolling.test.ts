@@ -23,7 +23,7 @@ async function enrollAll(connection: Sql, pool: string, max_items: number): Prom
   }
 }
 
-/** What is wrong between a table and its items and claims. */
+/** The differences between a table, its items and its claims. */
 async function missing(table: string, type: string): Promise<unknown[]> {
   const rows = await sql.unsafe(`
     select t.id as row, i.source_key as item, c.status as claim

@@ -35,7 +35,7 @@ async function explained(item_id: string | undefined): Promise<ExplainedClaim> {
 
 const reason = async (item_id: string | undefined): Promise<string> => (await explained(item_id)).reason;
 
-/** What fails on one worker, which is the closest one therefore. */
+/** A failing clause of one worker. The only worker is also the closest one. */
 function failsOn(worker: string, needs: string, has: string | null, more: object = {}): MatchReport["failing"][number] {
   return { reason: needs, workers: 1, only_this: 1, closest_worker: worker, closest_has: has, ...more };
 }

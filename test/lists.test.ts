@@ -27,7 +27,7 @@ async function pool(items: object[] = []): Promise<{ pool: string; ids: string[]
   return { pool: name, ids: await client.enqueueItems(items.map((item) => ({ ...item, pool: name }))) };
 }
 
-/** What both clients answer: plain fetch and supabase-js ask the same. */
+/** The answers of both clients: plain fetch and supabase-js send the same query. */
 async function both<Answer>(ask: (client: WorkClient) => Promise<Answer>): Promise<Answer> {
   const [answer, other] = await Promise.all([ask(client), ask(overSupabase)]);
   expect(other).toEqual(answer);

@@ -7,7 +7,7 @@ import { drawClasses, drawWish, drawWorker, fill } from "./support/matching-worl
 import { seed, seeded } from "./support/random.ts";
 import type { Version } from "./support/servers.ts";
 
-/** What the call answers is what was to be expected; then everything is handed back or done. */
+/** Claims, and compares the answer with the expected items. */
 async function claimAsExpected(sql: Sql, worker: Worker, wish: Wish, hint: string): Promise<Claim[]> {
   const expected = await expectedItems(sql, worker, wish);
   const claims = await call<Claim[]>(sql, "claim_next", { ...wish, worker_id: worker.id });

@@ -298,7 +298,7 @@ describe("a detached table", () => {
   });
 });
 
-/** What work.broken_pools says of a pool. */
+/** The rows of work.broken_pools about a pool. */
 async function brokenReason(pool: string): Promise<string | undefined> {
   const [row] = await sql`select reason from work.broken_pools where pool = ${pool}`;
   return row?.reason;

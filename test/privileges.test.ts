@@ -39,7 +39,7 @@ const views = [
 
 const readAndWrite = ["DELETE", "INSERT", "SELECT", "UPDATE"];
 
-/** What service_role may do with each object of ours in public. Nobody else may do anything. */
+/** The rights of service_role on each of our objects in public. No other role has any. */
 const expected: Record<string, string[]> = {
   ...Object.fromEntries(tables.map((name) => [`table ${name}`, readAndWrite])),
   ...Object.fromEntries(views.map((name) => [`view ${name}`, ["SELECT"]])),
@@ -50,7 +50,7 @@ const expected: Record<string, string[]> = {
   "sequence public.work_workflows_id_seq": [],
 };
 
-/** What service_role may do with an object of the private schema, by its kind. */
+/** The rights of service_role on an object of the private schema, by the object's kind. */
 const privately: Record<string, string[]> = {
   function: ["EXECUTE"],
   schema: ["USAGE"],

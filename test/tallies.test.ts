@@ -26,7 +26,7 @@ async function fold(): Promise<void> {
   while (((await sql`select work.fold_tallies(1000) as folded`)[0]?.folded ?? 0) > 0) {}
 }
 
-/** What is known of a span, by measure. */
+/** The tallies of a span, by measure. */
 async function measures(type: string, span: string): Promise<Record<string, number>> {
   const rows = await sql`
     select measure, sum(amount)::integer as amount from work.tallies where work_type = ${type} and span = ${span} group by measure`;

@@ -1,4 +1,4 @@
-/** What one call of a worker did to one claim, in the database's time where the answer tells it and in ours around it. */
+/** The effect of one call on one claim. Times are the database's where the answer has them, else the test's. */
 export interface Step {
   kind: "claimed" | "held" | "released" | "succeeded" | "left";
   item: string;
@@ -12,7 +12,7 @@ export interface Step {
   leaseTo?: number;
 }
 
-/** What a history shows that must not be; empty where all is well. */
+/** The violations in a history. */
 export function contradictions(history: Step[]): string[] {
   const byItem = new Map<string, Step[]>();
   for (const step of history) {

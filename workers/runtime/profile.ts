@@ -1,7 +1,7 @@
 import type { CallOptions, Client, Json } from "./client.ts";
 import { randomUuid } from "./host.ts";
 
-/** What a worker has and accepts. Without a profile it gets the items that require nothing. */
+/** A worker's capabilities and conditions. A worker without a profile gets the items that require nothing. */
 export interface Profile {
   /** Items that require more go to other workers. WORK_CAPABILITIES, as JSON. */
   capabilities?: { readonly [name: string]: Json };
