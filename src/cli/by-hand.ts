@@ -53,7 +53,7 @@ export async function inPages(
   return changed;
 }
 
-export type ByHand = {
+type ByHand = {
   /** For the line before: "--yes cancels them". */
   does: string;
   /** For the line at the end: "3 claims of embed retried". */

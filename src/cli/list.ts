@@ -13,7 +13,7 @@ const shownByDefault = 50;
 
 type Cell = string | number | null;
 
-export type Listing<Row> = Pick<Command, "name" | "summary" | "example"> & {
+type Listing<Row> = Pick<Command, "name" | "summary" | "example"> & {
   /** One of its rows, for the note that there are none: "item". */
   row: string;
   /** The names that a condition may have. */

@@ -13,7 +13,7 @@ export type ProjectFlags = { url?: string | undefined; key?: string | undefined;
 /** A Supabase project: its addresses and its key. */
 export type Project = { url: string; key: string; dbUrl: string | undefined };
 
-export type Around = { env: Record<string, string | undefined>; folder: string };
+type Around = { env: Record<string, string | undefined>; folder: string };
 
 type Source = { url: string | undefined; key: string | undefined; dbUrl: string | undefined };
 

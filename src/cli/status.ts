@@ -8,7 +8,7 @@ import { projectClient } from "./project-client.ts";
 import { table } from "./table.ts";
 
 /** As long as the database itself takes a silent worker for alive. */
-export const aliveForMs = 60_000;
+const aliveForMs = 60_000;
 
 /** The number of stuck claims in the output. The view has the rest. */
 const stuckShown = 10;

@@ -13,7 +13,7 @@ export const whereHelp: readonly string[] = [
 ];
 
 type Condition = { [operator: string]: unknown };
-export type AnySelector = { [name: string]: Condition | AnySelector[] };
+type AnySelector = { [name: string]: Condition | AnySelector[] };
 
 /** The selector of conditions as people type them. */
 export function parseWhere(conditions: readonly string[]): AnySelector {

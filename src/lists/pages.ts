@@ -63,7 +63,7 @@ export function createLists(read: Read): Lists {
 }
 
 /** The rows of one page after the other, until one is empty: a project may answer fewer rows than the limit. */
-export async function* eachRow<Row>(pageAfter: (after: Key | null) => Promise<Page<Row>>): AsyncGenerator<Row, void> {
+async function* eachRow<Row>(pageAfter: (after: Key | null) => Promise<Page<Row>>): AsyncGenerator<Row, void> {
   let after: Key | null = null;
   do {
     const { rows, next }: Page<Row> = await pageAfter(after);

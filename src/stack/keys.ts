@@ -28,7 +28,7 @@ export function createKeys(nowSeconds: number): Keys {
 }
 
 /** A legacy key of Supabase's form: HS256 over a role. */
-export function signJwt(secret: string, role: ApiRole, nowSeconds: number, lifeSeconds: number): string {
+function signJwt(secret: string, role: ApiRole, nowSeconds: number, lifeSeconds: number): string {
   const encode = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString("base64url");
   const body = `${encode({ alg: "HS256", typ: "JWT" })}.${encode({
     iss: "supabase",

@@ -151,18 +151,3 @@ end
 $$;
 create or replace trigger move_workflow
   after update or delete on public.work_workflows for each row execute function work.move_workflow();
-
--- The items of a deleted workflow are locked before it, as in every call that locks both: two calls could deadlock
--- otherwise.
-create or replace function work.lock_items_of_workflow()
-returns trigger
-language plpgsql
-as $$
-begin
-  perform from public.work_items i where i.workflow_id = old.id order by i.id for no key update;
-  return old;
-end
-$$;
-create or replace trigger lock_items_of_workflow
-  before delete on public.work_workflows
-  for each row execute function work.lock_items_of_workflow();

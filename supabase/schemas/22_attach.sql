@@ -123,7 +123,6 @@ declare
   key text[] := work.key_of(attach_pool.source);
   attached public.work_pools;
   faulty record;
-  event text;
 begin
   perform work.check_source(attach_pool.source);
   pool_name := work.free_pool_name(attach_pool.source, attach_pool.pool);

@@ -1,7 +1,7 @@
 -- Progress: one row a work type, one answer for a monitor, one for an autoscaler. None reads ended claims.
 
--- Open claims that are aside of the queue, at most 10,000 waiting and 10,000 held ones, of all work types together.
-create or replace function work.aside()
+-- Open claims that are not ready, at most 10,000 waiting and 10,000 held ones, of all work types together.
+create or replace function work.unready()
 returns table (work_type text, waiting bigint, claimed bigint, late bigint)
 language sql
 stable
@@ -15,7 +15,7 @@ as $$
    group by a.work_type
 $$;
 
--- Each work type's numbers. All claims less those that are over are open; of these, the ones not aside are ready, however many.
+-- Each work type's numbers. All claims less those that are over are open; of these, the others are ready, however many.
 -- The first 1,000 in order are looked at, for the longest wait among them.
 create or replace function work.overview()
 returns table (
@@ -30,8 +30,8 @@ declare
   moment timestamptz := clock_timestamp();
 begin
   return query
-  with aside as materialized (select a.* from work.aside() a),
-  is_full as materialized (select sum(a.waiting) >= 10000 or sum(a.claimed) >= 10000 as aside from aside a),
+  with unready as materialized (select a.* from work.unready() a),
+  is_full as materialized (select sum(a.waiting) >= 10000 or sum(a.claimed) >= 10000 as is_full from unready a),
   counts as materialized (select c.*, c.claims - c.succeeded - c.failed - c.cancelled as open from work.counts() c),
   finished as materialized (
     select f.work_type, sum(f.amount)::bigint as last_minute
@@ -51,7 +51,7 @@ begin
            first.due_at, coalesce(f.last_minute, 0) as last_minute
       from public.work_types t
       left join counts c on c.work_type = t.name
-      left join aside a on a.work_type = t.name
+      left join unready a on a.work_type = t.name
       left join finished f on f.work_type = t.name
      cross join lateral (
        select count(*) as ready, min(r.due_at) as due_at
@@ -61,11 +61,11 @@ begin
                 limit 1000) as r) as first
   )
   select n.name, n.pool, n.paused, n.open,
-         case when n.ready < 1000 or w.aside then n.ready else n.others end,
+         case when n.ready < 1000 or w.is_full then n.ready else n.others end,
          n.waiting,
-         case when n.ready < 1000 and w.aside is not true then greatest(0, n.others - n.ready) else 0 end,
+         case when n.ready < 1000 and w.is_full is not true then greatest(0, n.others - n.ready) else 0 end,
          n.claimed, n.late, n.succeeded, n.failed, n.cancelled,
-         w.aside is true and n.others > n.ready,
+         w.is_full is true and n.others > n.ready,
          case when n.due_at < moment then moment - n.due_at end,
          n.last_minute
     from numbers n

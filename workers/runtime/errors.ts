@@ -45,7 +45,7 @@ const passingStates = /^(40P01|40001|55P03|57014|57P0.|53...|08...|25006)$/;
 // Cloudflare and the gateway answer these when the server behind them does not answer.
 const passingStatuses = [408, 429, 502, 503, 504, 520, 521, 522, 523, 524];
 
-export function isPassing(status: number, code: string): boolean {
+function isPassing(status: number, code: string): boolean {
   return passingStatuses.includes(status) || passingStates.test(code) || (status >= 500 && code === "");
 }
 

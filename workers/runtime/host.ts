@@ -72,7 +72,7 @@ export function processId(): number {
   return host.Deno?.pid ?? host.process?.pid ?? 0;
 }
 
-export type StopSignal = "SIGINT" | "SIGTERM";
+type StopSignal = "SIGINT" | "SIGTERM";
 
 /** Calls back on SIGINT and SIGTERM where the host has them. Returns a function that stops listening. */
 export function onStopSignal(onSignal: (signal: StopSignal) => void): () => void {
