@@ -9,6 +9,8 @@ export interface Claim<Payload = Json> {
   readonly fence: number;
   readonly ttl_seconds: number;
   readonly expires_at: string;
+  /** How long a handler may take; null where the work type sets no limit. */
+  readonly try_seconds: number | null;
   /** How often a handler failed on it, and how often a worker vanished with it. */
   readonly failures: number;
   readonly crashes: number;

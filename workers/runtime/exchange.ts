@@ -3,7 +3,7 @@ import type { Claimed, Won } from "./claim.ts";
 import type { CallOptions } from "./client.ts";
 import { isFatal, isRetryable } from "./errors.ts";
 import { handBack } from "./handle.ts";
-import { hold, unreleased } from "./held.ts";
+import { type Held, hold, unreleased } from "./held.ts";
 import { type Loop, roomOf } from "./loop-state.ts";
 import { messageOf, type Outcome, oneRequestOf } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
@@ -98,11 +98,15 @@ function callOptions(loop: Loop, outcomes: Outcome[], onRetry?: () => void): Cal
   }
   return {
     ...(onRetry && { onRetry }),
-    retryForMs: Math.min(Math.max(60_000, ...held.map((each) => each.lease.ttlMs)) + offerMs, longestOfferMs),
+    retryForMs: offerLasts(held),
     timeoutMs: exchangeTimeoutMs,
     until: stop.asked,
     signal: over.signal,
   };
+}
+
+function offerLasts(held: Held[]): number {
+  return Math.min(Math.max(60_000, ...held.map((each) => each.lease.ttlMs)) + offerMs, longestOfferMs);
 }
 
 /** Releases one by one what the database refused together; throws every other error. */
@@ -190,16 +194,17 @@ async function recover(loop: Loop, error: unknown, outcomes: Outcome[]): Promise
   if (isFatal(error)) {
     throw error;
   }
-  if (isRetryable(error) && stop.asked.aborted) {
+  const offered = outcomes.flatMap(({ fence }) => holding.get(fence) ?? []);
+  const offeredSince = Math.min(...offered.map(({ releasedAt }) => releasedAt ?? clock.now()));
+  // A worker that leaves without a limit would else offer them for ever.
+  const isOfferOver = clock.now() - offeredSince > offerLasts(offered);
+  if (isRetryable(error) && stop.asked.aborted && !isOfferOver) {
     await clock.sleep(fullJitter(state.releaseFailures++, random), over.signal);
     return;
   }
   log(`the database does not take the request: ${messageOf(error)}`);
-  for (const { fence } of outcomes) {
-    const held = holding.get(fence);
-    if (held) {
-      lose(loop, held, "its outcome could not be released");
-    }
+  for (const held of offered) {
+    lose(loop, held, "its outcome could not be released");
   }
   state.lookAt = clock.now() + nextLook(loop);
 }

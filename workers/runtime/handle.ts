@@ -1,20 +1,23 @@
 import { type Held, inState, startable } from "./held.ts";
 import { abortError } from "./host.ts";
-import { deadline } from "./lease.ts";
+import { deadline, margin } from "./lease.ts";
 import type { Loop } from "./loop-state.ts";
-import { type Outcome, released } from "./outcome.ts";
+import { failed, type Outcome, released } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
-import { lose } from "./worker.ts";
+import { leave, lose } from "./worker.ts";
 
 /** Runs the handler of the first claim that may start. */
 export async function start(loop: Loop): Promise<void> {
-  const { state, holding, clock, log, wakeUps } = loop;
+  const { state, holding, clock, wakeUps } = loop;
   const held = startable(holding, clock.now())[0] as Held;
   const startedAt = clock.now();
   held.state = "running";
   state.running++;
   wakeUps.deadline.wake();
+  const isOver = new AbortController();
+  void limitTry(loop, held, AbortSignal.any([isOver.signal, loop.ended.signal]));
   const outcome = await loop.run(held);
+  isOver.abort();
   state.running--;
   wakeUps.loop.wake();
   if (held.state !== "running" || !holding.has(held.claim.fence)) {
@@ -27,9 +30,45 @@ export async function start(loop: Loop): Promise<void> {
   if (outcome.outcome === "succeeded") {
     state.pace = { ...state.pace, handlerMs: meanWith(state.pace.handlerMs, clock.now() - startedAt) };
   } else {
-    log(`failed ${outcome.work_type} ${outcome.item_id}: ${(outcome.error ?? "").split("\n", 1)[0]?.slice(0, 200)}`);
+    logFailure(loop, outcome);
   }
   finish(loop, held, outcome);
+}
+
+/**
+ * Ends a try that outlives the limit of its work type: its signal aborts, then its claim fails. A handler that still
+ * runs after the grace time holds its place for ever, so the worker hands back the rest and work() throws.
+ */
+async function limitTry(loop: Loop, held: Held, isOver: AbortSignal): Promise<void> {
+  const { clock, settings } = loop;
+  const { item_id, work_type, try_seconds } = held.claim;
+  if (try_seconds === null) {
+    return;
+  }
+  const why = `the handler did not end within ${try_seconds} s (try_seconds)`;
+  await clock.sleep(try_seconds * 1000, isOver);
+  if (isOver.aborted) {
+    return;
+  }
+  held.abort.abort(abortError(why));
+  await clock.sleep(margin(held.lease.ttlMs), isOver);
+  if (isOver.aborted) {
+    return;
+  }
+  if (held.state === "running" && loop.holding.has(held.claim.fence)) {
+    const outcome = failed(held.claim, new Error(why));
+    logFailure(loop, outcome);
+    finish(loop, held, outcome);
+  }
+  await clock.sleep(settings.graceMs, isOver);
+  if (!isOver.aborted) {
+    const said = `the handler of ${work_type} ${item_id} takes no notice of its signal, and only the end of the process stops it`;
+    leave(loop, new Error(said), said, settings.graceMs);
+  }
+}
+
+function logFailure({ log }: Loop, { work_type, item_id, error = "" }: Outcome): void {
+  log(`failed ${work_type} ${item_id}: ${error.split("\n", 1)[0]?.slice(0, 200)}`);
 }
 
 /** A handler is free, so the next look for work is due. */

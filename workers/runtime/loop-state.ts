@@ -2,6 +2,7 @@ import type { Source } from "./claim.ts";
 import { type Held, inState, unreleased } from "./held.ts";
 import type { Outcome } from "./outcome.ts";
 import { claimLimit, type Pace, unknownPace } from "./pace.ts";
+import { whenToLeave } from "./leaving.ts";
 import type { Worker } from "./worker.ts";
 
 /** The loop, its handlers and its calls share this. */
@@ -22,6 +23,8 @@ export interface LoopState {
   /** The next look for work is not before this. */
   lookAt: number;
   workSeenAt: number;
+  /** When it last held a claim or had a handler running. */
+  busyAt: number;
   /** The latest look found nothing. */
   hasFoundNothing: boolean;
   /** The last look of an until-empty worker found nothing. */
@@ -42,6 +45,7 @@ export function createLoop(worker: Worker, source: Source, run: Loop["run"]): Lo
     pace: unknownPace,
     lookAt: now,
     workSeenAt: now,
+    busyAt: now,
     hasFoundNothing: false,
     isEmpty: false,
     isDiagnosed: false,
@@ -55,6 +59,16 @@ export function createLoop(worker: Worker, source: Source, run: Loop["run"]): Lo
 export function limitOf({ state, settings }: Loop): number {
   const { batch, concurrency } = settings;
   return batch === null ? claimLimit(concurrency, state.pace) : Math.max(batch, concurrency);
+}
+
+/** When and why this worker leaves by itself, as far as is known now. */
+export function leaving({ settings, startedAt, holding, state }: Loop): ReturnType<typeof whenToLeave> {
+  const isIdle = holding.size === 0 && state.running === 0;
+  return whenToLeave(settings, {
+    startedAt,
+    idleSince: isIdle ? state.busyAt : null,
+    usualMs: state.pace.handlerMs,
+  });
 }
 
 /** How many claims may be asked for now. */
