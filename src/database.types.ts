@@ -12,16 +12,19 @@ export type Database = {
           due_at: string;
           error: string | null;
           expires_at: string;
+          external_id: string | null;
           failures: number;
           fence: number | null;
           finished_at: string | null;
           item_id: string;
+          poll_at: string | null;
           position: number;
           priority: number;
           progress: number | null;
           rank: number;
           request_id: string | null;
           result: Json | null;
+          state: Json | null;
           status: string;
           work_type: string;
           worker_id: string | null;
@@ -36,16 +39,19 @@ export type Database = {
           due_at?: string;
           error?: string | null;
           expires_at?: string;
+          external_id?: string | null;
           failures?: number;
           fence?: number | null;
           finished_at?: string | null;
           item_id: string;
+          poll_at?: string | null;
           position: number;
           priority?: number;
           progress?: number | null;
           rank?: number;
           request_id?: string | null;
           result?: Json | null;
+          state?: Json | null;
           status?: string;
           work_type: string;
           worker_id?: string | null;
@@ -59,16 +65,19 @@ export type Database = {
           due_at?: string;
           error?: string | null;
           expires_at?: string;
+          external_id?: string | null;
           failures?: number;
           fence?: number | null;
           finished_at?: string | null;
           item_id?: string;
+          poll_at?: string | null;
           position?: number;
           priority?: number;
           progress?: number | null;
           rank?: number;
           request_id?: string | null;
           result?: Json | null;
+          state?: Json | null;
           status?: string;
           work_type?: string;
           worker_id?: string | null;
@@ -218,6 +227,7 @@ export type Database = {
           run_after: string | null;
           seq: number;
           source_key: string | null;
+          traceparent: string | null;
           workflow_id: number | null;
         };
         ComputedFields: never;
@@ -233,6 +243,7 @@ export type Database = {
           run_after?: string | null;
           seq?: number;
           source_key?: string | null;
+          traceparent?: string | null;
           workflow_id?: number | null;
         };
         Update: {
@@ -247,6 +258,7 @@ export type Database = {
           run_after?: string | null;
           seq?: number;
           source_key?: string | null;
+          traceparent?: string | null;
           workflow_id?: number | null;
         };
         Relationships: [];
@@ -324,12 +336,14 @@ export type Database = {
           lease_seconds: number;
           max_crashes: number;
           max_failures: number;
+          min_worker_version: string | null;
           name: string;
           passed_over_seconds: number;
           paused: boolean;
           pool: string | null;
           pruned_at: string | null;
           pruned_through: string | null;
+          try_seconds: number | null;
         };
         ComputedFields: never;
         Insert: {
@@ -343,12 +357,14 @@ export type Database = {
           lease_seconds?: number;
           max_crashes?: number;
           max_failures?: number;
+          min_worker_version?: string | null;
           name: string;
           passed_over_seconds?: number;
           paused?: boolean;
           pool?: string | null;
           pruned_at?: string | null;
           pruned_through?: string | null;
+          try_seconds?: number | null;
         };
         Update: {
           backoff_limit_seconds?: number;
@@ -361,12 +377,14 @@ export type Database = {
           lease_seconds?: number;
           max_crashes?: number;
           max_failures?: number;
+          min_worker_version?: string | null;
           name?: string;
           passed_over_seconds?: number;
           paused?: boolean;
           pool?: string | null;
           pruned_at?: string | null;
           pruned_through?: string | null;
+          try_seconds?: number | null;
         };
         Relationships: [];
       };
@@ -491,6 +509,7 @@ export type Database = {
           due_at: string;
           error: string | null;
           expires_at: string;
+          external_id: string | null;
           failures: number;
           fence: number | null;
           finished_at: string | null;
@@ -498,6 +517,7 @@ export type Database = {
           item_key: string | null;
           labels: Json | null;
           lease_left: string | null;
+          parked: boolean | null;
           pool: string | null;
           position: number;
           priority: number;
@@ -507,6 +527,7 @@ export type Database = {
           requires: Json | null;
           result: Json | null;
           source_key: string | null;
+          state: Json | null;
           status: string;
           work_type: string;
           worker_id: string | null;
@@ -520,6 +541,7 @@ export type Database = {
           due_at?: string | null;
           error?: string | null;
           expires_at?: string | null;
+          external_id?: string | null;
           failures?: number | null;
           fence?: number | null;
           finished_at?: string | null;
@@ -527,6 +549,7 @@ export type Database = {
           item_key?: string | null;
           labels?: Json | null;
           lease_left?: string | null;
+          parked?: boolean | null;
           pool?: string | null;
           position?: number | null;
           priority?: number | null;
@@ -536,6 +559,7 @@ export type Database = {
           requires?: Json | null;
           result?: Json | null;
           source_key?: string | null;
+          state?: Json | null;
           status?: string | null;
           work_type?: string | null;
           worker_id?: string | null;
@@ -548,6 +572,7 @@ export type Database = {
           due_at?: string | null;
           error?: string | null;
           expires_at?: string | null;
+          external_id?: string | null;
           failures?: number | null;
           fence?: number | null;
           finished_at?: string | null;
@@ -555,6 +580,7 @@ export type Database = {
           item_key?: string | null;
           labels?: Json | null;
           lease_left?: string | null;
+          parked?: boolean | null;
           pool?: string | null;
           position?: number | null;
           priority?: number | null;
@@ -564,6 +590,7 @@ export type Database = {
           requires?: Json | null;
           result?: Json | null;
           source_key?: string | null;
+          state?: Json | null;
           status?: string | null;
           work_type?: string | null;
           worker_id?: string | null;
@@ -660,6 +687,7 @@ export type Database = {
           item_id: string;
           last_seen_at: string | null;
           lease_left: string | null;
+          parked_as: string | null;
           progress: number | null;
           work_type: string;
           worker_id: string | null;
@@ -672,6 +700,7 @@ export type Database = {
           item_id?: string | null;
           last_seen_at?: string | null;
           lease_left?: string | null;
+          parked_as?: string | null;
           progress?: number | null;
           work_type?: string | null;
           worker_id?: string | null;
@@ -683,6 +712,7 @@ export type Database = {
           item_id?: string | null;
           last_seen_at?: string | null;
           lease_left?: string | null;
+          parked_as?: string | null;
           progress?: number | null;
           work_type?: string | null;
           worker_id?: string | null;
@@ -814,6 +844,7 @@ export type Database = {
           late: number | null;
           oldest_wait: string | null;
           open: number | null;
+          parked: number | null;
           paused: boolean | null;
           pool: string | null;
           ready: number | null;
@@ -833,6 +864,7 @@ export type Database = {
           late?: number | null;
           oldest_wait?: string | null;
           open?: number | null;
+          parked?: number | null;
           paused?: boolean | null;
           pool?: string | null;
           ready?: number | null;
@@ -851,6 +883,7 @@ export type Database = {
           late?: number | null;
           oldest_wait?: string | null;
           open?: number | null;
+          parked?: number | null;
           paused?: boolean | null;
           pool?: string | null;
           ready?: number | null;
@@ -1017,14 +1050,17 @@ export type Database = {
           lease_seconds?: number;
           max_crashes?: number;
           max_failures?: number;
+          min_worker_version?: string;
           passed_over_seconds?: number;
           paused?: boolean;
           pool?: string;
+          try_seconds?: number;
           work_type: string;
         };
         Returns: Json;
       };
       define_workflow: { Args: { priority?: number; workflow: string }; Returns: Json };
+      describe_work_types: { Args: { work_types: string[] }; Returns: Json };
       detach_pool: { Args: { pool: string }; Returns: boolean };
       enqueue_items: { Args: { items: Json; request_id?: string }; Returns: Json };
       enroll_pool: { Args: { max_items?: number; pool: string }; Returns: Json };
@@ -1073,9 +1109,26 @@ export type Database = {
         Returns: boolean;
       };
       release_items: { Args: { outcomes: Json; worker_id: string }; Returns: Json };
+      release_parked: {
+        Args: {
+          error?: string;
+          external_id: string;
+          fence?: number;
+          final?: boolean;
+          outcome: string;
+          result?: Json;
+          retry_after_seconds?: number;
+          work_types?: string[];
+        };
+        Returns: Json;
+      };
       retire_worker: { Args: { worker_id: string }; Returns: boolean };
       retry_items: { Args: { item_ids?: string[]; max_items?: number; work_type: string }; Returns: number };
       set_priority: { Args: { item_ids: string[]; priority: number }; Returns: number };
+      take_parked: {
+        Args: { every_seconds?: number; max_items?: number; work_types: string[]; worker_id: string };
+        Returns: Json;
+      };
       work_depth: { Args: { at_most?: number; capabilities?: Json; work_type: string }; Returns: Json };
       work_pulse: { Args: { since_event?: number }; Returns: Json };
       would_match: { Args: { labels?: Json; requires?: Json; work_type?: string }; Returns: Json };

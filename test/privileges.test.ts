@@ -15,8 +15,16 @@ const api = [
     "reap_expired_claims",
     "refused_classes",
   ],
-  ...["register_worker", "release_claims_for_worker", "release_item", "release_items", "retire_worker", "retry_items"],
-  "set_priority",
+  ...[
+    "register_worker",
+    "release_claims_for_worker",
+    "release_item",
+    "release_items",
+    "release_parked",
+    "retire_worker",
+    "retry_items",
+  ],
+  ...["set_priority", "take_parked", "describe_work_types"],
   ...["work_depth", "work_pulse", "would_match"],
 ];
 const tables = ["claims", "classes", "events", "items", "pools", "types", "workers", "workflows"].map(

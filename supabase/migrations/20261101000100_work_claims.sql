@@ -106,6 +106,21 @@ begin
 end
 $$;
 
+-- 02_updates.sql
+
+-- An earlier version of this file lacks these columns, and has these functions with fewer arguments.
+alter table if exists public.work_types
+  add column if not exists try_seconds integer check (try_seconds between 1 and 604800),
+  add column if not exists min_worker_version text check (min_worker_version ~ '^\d{1,9}(\.\d{1,9}){0,3}$');
+alter table if exists public.work_items
+  add column if not exists traceparent text check (length(traceparent) <= 200);
+alter table if exists public.work_claims
+  add column if not exists poll_at timestamptz,
+  add column if not exists external_id text,
+  add column if not exists state jsonb;
+drop function if exists public.define_work_type(
+  text, text, integer, integer, integer, integer, integer, boolean, integer, interval, interval);
+
 -- 03_requirements.sql
 
 -- Requirements: an item's conditions on a worker's capabilities, and a worker's on an item's labels. Each is compiled
@@ -397,6 +412,8 @@ create table if not exists public.work_types (
   backoff_limit_seconds integer not null default 3600 check (backoff_limit_seconds between 0 and 604800),
   passed_over_seconds integer not null default 300 check (passed_over_seconds between 0 and 604800),
   paused boolean not null default false,
+  try_seconds integer check (try_seconds between 1 and 604800),
+  min_worker_version text check (min_worker_version ~ '^\d{1,9}(\.\d{1,9}){0,3}$'),
   enrolled_through bigint not null default 0,
   enroll_until bigint not null default 0,
   keep_succeeded interval check (keep_succeeded >= '0'),
@@ -413,6 +430,9 @@ comment on column public.work_types.max_crashes is 'A claim ends failed when its
 comment on column public.work_types.backoff_seconds is 'The wait after the first failure; it doubles with each further one, up to backoff_limit_seconds.';
 comment on column public.work_types.passed_over_seconds is
   'How long an item may wait while workers take others of its priority that they are warm for.';
+comment on column public.work_types.try_seconds is
+  'How long a handler may take for one try; null: as long as its worker extends the lease. The worker ends the try.';
+comment on column public.work_types.min_worker_version is 'Workers with a lower version, or without one, leave: "1.4.2".';
 comment on column public.work_types.keep_succeeded is
   'How long the record of a success is kept; null: for ever. Claim calls remove what is older, in passing.';
 comment on column public.work_types.keep_failed is 'How long a failed or cancelled claim is kept; null: for ever.';
@@ -442,7 +462,9 @@ create or replace function public.define_work_type(
   paused boolean default null,
   passed_over_seconds integer default null,
   keep_succeeded interval default null,
-  keep_failed interval default null
+  keep_failed interval default null,
+  try_seconds integer default null,
+  min_worker_version text default null
 )
 returns jsonb
 language plpgsql
@@ -458,6 +480,11 @@ begin
   perform work.check_range('backoff_seconds', define_work_type.backoff_seconds, 0, 86400);
   perform work.check_range('backoff_limit_seconds', define_work_type.backoff_limit_seconds, 0, 604800);
   perform work.check_range('passed_over_seconds', define_work_type.passed_over_seconds, 0, 604800);
+  perform work.check_range('try_seconds', define_work_type.try_seconds, 1, 604800);
+  if define_work_type.min_worker_version !~ '^\d{1,9}(\.\d{1,9}){0,3}$' then
+    perform work.refuse('min_worker_version', define_work_type.min_worker_version,
+      'numbers with points between them were expected, such as 1.4.2');
+  end if;
   if define_work_type.keep_succeeded < '0' or define_work_type.keep_failed < '0' then
     perform work.refuse(
       'keep_succeeded or keep_failed', least(define_work_type.keep_succeeded, define_work_type.keep_failed)::text,
@@ -493,7 +520,9 @@ begin
          paused = coalesce(define_work_type.paused, t.paused),
          passed_over_seconds = coalesce(define_work_type.passed_over_seconds, t.passed_over_seconds),
          keep_succeeded = coalesce(define_work_type.keep_succeeded, t.keep_succeeded),
-         keep_failed = coalesce(define_work_type.keep_failed, t.keep_failed)
+         keep_failed = coalesce(define_work_type.keep_failed, t.keep_failed),
+         try_seconds = coalesce(define_work_type.try_seconds, t.try_seconds),
+         min_worker_version = coalesce(define_work_type.min_worker_version, t.min_worker_version)
    where t.name = define_work_type.work_type
   returning * into declared;
   return to_jsonb(declared);
@@ -818,6 +847,7 @@ create table if not exists public.work_items (
   class_id integer not null default 1,
   affinity text check (length(affinity) between 1 and 200),
   workflow_id bigint,
+  traceparent text check (length(traceparent) <= 200),
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_items is
@@ -827,6 +857,7 @@ comment on column public.work_items.source_key is 'The key of the attached table
 comment on column public.work_items.class_id is 'Its requirement and its labels: its row in work_classes.';
 comment on column public.work_items.affinity is 'The name of a thing that a worker may have ready: a model in memory, a snapshot on disk.';
 comment on column public.work_items.workflow_id is 'The workflow it belongs to: its row in work_workflows.';
+comment on column public.work_items.traceparent is 'The trace that it belongs to, as W3C Trace Context has it. Its claims carry it.';
 comment on column public.work_items.dedupe_key is 'At most one item of a pool has it.';
 
 create unique index if not exists work_items_by_source on public.work_items (pool, source_key) where source_key is not null;
@@ -852,8 +883,8 @@ begin
   if jsonb_typeof(item) <> 'object' then
     return 'an item is a JSON object';
   end if;
-  if item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow}'::text[] <> '{}' then
-    return 'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity and workflow, and nothing else';
+  if item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow,traceparent}'::text[] <> '{}' then
+    return 'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow and traceparent, and nothing else';
   end if;
   if jsonb_typeof(item -> 'priority') <> 'null' then
     if jsonb_typeof(item -> 'priority') = 'number' then
@@ -880,6 +911,12 @@ begin
   if jsonb_typeof(item -> 'workflow') <> 'null'
     and (jsonb_typeof(item -> 'workflow') <> 'string' or length(item ->> 'workflow') not between 1 and 200) then
     return 'workflow is a name of 1 to 200 characters';
+  end if;
+  -- A later version of the standard may append fields; "ff" and zeros alone are invalid in each.
+  if jsonb_typeof(item -> 'traceparent') <> 'null'
+    and (jsonb_typeof(item -> 'traceparent') <> 'string' or length(item ->> 'traceparent') > 200
+      or item ->> 'traceparent' !~ '^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?$') then
+    return 'traceparent is a text such as "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"';
   end if;
   if pg_column_size(item -> 'payload') > 1048576 then
     return format(
@@ -966,7 +1003,8 @@ begin
            (e.value ->> 'run_after')::timestamptz as run_after,
            coalesce(class_ids[e.n], 1) as class_id,
            e.value ->> 'affinity' as affinity,
-           (select w.id from public.work_workflows w where w.name = e.value ->> 'workflow') as workflow_id
+           (select w.id from public.work_workflows w where w.name = e.value ->> 'workflow') as workflow_id,
+           e.value ->> 'traceparent' as traceparent
       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
   ),
   numbered as materialized (
@@ -974,8 +1012,8 @@ begin
   ),
   added as (
     insert into public.work_items
-      (id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id)
-    select id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id
+      (id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id, traceparent)
+    select id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id, traceparent
       from numbered
      -- An item that was deleted since stays deleted.
      where not is_repeat
@@ -997,7 +1035,7 @@ begin
 end
 $$;
 comment on function public.enqueue_items is
-  'Adds items [{pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has.';
+  'Adds items [{pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has.';
 
 -- 08_claims.sql
 
@@ -1037,6 +1075,9 @@ create table if not exists public.work_claims (
   progress real,
   result jsonb,
   error text,
+  poll_at timestamptz,
+  external_id text,
+  state jsonb,
   -- Half of each page of the index is left free for the entries of later versions.
   primary key (item_id, work_type) with (fillfactor = 50)
 );
@@ -1051,6 +1092,11 @@ comment on column public.work_claims.worker_id is 'The worker that holds it, or 
 comment on column public.work_claims.due_at is 'Since when it may run, or when it will be able to.';
 comment on column public.work_claims.expires_at is 'The end of the lease, or of the last one, by this database''s clock. -infinity: there was none.';
 comment on column public.work_claims.failures is 'How often a handler failed. Crashes, leases that ended without a release, are counted apart.';
+
+comment on column public.work_claims.poll_at is
+  'When its job elsewhere is next asked about. A claimed row that has it is parked: no process holds it. An ended one has it until its job is stopped.';
+comment on column public.work_claims.external_id is 'The job elsewhere that its latest try was handed to, while nobody has said how that ended.';
+comment on column public.work_claims.state is 'What its handler has saved for the next try.';
 
 create index if not exists work_claims_ready on public.work_claims
   (class_id, work_type, priority desc, rank, position) where status = 'ready';
@@ -1073,6 +1119,11 @@ comment on index public.work_claims_due is 'What is due again?';
 -- Succeeded rows are in no index but the primary key: one more entry a claim costs a tenth of the throughput.
 create index if not exists work_claims_failed on public.work_claims (work_type, finished_at) where status = 'failed';
 comment on index public.work_claims_failed is 'What failed for good, and in which order?';
+
+create index if not exists work_claims_parked on public.work_claims (poll_at) where poll_at is not null;
+comment on index public.work_claims_parked is 'Which job elsewhere is to be asked about?';
+create index if not exists work_claims_by_external_id on public.work_claims (external_id) where external_id is not null;
+comment on index public.work_claims_by_external_id is 'Which claim was handed to this job elsewhere?';
 
 -- Vacuum has to keep up with a table in which every row is rewritten twice. Half of each page is left free for the later
 -- versions of its rows: an update within a page writes less.
@@ -1268,14 +1319,16 @@ create table if not exists public.work_events (
   id bigint generated always as identity primary key,
   item_id uuid not null,
   work_type text collate "C" not null,
-  event text not null check (event in (
-    'expired', 'failed', 'handed_back', 'retried', 'cancelled', 'stale_release', 'stale_extend')),
+  event text not null,
   worker_id text,
   fence bigint,
   detail text,
   at timestamptz not null default clock_timestamp(),
   foreign key (item_id, work_type) references public.work_claims (item_id, work_type) on delete cascade
 );
+alter table public.work_events drop constraint if exists work_events_event_check;
+alter table public.work_events add constraint work_events_event_check check (event in (
+  'expired', 'failed', 'handed_back', 'snoozed', 'retried', 'cancelled', 'stale_release', 'stale_extend'));
 comment on table public.work_events is
   'work-claims: one row an ended lease, failure, late call or action of a person. The newest 20 of each claim are kept.';
 create index if not exists work_events_by_claim on public.work_events (item_id, work_type, id);
@@ -1832,6 +1885,48 @@ select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accep
  where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes';
 comment on view work.live_workers is 'work-claims: the workers that were seen within two minutes and have not retired, with their capabilities and conditions.';
 
+-- Answer each of these work types as a worker needs it: whether it is declared and handed out, which version of a worker
+-- it asks for, and what of it is left: ready now, held by workers or to be tried again (open), or parked.
+create or replace function public.describe_work_types(work_types text[])
+returns json
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+begin
+  if describe_work_types.work_types is null or cardinality(describe_work_types.work_types) not between 1 and 100 then
+    perform work.refuse('work_types', coalesce(cardinality(describe_work_types.work_types) || ' long', 'null'),
+      'a list of 1 to 100 work types was expected');
+  end if;
+  return (
+    select json_agg(json_build_object(
+             'name', asked.name,
+             'is_declared', t.name is not null,
+             'pool', t.pool,
+             'is_paused', coalesce(t.paused, false),
+             'min_worker_version', t.min_worker_version,
+             'has_ready', exists (
+               select from public.work_claims c where c.work_type = asked.name and c.status = 'ready' and c.class_id > 0)
+               or exists (
+               select from public.work_claims c where c.work_type = asked.name and c.status = 'waiting' and c.due_at <= moment),
+             -- A claim that has a fence was held before: it waits for another try.
+             'has_open', exists (
+               select from public.work_claims c where c.work_type = asked.name and c.status = 'claimed' and c.poll_at is null)
+               or exists (
+               select from public.work_claims c
+                where c.work_type = asked.name and c.status = 'waiting' and c.fence is not null),
+             'has_parked', exists (
+               select from public.work_claims c where c.work_type = asked.name and c.status = 'claimed' and c.poll_at is not null))
+             order by asked.n)
+      from unnest(describe_work_types.work_types) with ordinality as asked(name, n)
+      left join public.work_types t on t.name = asked.name);
+end
+$$;
+comment on function public.describe_work_types is
+  'Answers each of these work types as a worker asks: [{name, is_declared, pool, is_paused, min_worker_version, has_ready, has_open, has_parked}]. open: held by workers, or to be tried again; parked: done elsewhere.';
+
 -- 14_reap.sql
 
 -- The start of every claim call: it takes back ended leases and makes claims ready whose wait has ended.
@@ -1868,8 +1963,11 @@ begin
                          when c.due_at > moment then 'waiting'
                          else 'ready' end,
            finished_at = case when c.crashes + 1 >= work.max_crashes(c.work_type) then moment end,
-           error = format('the lease of worker %s ended without a release (crash %s of %s)',
-             c.worker_id, c.crashes + 1, work.max_crashes(c.work_type)),
+           error = format('%s ended without a release (crash %s of %s)',
+             case when c.poll_at is null then 'the lease of worker ' || c.worker_id else 'the time for the job ' || c.external_id end,
+             c.crashes + 1, work.max_crashes(c.work_type)),
+           -- A job whose claim failed for good is to be stopped; else the next try gets its id.
+           poll_at = case when c.crashes + 1 >= work.max_crashes(c.work_type) then c.poll_at end,
            due_at = greatest(c.due_at, moment),
            worker_id = null,
            progress = null
@@ -2416,19 +2514,20 @@ begin
            request_id = hold.request_id,
            claimed_at = clock_timestamp(),
            expires_at = clock_timestamp() + make_interval(secs => coalesce(hold.ttl_seconds, t.lease_seconds)),
-           progress = null
+           progress = null,
+           poll_at = null
       from unnest(hold.row_ids) with ordinality as p(row_id, n), public.work_types t
      where c.ctid = p.row_id and t.name = c.work_type and not t.paused
     returning p.n, c.item_id, c.work_type, c.fence, coalesce(hold.ttl_seconds, t.lease_seconds) as ttl_seconds,
-              c.expires_at, c.failures, c.crashes
+              c.expires_at, c.failures, c.crashes, c.state, c.external_id, t.try_seconds
   )
   select json_agg(claim order by h.n)
     into answer
     from held h
     join public.work_items i on i.id = h.item_id
    cross join lateral (
-     select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.failures, h.crashes, i.pool, i.source_key,
-            i.payload) as claim;
+     select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.try_seconds, h.failures, h.crashes,
+            h.external_id, h.state, i.traceparent, i.pool, i.source_key, i.payload) as claim;
   return coalesce(answer, '[]');
 end
 $$;
@@ -2442,10 +2541,13 @@ as $$
   select coalesce(json_agg(claim order by c.priority desc, c.rank, c.position), '[]')
     from public.work_claims c
     join public.work_items i on i.id = c.item_id
+    join public.work_types t on t.name = c.work_type
    cross join lateral (
      select c.item_id, c.work_type, c.fence, round(extract(epoch from c.expires_at - c.claimed_at)) as ttl_seconds,
-            c.expires_at, c.failures, c.crashes, i.pool, i.source_key, i.payload) as claim
+            c.expires_at, t.try_seconds, c.failures, c.crashes, c.external_id, c.state, i.traceparent, i.pool, i.source_key,
+            i.payload) as claim
    where c.status = 'claimed'
+     and c.poll_at is null
      and c.worker_id = claims_of_request.worker_id
      and c.request_id = claims_of_request.request_id
 $$;
@@ -2654,9 +2756,9 @@ $$;
 comment on function public.claim_next is
   'Claims what is next of these work types among the items that the worker matches, at most max_items (1000), and answers the claims with their payloads. warm: affinities of which the worker has something loaded. Repeat it with the same request_id and it claims nothing more.';
 
--- 19_release.sql
+-- 18_outcomes.sql
 
--- Release: the holder of a claim closes it, with an outcome.
+-- Outcomes: the ends of claims, as a worker says them.
 
 -- Name the error in an outcome for release_items(); null where there is none.
 create or replace function work.outcome_error(outcome jsonb)
@@ -2672,8 +2774,9 @@ begin
     return 'an outcome has item_id, work_type and fence, as the claim had them';
   end if;
   if jsonb_typeof(outcome -> 'outcome') is distinct from 'string'
-    or outcome ->> 'outcome' not in ('succeeded', 'failed', 'released') then
-    return format('outcome is %s; succeeded, failed or released was expected', coalesce(left(outcome ->> 'outcome', 60), 'null'));
+    or outcome ->> 'outcome' not in ('succeeded', 'failed', 'released', 'snoozed', 'parked') then
+    return format('outcome is %s; succeeded, failed, released, snoozed or parked was expected',
+      coalesce(left(outcome ->> 'outcome', 60), 'null'));
   end if;
   if pg_column_size(outcome -> 'result') > 1048576 then
     return format(
@@ -2683,6 +2786,25 @@ begin
   if jsonb_typeof(outcome -> 'retry_after_seconds') not in ('number', 'null')
     or (outcome ->> 'retry_after_seconds')::numeric not between 0 and 2592000 then
     return 'retry_after_seconds is a number from 0 to 2592000';
+  end if;
+  if pg_column_size(outcome -> 'state') > 65536 then
+    return format('state has %s bytes; a claim keeps at most 65536: store it elsewhere, and save where it is',
+      pg_column_size(outcome -> 'state'));
+  end if;
+  if outcome ->> 'outcome' = 'snoozed'
+    and (jsonb_typeof(outcome -> 'seconds') is distinct from 'number'
+      or (outcome ->> 'seconds')::numeric not between 0 and 2592000) then
+    return 'seconds is a number from 0 to 2592000: when a snoozed claim is ready again';
+  end if;
+  if outcome ->> 'outcome' = 'parked'
+    and (jsonb_typeof(outcome -> 'seconds') is distinct from 'number'
+      or (outcome ->> 'seconds')::numeric not between 1 and 604800) then
+    return 'seconds is a number from 1 to 604800: how long a parked claim waits for its job elsewhere';
+  end if;
+  if outcome ->> 'outcome' = 'parked'
+    and (jsonb_typeof(outcome -> 'external_id') is distinct from 'string'
+      or length(outcome ->> 'external_id') not between 1 and 500) then
+    return 'external_id is a text of 1 to 500 characters: the id of the job elsewhere';
   end if;
   return null;
 end
@@ -2707,6 +2829,10 @@ begin
 end
 $$;
 
+-- 19_release.sql
+
+-- Release: the holder of a claim closes it, with an outcome.
+
 -- Close claims that succeeded, in the order of keys; answers how many.
 create or replace function work.close_succeeded(worker_id text, outcomes jsonb)
 returns integer
@@ -2727,7 +2853,8 @@ begin
   ),
   closed as (
     update public.work_claims c
-       set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1
+       set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1,
+           poll_at = null, external_id = null, state = null
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence)
@@ -2743,7 +2870,7 @@ begin
 end
 $$;
 
--- Close claims that failed or are given back; answers how many. A failure is counted and recorded.
+-- Close claims that failed, are given back or snoozed; answers how many. A failure is counted and recorded.
 create or replace function work.close_others(worker_id text, outcomes jsonb)
 returns integer
 language plpgsql
@@ -2758,31 +2885,36 @@ begin
            coalesce(t.backoff_limit_seconds, 3600) as backoff_limit_seconds
       from jsonb_to_recordset(close_others.outcomes) as o(
              item_id uuid, work_type text, fence bigint, outcome text, error text, final boolean,
-             retry_after_seconds double precision)
+             retry_after_seconds double precision, seconds double precision, note text, state jsonb)
       left join public.work_types t on t.name = o.work_type
-     where o.outcome <> 'succeeded'
+     where o.outcome in ('failed', 'released', 'snoozed')
      order by o.item_id, o.work_type
   ),
   closed as (
     update public.work_claims c
        set status = case when g.outcome = 'released' then case when c.due_at > moment then 'waiting' else 'ready' end
+                         when g.outcome = 'snoozed' then 'waiting'
                          when g.final or c.failures + 1 >= g.max_failures then 'failed'
                          else 'waiting' end,
            failures = c.failures + case g.outcome when 'failed' then 1 else 0 end,
            finished_at = case when g.outcome = 'failed' and (g.final or c.failures + 1 >= g.max_failures) then moment end,
            due_at = case g.outcome
              when 'released' then greatest(c.due_at, moment)
+             when 'snoozed' then greatest(c.due_at, moment + make_interval(secs => g.seconds))
              else greatest(c.due_at, moment + make_interval(secs => coalesce(
                g.retry_after_seconds,
                least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)))))
            end,
            error = case g.outcome when 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
            result = null,
-           progress = null
+           progress = null,
+           poll_at = null,
+           external_id = null,
+           state = coalesce(g.state, c.state)
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_others.worker_id, g.fence)
-    returning g.outcome, c.item_id, c.work_type, c.fence, c.error, c.status
+    returning g.outcome, c.item_id, c.work_type, c.fence, coalesce(g.note, c.error) as detail, c.status
   ),
   tallied as (
     insert into work.tally_entries (work_type, failed, failures, final_failures)
@@ -2793,10 +2925,37 @@ begin
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select u.item_id, u.work_type, 'failed', close_others.worker_id, u.fence, u.error from closed u where u.outcome = 'failed'
+    select u.item_id, u.work_type, u.outcome, close_others.worker_id, u.fence, left(u.detail, 8000)
+      from closed u
+     where u.outcome in ('failed', 'snoozed')
   )
   select count(*) into closed from closed;
   return closed;
+end
+$$;
+
+-- Park claims whose work is done elsewhere: they stay claimed, with a lease of that length and without heartbeats.
+create or replace function work.park(worker_id text, outcomes jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  with given as materialized (
+    select o.*
+      from jsonb_to_recordset(park.outcomes) as o(
+             item_id uuid, work_type text, fence bigint, outcome text, external_id text, seconds double precision, state jsonb)
+     where o.outcome = 'parked'
+     order by o.item_id, o.work_type
+  )
+  update public.work_claims c
+     set expires_at = clock_timestamp() + make_interval(secs => g.seconds), poll_at = clock_timestamp(),
+         external_id = g.external_id, state = coalesce(g.state, c.state)
+    from given g
+   where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
+     and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', park.worker_id, g.fence)
+     -- A repeated call must not lengthen the lease.
+     and c.poll_at is null;
 end
 $$;
 
@@ -2838,6 +2997,7 @@ begin
            for no key update) as locked;
     perform work.close_succeeded(close_claims.worker_id, close_claims.outcomes);
     perform work.close_others(close_claims.worker_id, close_claims.outcomes);
+    perform work.park(close_claims.worker_id, close_claims.outcomes);
   end if;
 
   -- A row with this worker and fence that is not held was closed by this worker, in this call or in an earlier one:
@@ -2847,8 +3007,12 @@ begin
            'detail', format('a release as %s came too late', a.outcome)) order by a.n) filter (where a.state = 'lost')
     into answer, lost
     from (select g.*,
-                 case when (c.fence, c.worker_id) is not distinct from (g.fence, close_claims.worker_id) and c.status <> 'claimed'
-                   then c.status else 'lost' end as state
+                 case
+                   when (c.fence, c.worker_id) is distinct from (g.fence, close_claims.worker_id) then 'lost'
+                   when c.poll_at is not null and c.status = 'claimed' then 'parked'
+                   when c.status <> 'claimed' then c.status
+                   else 'lost'
+                 end as state
             from rows from (jsonb_to_recordset(close_claims.outcomes) as (
                    item_id uuid, work_type text, fence bigint, outcome text))
                  with ordinality as g(item_id, work_type, fence, outcome, n)
@@ -2913,7 +3077,7 @@ begin
 end
 $$;
 comment on function public.release_items is
-  'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds}], at most 1000 a call; answers ["succeeded", "lost", …]: each one''s new state, or "lost", in the same order.';
+  'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds, seconds, note, external_id, state}], at most 1000 a call; answers ["succeeded", "lost", …]: each one''s new state, or "lost", in the same order. Outcomes: succeeded, failed, released, snoozed (seconds, note) and parked (external_id, seconds).';
 
 -- Close a batch and claim the next one in a single round trip.
 create or replace function public.finish_and_claim(
@@ -2951,7 +3115,7 @@ $$;
 comment on function public.finish_and_claim is
   'release_items() and claim_next() in one round trip; answers {released, claimed}.';
 
--- Hand back all that a worker holds: the claims are ready at once, and no try is counted.
+-- Hand back all that a worker holds: the claims are ready at once, and no try is counted. Parked claims stay parked.
 create or replace function public.release_claims_for_worker(worker_id text)
 returns integer
 language plpgsql
@@ -2964,7 +3128,7 @@ begin
   with held as materialized (
     select h.item_id, h.work_type
       from public.work_claims h
-     where h.status = 'claimed' and h.worker_id = release_claims_for_worker.worker_id
+     where h.status = 'claimed' and h.worker_id = release_claims_for_worker.worker_id and h.poll_at is null
      order by h.item_id, h.work_type
   ),
   back as (
@@ -2974,6 +3138,7 @@ begin
       from held
      where c.item_id = any (array[held.item_id]) and c.work_type = held.work_type
        and (c.status, c.worker_id) is not distinct from ('claimed', release_claims_for_worker.worker_id)
+       and c.poll_at is null
     returning c.item_id, c.work_type, c.fence
   ),
   event as (
@@ -2988,12 +3153,120 @@ $$;
 comment on function public.release_claims_for_worker is
   'Hands back all that a worker holds, as it leaves: ready at once, no try counted. Answers how many.';
 
+-- 19_release_parked.sql
+
+-- Parked claims: their work is done by a job elsewhere. A callback or a poll closes them.
+
+-- Answer parked claims whose job is to be asked about, and ended claims whose job is to be stopped: those not answered
+-- for so many seconds, the longest ago first. So several workers share the asking.
+create or replace function public.take_parked(
+  work_types text[],
+  worker_id text,
+  max_items integer default 100,
+  every_seconds integer default 30
+)
+returns json
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+  answer json;
+begin
+  perform work.check_claim(take_parked.work_types, take_parked.worker_id, take_parked.max_items, null, null);
+  if take_parked.every_seconds is null then
+    perform work.refuse('every_seconds', null, '1 to 86400 were expected');
+  end if;
+  perform work.check_range('every_seconds', take_parked.every_seconds, 1, 86400);
+  with taken as (
+    update public.work_claims c
+       set poll_at = moment + make_interval(secs => take_parked.every_seconds)
+     where c.ctid = any (array(
+             select p.ctid from public.work_claims p
+              where p.poll_at <= moment and p.work_type = any (take_parked.work_types)
+                and (p.status is distinct from 'claimed' or p.expires_at > moment)
+              order by p.poll_at
+              limit least(take_parked.max_items, 1000)
+                for no key update skip locked))
+       and c.poll_at <= moment
+    returning c.item_id, c.work_type, c.fence, c.status, c.external_id, c.state, c.claimed_at, c.expires_at
+  )
+  select json_agg(job order by t.claimed_at)
+    into answer
+    from taken t
+    join public.work_items i on i.id = t.item_id
+   cross join lateral (
+     select t.item_id, t.work_type, t.fence, t.external_id, t.state, t.status <> 'claimed' as is_ended, t.claimed_at,
+            t.expires_at, i.pool, i.source_key, i.payload) as job;
+  return coalesce(answer, '[]');
+end
+$$;
+comment on function public.take_parked is
+  'Answers parked claims whose job elsewhere is to be asked about, and ended ones (is_ended) whose job is to be stopped; none of them again for every_seconds. release_parked() closes them.';
+
+-- Close what is parked under the id of a job elsewhere, each claim by its current fence, or only the one with this fence.
+-- The outcome abandoned says that the job of an ended claim was stopped. Answers each claim's new state; nothing is
+-- parked under an id that was closed before.
+create or replace function public.release_parked(
+  external_id text,
+  outcome text,
+  result jsonb default null,
+  error text default null,
+  final boolean default false,
+  fence bigint default null,
+  work_types text[] default null,
+  retry_after_seconds double precision default null
+)
+returns json
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  parked record;
+  state text;
+  answer jsonb := '[]';
+begin
+  if release_parked.external_id is null or length(release_parked.external_id) not between 1 and 500 then
+    perform work.refuse('external_id', release_parked.external_id, 'the id of the job elsewhere was expected, 1 to 500 characters');
+  end if;
+  if release_parked.outcome is null or release_parked.outcome not in ('succeeded', 'failed', 'released', 'abandoned') then
+    perform work.refuse('outcome', release_parked.outcome, 'succeeded, failed, released or abandoned was expected');
+  end if;
+  for parked in
+    select c.item_id, c.work_type, c.worker_id, c.fence, c.status
+      from public.work_claims c
+     where c.external_id = release_parked.external_id and c.poll_at is not null
+       and (c.status = 'claimed') = (release_parked.outcome <> 'abandoned')
+       and (release_parked.fence is null or c.fence = release_parked.fence)
+       and (release_parked.work_types is null or c.work_type = any (release_parked.work_types))
+     order by c.item_id, c.work_type
+       for no key update
+  loop
+    if release_parked.outcome = 'abandoned' then
+      update public.work_claims c
+         set poll_at = null, external_id = null
+       where c.item_id = any (array[parked.item_id]) and c.work_type = parked.work_type;
+      state := parked.status;
+    else
+      state := work.close_claims(parked.worker_id, jsonb_build_array(jsonb_build_object(
+        'item_id', parked.item_id, 'work_type', parked.work_type, 'fence', parked.fence, 'outcome', release_parked.outcome,
+        'result', release_parked.result, 'error', release_parked.error, 'final', release_parked.final,
+        'retry_after_seconds', release_parked.retry_after_seconds))) ->> 0;
+    end if;
+    answer := answer || jsonb_build_object('item_id', parked.item_id, 'work_type', parked.work_type, 'state', state);
+  end loop;
+  return answer;
+end
+$$;
+comment on function public.release_parked is
+  'Closes what is parked under this id of a job elsewhere as succeeded, failed or released, each by its current fence; abandoned says that the job of a cancelled claim was stopped. Answers [{item_id, work_type, state}], empty where nothing is parked under the id.';
+
 -- 20_extend.sql
 
 -- The heartbeat: a worker extends the leases of all that it holds in one call.
 
--- Extend the leases of claims [{item_id, work_type, fence, progress}]; each is answered in its place: held, with the new
--- end of its lease, lost, or cancelled by a person. An empty list says that the worker is alive.
+-- Extend the leases of claims [{item_id, work_type, fence, progress, state}]; each is answered in its place: held, with
+-- the new end of its lease, lost, or cancelled by a person. An empty list says that the worker is alive.
 create or replace function public.extend_claims(worker_id text, held jsonb, ttl_seconds integer default null)
 returns json
 language plpgsql
@@ -3019,29 +3292,33 @@ begin
            when 'number' then (e.value ->> 'progress')::numeric not between 0 and 1
            else e.value ? 'progress'
          end
+      or pg_column_size(e.value -> 'state') > 65536
    limit 1;
   if found then
     perform work.refuse(
       format('held[%s]', wrong), left((extend_claims.held -> wrong::integer)::text, 60),
-      'an object with item_id, work_type and fence, as the claim had them, was expected; progress is a number from 0 to 1');
+      'an object with item_id, work_type and fence, as the claim had them, was expected; progress is a number from 0 to 1, state has at most 65536 bytes');
   end if;
 
   -- The update has the form of close_succeeded(), for its reasons.
   with given as materialized (
     select g.*, coalesce(extend_claims.ttl_seconds, t.lease_seconds, 60) as ttl_seconds
       from rows from (jsonb_to_recordset(extend_claims.held) as (
-             item_id uuid, work_type text, fence bigint, progress real))
-           with ordinality as g(item_id, work_type, fence, progress, n)
+             item_id uuid, work_type text, fence bigint, progress real, state jsonb))
+           with ordinality as g(item_id, work_type, fence, progress, state, n)
       left join public.work_types t on t.name = g.work_type
      order by g.item_id, g.work_type
   ),
   extended as (
     update public.work_claims c
        set expires_at = clock_timestamp() + make_interval(secs => g.ttl_seconds),
-           progress = coalesce(g.progress, c.progress)
+           progress = coalesce(g.progress, c.progress),
+           state = coalesce(g.state, c.state)
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', extend_claims.worker_id, g.fence)
+       -- A heartbeat that was under way as the claim was parked must not shorten its lease.
+       and c.poll_at is null
     returning g.n, g.ttl_seconds, c.item_id, c.work_type, c.fence, c.expires_at
   )
   select count(*), json_agg(claim order by x.n)
@@ -3085,7 +3362,7 @@ begin
 end
 $$;
 comment on function public.extend_claims is
-  'The heartbeat of a worker: extends its claims [{item_id, work_type, fence, progress}] in one call and answers each: held, lost or cancelled. An empty list says that the worker is alive.';
+  'The heartbeat of a worker: extends its claims [{item_id, work_type, fence, progress, state}] in one call and answers each: held, lost or cancelled. An empty list says that the worker is alive.';
 
 -- 21_pool_columns.sql
 
@@ -3278,7 +3555,8 @@ begin
        set priority = e.priority, rank = e.rank, class_id = e.class_id, affinity = e.affinity,
            workflow_id = e.workflow_id, failures = 0, crashes = 0, finished_at = null,
            status = case when e.run_after > clock_timestamp() then 'waiting' else 'ready' end,
-           due_at = greatest(e.run_after, clock_timestamp()), worker_id = null, progress = null
+           due_at = greatest(e.run_after, clock_timestamp()), worker_id = null, progress = null,
+           poll_at = null
       from ended e
      where c.item_id = any (array[e.item_id]) and c.work_type = e.work_type
     returning c.item_id, c.fence, e.status as ended_as
@@ -3358,7 +3636,9 @@ begin
   ),
   cancelled as (
     update public.work_claims c
-       set status = 'cancelled', finished_at = clock_timestamp(), worker_id = null, progress = null
+       set status = 'cancelled', finished_at = clock_timestamp(), worker_id = null, progress = null,
+           -- A job elsewhere is to be stopped at once.
+           poll_at = case when c.status = 'claimed' and c.poll_at is not null then clock_timestamp() end
       from wanted
      where c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')
@@ -3900,7 +4180,8 @@ declare
 begin
   with stripped as (
     update public.work_claims c
-       set worker_id = null, fence = null, request_id = null, claimed_at = null, progress = null, result = null, error = null
+       set worker_id = null, fence = null, request_id = null, claimed_at = null, progress = null, result = null, error = null,
+           poll_at = null, external_id = null, state = null
      where c.ctid = any (array(
              select k.row_id
                from unnest(strip_claims.item_ids) as u(id)
@@ -4190,6 +4471,18 @@ as $$
    group by a.work_type
 $$;
 
+-- Parked claims of each work type, of at most 10,000.
+create or replace function work.parked()
+returns table (work_type text, parked bigint)
+language sql
+stable
+as $$
+  select c.work_type, count(*)
+    from (select k.work_type, k.status from public.work_claims k where k.poll_at is not null order by k.poll_at limit 10000) as c
+   where c.status = 'claimed'
+   group by c.work_type
+$$;
+
 -- Each work type's numbers. All claims less those that are over are open; of these, the others are ready, however many.
 -- The first 1,000 in order are looked at, for the longest wait among them.
 create or replace function work.overview()
@@ -4250,14 +4543,16 @@ end
 $$;
 
 create or replace view public.work_overview with (security_invoker = true) as
-select o.work_type, o.pool, o.paused, o.ready, o.waiting, o.blocked, o.claimed, o.succeeded, o.failed, o.cancelled,
+select o.work_type, o.pool, o.paused, o.ready, o.waiting, o.blocked,
+       greatest(0, o.claimed - coalesce(p.parked, 0)) as claimed, o.succeeded, o.failed, o.cancelled,
        o.oldest_wait, o.finished_last_minute,
        case when o.finished_last_minute > 0 and o.open > 0 then make_interval(secs => 60.0 * o.open / o.finished_last_minute)
        end as time_left,
-       o.open, o.late, o.is_capped
-  from work.overview() o;
+       o.open, o.late, o.is_capped, coalesce(p.parked, 0) as parked
+  from work.overview() o
+  left join work.parked() p on p.work_type = o.work_type;
 comment on view public.work_overview is
-  'work-claims: how far each work type is: open claims by state, done, failed, the longest wait among the first 1000 in order, the last minute''s rate and the time left at it. is_capped: more than 10000 wait or are held in all, so the open states are lower bounds; open is exact.';
+  'work-claims: how far each work type is: open claims by state, done, failed, the longest wait among the first 1000 in order, the last minute''s rate and the time left at it. claimed ones have a worker, parked ones are done elsewhere. is_capped: more than 10000 wait or are held in all, so the open states are lower bounds; open is exact.';
 
 -- One small answer, cheap enough to ask every second.
 create or replace function public.work_pulse(since_event bigint default null)
@@ -4274,7 +4569,7 @@ begin
     held as materialized (
       select h.worker_id, count(*) as held, count(*) filter (where h.expires_at <= moment) as late, avg(h.progress) as progress
         from (select c.worker_id, c.expires_at, c.progress from public.work_claims c
-               where c.status = 'claimed' order by c.expires_at limit 10000) as h
+               where c.status = 'claimed' and c.poll_at is null order by c.expires_at limit 10000) as h
        group by h.worker_id
     ),
     workers as materialized (
@@ -4352,8 +4647,8 @@ begin
        where w.work_type = work_depth.work_type and w.class_id in (select m.id from matched m)
     ),
     held as (
-      select h.due_at, h.expires_at <= moment as is_late
-        from (select c.due_at, c.expires_at, c.work_type, c.class_id from public.work_claims c
+      select h.due_at, h.expires_at <= moment as is_late, h.poll_at is not null as is_parked
+        from (select c.due_at, c.expires_at, c.poll_at, c.work_type, c.class_id from public.work_claims c
                where c.status = 'claimed' order by c.expires_at limit work_depth.at_most) as h
        where h.work_type = work_depth.work_type and h.class_id in (select m.id from matched m)
     ),
@@ -4366,7 +4661,7 @@ begin
     )
     select jsonb_build_object(
       'ready', least(count(*), work_depth.at_most),
-      'held', (select count(*) from held h where not h.is_late),
+      'held', (select count(*) from held h where not h.is_late and not h.is_parked),
       'oldest_wait_seconds', coalesce(greatest(0, round(extract(epoch from moment - min(t.due_at))::numeric, 1)), 0))
       from takeable t);
 end
@@ -4617,7 +4912,8 @@ begin
     'status', claim.status,
     'reason', case
       when claim.status = 'claimed' then
-        case when lease_end > moment then 'a worker holds it' else 'its lease has ended and no worker has called since' end
+        case when lease_end > moment and claim.poll_at is not null then 'it is parked: its work is done elsewhere'
+             when lease_end > moment then 'a worker holds it' else 'its lease has ended and no worker has called since' end
       when claim.status = 'waiting' then
         case when claim.due_at > moment then 'it is not due yet' else 'it is due and no worker has called since' end
       when claim.status = 'blocked' then 'it waits for other work'
@@ -4639,6 +4935,7 @@ begin
     'worker_id', claim.worker_id,
     'claimed_at', claim.claimed_at,
     'progress', claim.progress,
+    'parked_as', case when claim.poll_at is not null then claim.external_id end,
     'lease_left_seconds', round(extract(epoch from lease_end - moment)),
     'finished_at', claim.finished_at,
     'before', case when before is not null then least(before, 1000) end,
@@ -4722,7 +5019,8 @@ select c.item_id,
        nullif(c.expires_at, '-infinity') - clock_timestamp() as lease_left,
        c.progress,
        c.fence,
-       w.last_seen_at
+       w.last_seen_at,
+       case when c.poll_at is not null then c.external_id end as parked_as
   from public.work_claims c
   left join public.work_workers w on w.id = c.worker_id
  where c.status = 'claimed'
@@ -4849,7 +5147,10 @@ select c.item_id,
        case when c.status = 'claimed' then c.expires_at - now() end as lease_left,
        c.finished_at,
        c.result,
-       i.id as item_key
+       i.id as item_key,
+       c.poll_at is not null as parked,
+       c.external_id,
+       c.state
   from public.work_claims c
   left join public.work_items i on i.id = c.item_id
   left join public.work_workflows w on w.id = c.workflow_id
@@ -4881,7 +5182,7 @@ select w.id,
   left join (
     select c.worker_id, count(*) as holds
       from public.work_claims c
-     where c.status = 'claimed' and c.expires_at > now()
+     where c.status = 'claimed' and c.expires_at > now() and c.poll_at is null
      group by c.worker_id) as h on h.worker_id = w.id;
 comment on view public.work_worker_list is
   'work-claims: workers, whether they are alive (heard of within two minutes), free (alive, holding nothing), and how much they hold. No work_types and pools: any.';
@@ -4912,11 +5213,11 @@ revoke all on type public.work_claim_status from public, anon, authenticated;
 do $$
 declare
   public_functions constant text[] := array[
-    'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'detach_pool',
-    'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim',
+    'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'describe_work_types',
+    'detach_pool', 'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim',
     'prune_classes', 'prune_finished', 'reap_expired_claims', 'refused_classes', 'register_worker',
-    'release_claims_for_worker', 'release_item', 'release_items', 'retire_worker', 'retry_items', 'set_priority',
-    'work_depth', 'work_pulse', 'would_match'];
+    'release_claims_for_worker', 'release_item', 'release_items', 'release_parked', 'retire_worker', 'retry_items', 'set_priority',
+    'take_parked', 'work_depth', 'work_pulse', 'would_match'];
   -- A table or view of ours in public says so in its comment.
   relation record;
   function record;
@@ -4979,13 +5280,14 @@ declare
   by_key constant text[] := array[
     'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items', 'public.extend_claims',
     'public.finish_and_claim', 'public.prune_classes', 'public.prune_finished', 'public.reap_expired_claims',
-    'public.refused_classes', 'public.release_claims_for_worker', 'public.release_item', 'public.release_items', 'public.retry_items',
-    'public.set_priority', 'work.enroll', 'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow',
-    'work.prune_events', 'work.row_sql'];
+    'public.refused_classes', 'public.release_claims_for_worker', 'public.release_item', 'public.release_items',
+    'public.release_parked', 'public.retry_items', 'public.set_priority', 'public.take_parked', 'work.enroll',
+    'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
-    'work.move_open_claims', 'work.overview', 'public.work_pulse', 'public.work_depth', 'work.fold_tallies'];
+    'work.move_open_claims', 'work.overview', 'public.work_pulse', 'public.work_depth', 'public.describe_work_types',
+    'work.fold_tallies', 'work.parked'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
     'public.enroll_pool', 'work.fold_tallies', 'work.mirror_deleted', 'work.mirror_written'];
@@ -4994,7 +5296,8 @@ declare
     'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
     'public.define_workflow', 'public.detach_pool', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',
     'public.finish_and_claim', 'public.refused_classes', 'public.register_worker', 'public.release_claims_for_worker',
-    'public.release_item', 'public.release_items', 'public.retry_items', 'public.set_priority'];
+    'public.release_item', 'public.release_items', 'public.release_parked', 'public.retry_items', 'public.set_priority',
+    'public.take_parked'];
   named record;
 begin
   for named in
@@ -5012,7 +5315,7 @@ begin
         (impatient, 'lock_timeout', '5s'),
         (array['public.prune_classes'], 'lock_timeout', '1s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
-        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'public.work_depth'], 'enable_sort', 'off'),
+        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth'], 'enable_sort', 'off'),
         (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
      cross join lateral unnest(l.functions) as f(name)
       join pg_proc p on p.oid = f.name::regproc

@@ -10,6 +10,8 @@ create table if not exists public.work_types (
   backoff_limit_seconds integer not null default 3600 check (backoff_limit_seconds between 0 and 604800),
   passed_over_seconds integer not null default 300 check (passed_over_seconds between 0 and 604800),
   paused boolean not null default false,
+  try_seconds integer check (try_seconds between 1 and 604800),
+  min_worker_version text check (min_worker_version ~ '^\d{1,9}(\.\d{1,9}){0,3}$'),
   enrolled_through bigint not null default 0,
   enroll_until bigint not null default 0,
   keep_succeeded interval check (keep_succeeded >= '0'),
@@ -26,6 +28,9 @@ comment on column public.work_types.max_crashes is 'A claim ends failed when its
 comment on column public.work_types.backoff_seconds is 'The wait after the first failure; it doubles with each further one, up to backoff_limit_seconds.';
 comment on column public.work_types.passed_over_seconds is
   'How long an item may wait while workers take others of its priority that they are warm for.';
+comment on column public.work_types.try_seconds is
+  'How long a handler may take for one try; null: as long as its worker extends the lease. The worker ends the try.';
+comment on column public.work_types.min_worker_version is 'Workers with a lower version, or without one, leave: "1.4.2".';
 comment on column public.work_types.keep_succeeded is
   'How long the record of a success is kept; null: for ever. Claim calls remove what is older, in passing.';
 comment on column public.work_types.keep_failed is 'How long a failed or cancelled claim is kept; null: for ever.';
@@ -55,7 +60,9 @@ create or replace function public.define_work_type(
   paused boolean default null,
   passed_over_seconds integer default null,
   keep_succeeded interval default null,
-  keep_failed interval default null
+  keep_failed interval default null,
+  try_seconds integer default null,
+  min_worker_version text default null
 )
 returns jsonb
 language plpgsql
@@ -71,6 +78,11 @@ begin
   perform work.check_range('backoff_seconds', define_work_type.backoff_seconds, 0, 86400);
   perform work.check_range('backoff_limit_seconds', define_work_type.backoff_limit_seconds, 0, 604800);
   perform work.check_range('passed_over_seconds', define_work_type.passed_over_seconds, 0, 604800);
+  perform work.check_range('try_seconds', define_work_type.try_seconds, 1, 604800);
+  if define_work_type.min_worker_version !~ '^\d{1,9}(\.\d{1,9}){0,3}$' then
+    perform work.refuse('min_worker_version', define_work_type.min_worker_version,
+      'numbers with points between them were expected, such as 1.4.2');
+  end if;
   if define_work_type.keep_succeeded < '0' or define_work_type.keep_failed < '0' then
     perform work.refuse(
       'keep_succeeded or keep_failed', least(define_work_type.keep_succeeded, define_work_type.keep_failed)::text,
@@ -106,7 +118,9 @@ begin
          paused = coalesce(define_work_type.paused, t.paused),
          passed_over_seconds = coalesce(define_work_type.passed_over_seconds, t.passed_over_seconds),
          keep_succeeded = coalesce(define_work_type.keep_succeeded, t.keep_succeeded),
-         keep_failed = coalesce(define_work_type.keep_failed, t.keep_failed)
+         keep_failed = coalesce(define_work_type.keep_failed, t.keep_failed),
+         try_seconds = coalesce(define_work_type.try_seconds, t.try_seconds),
+         min_worker_version = coalesce(define_work_type.min_worker_version, t.min_worker_version)
    where t.name = define_work_type.work_type
   returning * into declared;
   return to_jsonb(declared);

@@ -55,6 +55,7 @@ create table if not exists public.work_items (
   class_id integer not null default 1,
   affinity text check (length(affinity) between 1 and 200),
   workflow_id bigint,
+  traceparent text check (length(traceparent) <= 200),
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_items is
@@ -64,6 +65,7 @@ comment on column public.work_items.source_key is 'The key of the attached table
 comment on column public.work_items.class_id is 'Its requirement and its labels: its row in work_classes.';
 comment on column public.work_items.affinity is 'The name of a thing that a worker may have ready: a model in memory, a snapshot on disk.';
 comment on column public.work_items.workflow_id is 'The workflow it belongs to: its row in work_workflows.';
+comment on column public.work_items.traceparent is 'The trace that it belongs to, as W3C Trace Context has it. Its claims carry it.';
 comment on column public.work_items.dedupe_key is 'At most one item of a pool has it.';
 
 create unique index if not exists work_items_by_source on public.work_items (pool, source_key) where source_key is not null;
@@ -89,8 +91,8 @@ begin
   if jsonb_typeof(item) <> 'object' then
     return 'an item is a JSON object';
   end if;
-  if item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow}'::text[] <> '{}' then
-    return 'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity and workflow, and nothing else';
+  if item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow,traceparent}'::text[] <> '{}' then
+    return 'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow and traceparent, and nothing else';
   end if;
   if jsonb_typeof(item -> 'priority') <> 'null' then
     if jsonb_typeof(item -> 'priority') = 'number' then
@@ -117,6 +119,12 @@ begin
   if jsonb_typeof(item -> 'workflow') <> 'null'
     and (jsonb_typeof(item -> 'workflow') <> 'string' or length(item ->> 'workflow') not between 1 and 200) then
     return 'workflow is a name of 1 to 200 characters';
+  end if;
+  -- A later version of the standard may append fields; "ff" and zeros alone are invalid in each.
+  if jsonb_typeof(item -> 'traceparent') <> 'null'
+    and (jsonb_typeof(item -> 'traceparent') <> 'string' or length(item ->> 'traceparent') > 200
+      or item ->> 'traceparent' !~ '^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?$') then
+    return 'traceparent is a text such as "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"';
   end if;
   if pg_column_size(item -> 'payload') > 1048576 then
     return format(
@@ -203,7 +211,8 @@ begin
            (e.value ->> 'run_after')::timestamptz as run_after,
            coalesce(class_ids[e.n], 1) as class_id,
            e.value ->> 'affinity' as affinity,
-           (select w.id from public.work_workflows w where w.name = e.value ->> 'workflow') as workflow_id
+           (select w.id from public.work_workflows w where w.name = e.value ->> 'workflow') as workflow_id,
+           e.value ->> 'traceparent' as traceparent
       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
   ),
   numbered as materialized (
@@ -211,8 +220,8 @@ begin
   ),
   added as (
     insert into public.work_items
-      (id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id)
-    select id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id
+      (id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id, traceparent)
+    select id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id, traceparent
       from numbered
      -- An item that was deleted since stays deleted.
      where not is_repeat
@@ -234,4 +243,4 @@ begin
 end
 $$;
 comment on function public.enqueue_items is
-  'Adds items [{pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has.';
+  'Adds items [{pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has.';

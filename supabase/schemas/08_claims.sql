@@ -34,6 +34,9 @@ create table if not exists public.work_claims (
   progress real,
   result jsonb,
   error text,
+  poll_at timestamptz,
+  external_id text,
+  state jsonb,
   -- Half of each page of the index is left free for the entries of later versions.
   primary key (item_id, work_type) with (fillfactor = 50)
 );
@@ -48,6 +51,11 @@ comment on column public.work_claims.worker_id is 'The worker that holds it, or 
 comment on column public.work_claims.due_at is 'Since when it may run, or when it will be able to.';
 comment on column public.work_claims.expires_at is 'The end of the lease, or of the last one, by this database''s clock. -infinity: there was none.';
 comment on column public.work_claims.failures is 'How often a handler failed. Crashes, leases that ended without a release, are counted apart.';
+
+comment on column public.work_claims.poll_at is
+  'When its job elsewhere is next asked about. A claimed row that has it is parked: no process holds it. An ended one has it until its job is stopped.';
+comment on column public.work_claims.external_id is 'The job elsewhere that its latest try was handed to, while nobody has said how that ended.';
+comment on column public.work_claims.state is 'What its handler has saved for the next try.';
 
 create index if not exists work_claims_ready on public.work_claims
   (class_id, work_type, priority desc, rank, position) where status = 'ready';
@@ -70,6 +78,11 @@ comment on index public.work_claims_due is 'What is due again?';
 -- Succeeded rows are in no index but the primary key: one more entry a claim costs a tenth of the throughput.
 create index if not exists work_claims_failed on public.work_claims (work_type, finished_at) where status = 'failed';
 comment on index public.work_claims_failed is 'What failed for good, and in which order?';
+
+create index if not exists work_claims_parked on public.work_claims (poll_at) where poll_at is not null;
+comment on index public.work_claims_parked is 'Which job elsewhere is to be asked about?';
+create index if not exists work_claims_by_external_id on public.work_claims (external_id) where external_id is not null;
+comment on index public.work_claims_by_external_id is 'Which claim was handed to this job elsewhere?';
 
 -- Vacuum has to keep up with a table in which every row is rewritten twice. Half of each page is left free for the later
 -- versions of its rows: an update within a page writes less.

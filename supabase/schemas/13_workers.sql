@@ -165,3 +165,45 @@ select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accep
   join work.profiles p on p.id = w.profile_id
  where w.retired_at is null and w.last_seen_at > now() - interval '2 minutes';
 comment on view work.live_workers is 'work-claims: the workers that were seen within two minutes and have not retired, with their capabilities and conditions.';
+
+-- Answer each of these work types as a worker needs it: whether it is declared and handed out, which version of a worker
+-- it asks for, and what of it is left: ready now, held by workers or to be tried again (open), or parked.
+create or replace function public.describe_work_types(work_types text[])
+returns json
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+begin
+  if describe_work_types.work_types is null or cardinality(describe_work_types.work_types) not between 1 and 100 then
+    perform work.refuse('work_types', coalesce(cardinality(describe_work_types.work_types) || ' long', 'null'),
+      'a list of 1 to 100 work types was expected');
+  end if;
+  return (
+    select json_agg(json_build_object(
+             'name', asked.name,
+             'is_declared', t.name is not null,
+             'pool', t.pool,
+             'is_paused', coalesce(t.paused, false),
+             'min_worker_version', t.min_worker_version,
+             'has_ready', exists (
+               select from public.work_claims c where c.work_type = asked.name and c.status = 'ready' and c.class_id > 0)
+               or exists (
+               select from public.work_claims c where c.work_type = asked.name and c.status = 'waiting' and c.due_at <= moment),
+             -- A claim that has a fence was held before: it waits for another try.
+             'has_open', exists (
+               select from public.work_claims c where c.work_type = asked.name and c.status = 'claimed' and c.poll_at is null)
+               or exists (
+               select from public.work_claims c
+                where c.work_type = asked.name and c.status = 'waiting' and c.fence is not null),
+             'has_parked', exists (
+               select from public.work_claims c where c.work_type = asked.name and c.status = 'claimed' and c.poll_at is not null))
+             order by asked.n)
+      from unnest(describe_work_types.work_types) with ordinality as asked(name, n)
+      left join public.work_types t on t.name = asked.name);
+end
+$$;
+comment on function public.describe_work_types is
+  'Answers each of these work types as a worker asks: [{name, is_declared, pool, is_paused, min_worker_version, has_ready, has_open, has_parked}]. open: held by workers, or to be tried again; parked: done elsewhere.';

@@ -32,8 +32,11 @@ begin
                          when c.due_at > moment then 'waiting'
                          else 'ready' end,
            finished_at = case when c.crashes + 1 >= work.max_crashes(c.work_type) then moment end,
-           error = format('the lease of worker %s ended without a release (crash %s of %s)',
-             c.worker_id, c.crashes + 1, work.max_crashes(c.work_type)),
+           error = format('%s ended without a release (crash %s of %s)',
+             case when c.poll_at is null then 'the lease of worker ' || c.worker_id else 'the time for the job ' || c.external_id end,
+             c.crashes + 1, work.max_crashes(c.work_type)),
+           -- A job whose claim failed for good is to be stopped; else the next try gets its id.
+           poll_at = case when c.crashes + 1 >= work.max_crashes(c.work_type) then c.poll_at end,
            due_at = greatest(c.due_at, moment),
            worker_id = null,
            progress = null

@@ -21,19 +21,20 @@ begin
            request_id = hold.request_id,
            claimed_at = clock_timestamp(),
            expires_at = clock_timestamp() + make_interval(secs => coalesce(hold.ttl_seconds, t.lease_seconds)),
-           progress = null
+           progress = null,
+           poll_at = null
       from unnest(hold.row_ids) with ordinality as p(row_id, n), public.work_types t
      where c.ctid = p.row_id and t.name = c.work_type and not t.paused
     returning p.n, c.item_id, c.work_type, c.fence, coalesce(hold.ttl_seconds, t.lease_seconds) as ttl_seconds,
-              c.expires_at, c.failures, c.crashes
+              c.expires_at, c.failures, c.crashes, c.state, c.external_id, t.try_seconds
   )
   select json_agg(claim order by h.n)
     into answer
     from held h
     join public.work_items i on i.id = h.item_id
    cross join lateral (
-     select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.failures, h.crashes, i.pool, i.source_key,
-            i.payload) as claim;
+     select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.try_seconds, h.failures, h.crashes,
+            h.external_id, h.state, i.traceparent, i.pool, i.source_key, i.payload) as claim;
   return coalesce(answer, '[]');
 end
 $$;
@@ -47,10 +48,13 @@ as $$
   select coalesce(json_agg(claim order by c.priority desc, c.rank, c.position), '[]')
     from public.work_claims c
     join public.work_items i on i.id = c.item_id
+    join public.work_types t on t.name = c.work_type
    cross join lateral (
      select c.item_id, c.work_type, c.fence, round(extract(epoch from c.expires_at - c.claimed_at)) as ttl_seconds,
-            c.expires_at, c.failures, c.crashes, i.pool, i.source_key, i.payload) as claim
+            c.expires_at, t.try_seconds, c.failures, c.crashes, c.external_id, c.state, i.traceparent, i.pool, i.source_key,
+            i.payload) as claim
    where c.status = 'claimed'
+     and c.poll_at is null
      and c.worker_id = claims_of_request.worker_id
      and c.request_id = claims_of_request.request_id
 $$;

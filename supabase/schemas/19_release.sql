@@ -1,54 +1,5 @@
 -- Release: the holder of a claim closes it, with an outcome.
 
--- Name the error in an outcome for release_items(); null where there is none.
-create or replace function work.outcome_error(outcome jsonb)
-returns text
-language plpgsql
-immutable
-as $$
-begin
-  if jsonb_typeof(outcome) <> 'object' then
-    return 'an outcome is a JSON object';
-  end if;
-  if outcome ->> 'item_id' is null or outcome ->> 'work_type' is null or jsonb_typeof(outcome -> 'fence') is distinct from 'number' then
-    return 'an outcome has item_id, work_type and fence, as the claim had them';
-  end if;
-  if jsonb_typeof(outcome -> 'outcome') is distinct from 'string'
-    or outcome ->> 'outcome' not in ('succeeded', 'failed', 'released') then
-    return format('outcome is %s; succeeded, failed or released was expected', coalesce(left(outcome ->> 'outcome', 60), 'null'));
-  end if;
-  if pg_column_size(outcome -> 'result') > 1048576 then
-    return format(
-      'result has %s bytes; a claim keeps at most 1048576: store it elsewhere and release with where it is',
-      pg_column_size(outcome -> 'result'));
-  end if;
-  if jsonb_typeof(outcome -> 'retry_after_seconds') not in ('number', 'null')
-    or (outcome ->> 'retry_after_seconds')::numeric not between 0 and 2592000 then
-    return 'retry_after_seconds is a number from 0 to 2592000';
-  end if;
-  return null;
-end
-$$;
-comment on function work.outcome_error is 'Names the error in an outcome for release_items(); null where there is none.';
-
--- Refuse outcomes of which one is wrong, and say which and why.
-create or replace function work.check_outcomes(outcomes jsonb)
-returns void
-language plpgsql
-as $$
-declare
-  wrong record;
-begin
-  select e.n - 1 as at, work.outcome_error(e.value) as why into wrong
-    from jsonb_array_elements(outcomes) with ordinality as e(value, n)
-   where work.outcome_error(e.value) is not null
-   limit 1;
-  if found then
-    raise exception using errcode = 'PT400', message = format('outcomes[%s]: %s', wrong.at, wrong.why);
-  end if;
-end
-$$;
-
 -- Close claims that succeeded, in the order of keys; answers how many.
 create or replace function work.close_succeeded(worker_id text, outcomes jsonb)
 returns integer
@@ -69,7 +20,8 @@ begin
   ),
   closed as (
     update public.work_claims c
-       set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1
+       set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1,
+           poll_at = null, external_id = null, state = null
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence)
@@ -85,7 +37,7 @@ begin
 end
 $$;
 
--- Close claims that failed or are given back; answers how many. A failure is counted and recorded.
+-- Close claims that failed, are given back or snoozed; answers how many. A failure is counted and recorded.
 create or replace function work.close_others(worker_id text, outcomes jsonb)
 returns integer
 language plpgsql
@@ -100,31 +52,36 @@ begin
            coalesce(t.backoff_limit_seconds, 3600) as backoff_limit_seconds
       from jsonb_to_recordset(close_others.outcomes) as o(
              item_id uuid, work_type text, fence bigint, outcome text, error text, final boolean,
-             retry_after_seconds double precision)
+             retry_after_seconds double precision, seconds double precision, note text, state jsonb)
       left join public.work_types t on t.name = o.work_type
-     where o.outcome <> 'succeeded'
+     where o.outcome in ('failed', 'released', 'snoozed')
      order by o.item_id, o.work_type
   ),
   closed as (
     update public.work_claims c
        set status = case when g.outcome = 'released' then case when c.due_at > moment then 'waiting' else 'ready' end
+                         when g.outcome = 'snoozed' then 'waiting'
                          when g.final or c.failures + 1 >= g.max_failures then 'failed'
                          else 'waiting' end,
            failures = c.failures + case g.outcome when 'failed' then 1 else 0 end,
            finished_at = case when g.outcome = 'failed' and (g.final or c.failures + 1 >= g.max_failures) then moment end,
            due_at = case g.outcome
              when 'released' then greatest(c.due_at, moment)
+             when 'snoozed' then greatest(c.due_at, moment + make_interval(secs => g.seconds))
              else greatest(c.due_at, moment + make_interval(secs => coalesce(
                g.retry_after_seconds,
                least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)))))
            end,
            error = case g.outcome when 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
            result = null,
-           progress = null
+           progress = null,
+           poll_at = null,
+           external_id = null,
+           state = coalesce(g.state, c.state)
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_others.worker_id, g.fence)
-    returning g.outcome, c.item_id, c.work_type, c.fence, c.error, c.status
+    returning g.outcome, c.item_id, c.work_type, c.fence, coalesce(g.note, c.error) as detail, c.status
   ),
   tallied as (
     insert into work.tally_entries (work_type, failed, failures, final_failures)
@@ -135,10 +92,37 @@ begin
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select u.item_id, u.work_type, 'failed', close_others.worker_id, u.fence, u.error from closed u where u.outcome = 'failed'
+    select u.item_id, u.work_type, u.outcome, close_others.worker_id, u.fence, left(u.detail, 8000)
+      from closed u
+     where u.outcome in ('failed', 'snoozed')
   )
   select count(*) into closed from closed;
   return closed;
+end
+$$;
+
+-- Park claims whose work is done elsewhere: they stay claimed, with a lease of that length and without heartbeats.
+create or replace function work.park(worker_id text, outcomes jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  with given as materialized (
+    select o.*
+      from jsonb_to_recordset(park.outcomes) as o(
+             item_id uuid, work_type text, fence bigint, outcome text, external_id text, seconds double precision, state jsonb)
+     where o.outcome = 'parked'
+     order by o.item_id, o.work_type
+  )
+  update public.work_claims c
+     set expires_at = clock_timestamp() + make_interval(secs => g.seconds), poll_at = clock_timestamp(),
+         external_id = g.external_id, state = coalesce(g.state, c.state)
+    from given g
+   where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
+     and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', park.worker_id, g.fence)
+     -- A repeated call must not lengthen the lease.
+     and c.poll_at is null;
 end
 $$;
 
@@ -180,6 +164,7 @@ begin
            for no key update) as locked;
     perform work.close_succeeded(close_claims.worker_id, close_claims.outcomes);
     perform work.close_others(close_claims.worker_id, close_claims.outcomes);
+    perform work.park(close_claims.worker_id, close_claims.outcomes);
   end if;
 
   -- A row with this worker and fence that is not held was closed by this worker, in this call or in an earlier one:
@@ -189,8 +174,12 @@ begin
            'detail', format('a release as %s came too late', a.outcome)) order by a.n) filter (where a.state = 'lost')
     into answer, lost
     from (select g.*,
-                 case when (c.fence, c.worker_id) is not distinct from (g.fence, close_claims.worker_id) and c.status <> 'claimed'
-                   then c.status else 'lost' end as state
+                 case
+                   when (c.fence, c.worker_id) is distinct from (g.fence, close_claims.worker_id) then 'lost'
+                   when c.poll_at is not null and c.status = 'claimed' then 'parked'
+                   when c.status <> 'claimed' then c.status
+                   else 'lost'
+                 end as state
             from rows from (jsonb_to_recordset(close_claims.outcomes) as (
                    item_id uuid, work_type text, fence bigint, outcome text))
                  with ordinality as g(item_id, work_type, fence, outcome, n)
@@ -255,7 +244,7 @@ begin
 end
 $$;
 comment on function public.release_items is
-  'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds}], at most 1000 a call; answers ["succeeded", "lost", …]: each one''s new state, or "lost", in the same order.';
+  'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds, seconds, note, external_id, state}], at most 1000 a call; answers ["succeeded", "lost", …]: each one''s new state, or "lost", in the same order. Outcomes: succeeded, failed, released, snoozed (seconds, note) and parked (external_id, seconds).';
 
 -- Close a batch and claim the next one in a single round trip.
 create or replace function public.finish_and_claim(
@@ -293,7 +282,7 @@ $$;
 comment on function public.finish_and_claim is
   'release_items() and claim_next() in one round trip; answers {released, claimed}.';
 
--- Hand back all that a worker holds: the claims are ready at once, and no try is counted.
+-- Hand back all that a worker holds: the claims are ready at once, and no try is counted. Parked claims stay parked.
 create or replace function public.release_claims_for_worker(worker_id text)
 returns integer
 language plpgsql
@@ -306,7 +295,7 @@ begin
   with held as materialized (
     select h.item_id, h.work_type
       from public.work_claims h
-     where h.status = 'claimed' and h.worker_id = release_claims_for_worker.worker_id
+     where h.status = 'claimed' and h.worker_id = release_claims_for_worker.worker_id and h.poll_at is null
      order by h.item_id, h.work_type
   ),
   back as (
@@ -316,6 +305,7 @@ begin
       from held
      where c.item_id = any (array[held.item_id]) and c.work_type = held.work_type
        and (c.status, c.worker_id) is not distinct from ('claimed', release_claims_for_worker.worker_id)
+       and c.poll_at is null
     returning c.item_id, c.work_type, c.fence
   ),
   event as (

@@ -1,7 +1,7 @@
 -- The heartbeat: a worker extends the leases of all that it holds in one call.
 
--- Extend the leases of claims [{item_id, work_type, fence, progress}]; each is answered in its place: held, with the new
--- end of its lease, lost, or cancelled by a person. An empty list says that the worker is alive.
+-- Extend the leases of claims [{item_id, work_type, fence, progress, state}]; each is answered in its place: held, with
+-- the new end of its lease, lost, or cancelled by a person. An empty list says that the worker is alive.
 create or replace function public.extend_claims(worker_id text, held jsonb, ttl_seconds integer default null)
 returns json
 language plpgsql
@@ -27,29 +27,33 @@ begin
            when 'number' then (e.value ->> 'progress')::numeric not between 0 and 1
            else e.value ? 'progress'
          end
+      or pg_column_size(e.value -> 'state') > 65536
    limit 1;
   if found then
     perform work.refuse(
       format('held[%s]', wrong), left((extend_claims.held -> wrong::integer)::text, 60),
-      'an object with item_id, work_type and fence, as the claim had them, was expected; progress is a number from 0 to 1');
+      'an object with item_id, work_type and fence, as the claim had them, was expected; progress is a number from 0 to 1, state has at most 65536 bytes');
   end if;
 
   -- The update has the form of close_succeeded(), for its reasons.
   with given as materialized (
     select g.*, coalesce(extend_claims.ttl_seconds, t.lease_seconds, 60) as ttl_seconds
       from rows from (jsonb_to_recordset(extend_claims.held) as (
-             item_id uuid, work_type text, fence bigint, progress real))
-           with ordinality as g(item_id, work_type, fence, progress, n)
+             item_id uuid, work_type text, fence bigint, progress real, state jsonb))
+           with ordinality as g(item_id, work_type, fence, progress, state, n)
       left join public.work_types t on t.name = g.work_type
      order by g.item_id, g.work_type
   ),
   extended as (
     update public.work_claims c
        set expires_at = clock_timestamp() + make_interval(secs => g.ttl_seconds),
-           progress = coalesce(g.progress, c.progress)
+           progress = coalesce(g.progress, c.progress),
+           state = coalesce(g.state, c.state)
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', extend_claims.worker_id, g.fence)
+       -- A heartbeat that was under way as the claim was parked must not shorten its lease.
+       and c.poll_at is null
     returning g.n, g.ttl_seconds, c.item_id, c.work_type, c.fence, c.expires_at
   )
   select count(*), json_agg(claim order by x.n)
@@ -93,4 +97,4 @@ begin
 end
 $$;
 comment on function public.extend_claims is
-  'The heartbeat of a worker: extends its claims [{item_id, work_type, fence, progress}] in one call and answers each: held, lost or cancelled. An empty list says that the worker is alive.';
+  'The heartbeat of a worker: extends its claims [{item_id, work_type, fence, progress, state}] in one call and answers each: held, lost or cancelled. An empty list says that the worker is alive.';

@@ -72,7 +72,8 @@ begin
        set priority = e.priority, rank = e.rank, class_id = e.class_id, affinity = e.affinity,
            workflow_id = e.workflow_id, failures = 0, crashes = 0, finished_at = null,
            status = case when e.run_after > clock_timestamp() then 'waiting' else 'ready' end,
-           due_at = greatest(e.run_after, clock_timestamp()), worker_id = null, progress = null
+           due_at = greatest(e.run_after, clock_timestamp()), worker_id = null, progress = null,
+           poll_at = null
       from ended e
      where c.item_id = any (array[e.item_id]) and c.work_type = e.work_type
     returning c.item_id, c.fence, e.status as ended_as
@@ -152,7 +153,9 @@ begin
   ),
   cancelled as (
     update public.work_claims c
-       set status = 'cancelled', finished_at = clock_timestamp(), worker_id = null, progress = null
+       set status = 'cancelled', finished_at = clock_timestamp(), worker_id = null, progress = null,
+           -- A job elsewhere is to be stopped at once.
+           poll_at = case when c.status = 'claimed' and c.poll_at is not null then clock_timestamp() end
       from wanted
      where c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')

@@ -57,7 +57,8 @@ declare
 begin
   with stripped as (
     update public.work_claims c
-       set worker_id = null, fence = null, request_id = null, claimed_at = null, progress = null, result = null, error = null
+       set worker_id = null, fence = null, request_id = null, claimed_at = null, progress = null, result = null, error = null,
+           poll_at = null, external_id = null, state = null
      where c.ctid = any (array(
              select k.row_id
                from unnest(strip_claims.item_ids) as u(id)

@@ -15,6 +15,18 @@ as $$
    group by a.work_type
 $$;
 
+-- Parked claims of each work type, of at most 10,000.
+create or replace function work.parked()
+returns table (work_type text, parked bigint)
+language sql
+stable
+as $$
+  select c.work_type, count(*)
+    from (select k.work_type, k.status from public.work_claims k where k.poll_at is not null order by k.poll_at limit 10000) as c
+   where c.status = 'claimed'
+   group by c.work_type
+$$;
+
 -- Each work type's numbers. All claims less those that are over are open; of these, the others are ready, however many.
 -- The first 1,000 in order are looked at, for the longest wait among them.
 create or replace function work.overview()
@@ -75,14 +87,16 @@ end
 $$;
 
 create or replace view public.work_overview with (security_invoker = true) as
-select o.work_type, o.pool, o.paused, o.ready, o.waiting, o.blocked, o.claimed, o.succeeded, o.failed, o.cancelled,
+select o.work_type, o.pool, o.paused, o.ready, o.waiting, o.blocked,
+       greatest(0, o.claimed - coalesce(p.parked, 0)) as claimed, o.succeeded, o.failed, o.cancelled,
        o.oldest_wait, o.finished_last_minute,
        case when o.finished_last_minute > 0 and o.open > 0 then make_interval(secs => 60.0 * o.open / o.finished_last_minute)
        end as time_left,
-       o.open, o.late, o.is_capped
-  from work.overview() o;
+       o.open, o.late, o.is_capped, coalesce(p.parked, 0) as parked
+  from work.overview() o
+  left join work.parked() p on p.work_type = o.work_type;
 comment on view public.work_overview is
-  'work-claims: how far each work type is: open claims by state, done, failed, the longest wait among the first 1000 in order, the last minute''s rate and the time left at it. is_capped: more than 10000 wait or are held in all, so the open states are lower bounds; open is exact.';
+  'work-claims: how far each work type is: open claims by state, done, failed, the longest wait among the first 1000 in order, the last minute''s rate and the time left at it. claimed ones have a worker, parked ones are done elsewhere. is_capped: more than 10000 wait or are held in all, so the open states are lower bounds; open is exact.';
 
 -- One small answer, cheap enough to ask every second.
 create or replace function public.work_pulse(since_event bigint default null)
@@ -99,7 +113,7 @@ begin
     held as materialized (
       select h.worker_id, count(*) as held, count(*) filter (where h.expires_at <= moment) as late, avg(h.progress) as progress
         from (select c.worker_id, c.expires_at, c.progress from public.work_claims c
-               where c.status = 'claimed' order by c.expires_at limit 10000) as h
+               where c.status = 'claimed' and c.poll_at is null order by c.expires_at limit 10000) as h
        group by h.worker_id
     ),
     workers as materialized (
@@ -177,8 +191,8 @@ begin
        where w.work_type = work_depth.work_type and w.class_id in (select m.id from matched m)
     ),
     held as (
-      select h.due_at, h.expires_at <= moment as is_late
-        from (select c.due_at, c.expires_at, c.work_type, c.class_id from public.work_claims c
+      select h.due_at, h.expires_at <= moment as is_late, h.poll_at is not null as is_parked
+        from (select c.due_at, c.expires_at, c.poll_at, c.work_type, c.class_id from public.work_claims c
                where c.status = 'claimed' order by c.expires_at limit work_depth.at_most) as h
        where h.work_type = work_depth.work_type and h.class_id in (select m.id from matched m)
     ),
@@ -191,7 +205,7 @@ begin
     )
     select jsonb_build_object(
       'ready', least(count(*), work_depth.at_most),
-      'held', (select count(*) from held h where not h.is_late),
+      'held', (select count(*) from held h where not h.is_late and not h.is_parked),
       'oldest_wait_seconds', coalesce(greatest(0, round(extract(epoch from moment - min(t.due_at))::numeric, 1)), 0))
       from takeable t);
 end

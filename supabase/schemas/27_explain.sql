@@ -31,7 +31,8 @@ begin
     'status', claim.status,
     'reason', case
       when claim.status = 'claimed' then
-        case when lease_end > moment then 'a worker holds it' else 'its lease has ended and no worker has called since' end
+        case when lease_end > moment and claim.poll_at is not null then 'it is parked: its work is done elsewhere'
+             when lease_end > moment then 'a worker holds it' else 'its lease has ended and no worker has called since' end
       when claim.status = 'waiting' then
         case when claim.due_at > moment then 'it is not due yet' else 'it is due and no worker has called since' end
       when claim.status = 'blocked' then 'it waits for other work'
@@ -53,6 +54,7 @@ begin
     'worker_id', claim.worker_id,
     'claimed_at', claim.claimed_at,
     'progress', claim.progress,
+    'parked_as', case when claim.poll_at is not null then claim.external_id end,
     'lease_left_seconds', round(extract(epoch from lease_end - moment)),
     'finished_at', claim.finished_at,
     'before', case when before is not null then least(before, 1000) end,

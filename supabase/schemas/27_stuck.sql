@@ -9,7 +9,8 @@ select c.item_id,
        nullif(c.expires_at, '-infinity') - clock_timestamp() as lease_left,
        c.progress,
        c.fence,
-       w.last_seen_at
+       w.last_seen_at,
+       case when c.poll_at is not null then c.external_id end as parked_as
   from public.work_claims c
   left join public.work_workers w on w.id = c.worker_id
  where c.status = 'claimed'

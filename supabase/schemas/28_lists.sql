@@ -48,7 +48,10 @@ select c.item_id,
        case when c.status = 'claimed' then c.expires_at - now() end as lease_left,
        c.finished_at,
        c.result,
-       i.id as item_key
+       i.id as item_key,
+       c.poll_at is not null as parked,
+       c.external_id,
+       c.state
   from public.work_claims c
   left join public.work_items i on i.id = c.item_id
   left join public.work_workflows w on w.id = c.workflow_id
@@ -80,7 +83,7 @@ select w.id,
   left join (
     select c.worker_id, count(*) as holds
       from public.work_claims c
-     where c.status = 'claimed' and c.expires_at > now()
+     where c.status = 'claimed' and c.expires_at > now() and c.poll_at is null
      group by c.worker_id) as h on h.worker_id = w.id;
 comment on view public.work_worker_list is
   'work-claims: workers, whether they are alive (heard of within two minutes), free (alive, holding nothing), and how much they hold. No work_types and pools: any.';

@@ -13,11 +13,11 @@ revoke all on type public.work_claim_status from public, anon, authenticated;
 do $$
 declare
   public_functions constant text[] := array[
-    'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'detach_pool',
-    'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim',
+    'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'describe_work_types',
+    'detach_pool', 'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim',
     'prune_classes', 'prune_finished', 'reap_expired_claims', 'refused_classes', 'register_worker',
-    'release_claims_for_worker', 'release_item', 'release_items', 'retire_worker', 'retry_items', 'set_priority',
-    'work_depth', 'work_pulse', 'would_match'];
+    'release_claims_for_worker', 'release_item', 'release_items', 'release_parked', 'retire_worker', 'retry_items', 'set_priority',
+    'take_parked', 'work_depth', 'work_pulse', 'would_match'];
   -- A table or view of ours in public says so in its comment.
   relation record;
   function record;
@@ -80,13 +80,14 @@ declare
   by_key constant text[] := array[
     'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items', 'public.extend_claims',
     'public.finish_and_claim', 'public.prune_classes', 'public.prune_finished', 'public.reap_expired_claims',
-    'public.refused_classes', 'public.release_claims_for_worker', 'public.release_item', 'public.release_items', 'public.retry_items',
-    'public.set_priority', 'work.enroll', 'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow',
-    'work.prune_events', 'work.row_sql'];
+    'public.refused_classes', 'public.release_claims_for_worker', 'public.release_item', 'public.release_items',
+    'public.release_parked', 'public.retry_items', 'public.set_priority', 'public.take_parked', 'work.enroll',
+    'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
-    'work.move_open_claims', 'work.overview', 'public.work_pulse', 'public.work_depth', 'work.fold_tallies'];
+    'work.move_open_claims', 'work.overview', 'public.work_pulse', 'public.work_depth', 'public.describe_work_types',
+    'work.fold_tallies', 'work.parked'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
     'public.enroll_pool', 'work.fold_tallies', 'work.mirror_deleted', 'work.mirror_written'];
@@ -95,7 +96,8 @@ declare
     'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
     'public.define_workflow', 'public.detach_pool', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',
     'public.finish_and_claim', 'public.refused_classes', 'public.register_worker', 'public.release_claims_for_worker',
-    'public.release_item', 'public.release_items', 'public.retry_items', 'public.set_priority'];
+    'public.release_item', 'public.release_items', 'public.release_parked', 'public.retry_items', 'public.set_priority',
+    'public.take_parked'];
   named record;
 begin
   for named in
@@ -113,7 +115,7 @@ begin
         (impatient, 'lock_timeout', '5s'),
         (array['public.prune_classes'], 'lock_timeout', '1s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
-        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'public.work_depth'], 'enable_sort', 'off'),
+        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth'], 'enable_sort', 'off'),
         (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
      cross join lateral unnest(l.functions) as f(name)
       join pg_proc p on p.oid = f.name::regproc
