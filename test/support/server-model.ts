@@ -25,6 +25,8 @@ export interface Rules {
   maxFailures: number;
   maxCrashes: number;
   backoffSeconds: number;
+  trySeconds?: number;
+  minWorkerVersion?: string;
 }
 
 export type Change = "claimed" | "held" | "succeeded" | "failed" | "released" | "expired" | "left" | "cancelled";
@@ -104,6 +106,7 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
     fence: row.fence,
     ttl_seconds: Math.round((row.expiresAt - row.claimedAt) / 1000),
     expires_at: "2026-01-01T00:00:00Z",
+    try_seconds: rules.trySeconds ?? null,
     failures: row.failures,
     crashes: row.crashes,
     pool: "default",
@@ -191,6 +194,20 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
   // biome-ignore lint/suspicious/noExplicitAny: the arguments of any function.
   const functions: Record<string, (args: any) => unknown> = {
     register_worker: ({ worker_id }) => ({ worker_id }),
+    describe_work_types: ({ work_types }) =>
+      work_types.map((name: string) => ({
+        name,
+        is_declared: true,
+        pool: "default",
+        is_paused: false,
+        min_worker_version: rules.minWorkerVersion ?? null,
+        has_ready: rows.some((row) => row.work_type === name && isTakable(row)),
+        has_open: rows.some(
+          (row) =>
+            row.work_type === name && (row.status === "claimed" || (row.status === "waiting" && row.failures > 0)),
+        ),
+        has_parked: false,
+      })),
     refused_classes: ({ class_ids }) => class_ids.filter((id: number) => model.refused.has(id)),
     retire_worker({ worker_id }) {
       handBackAll(worker_id);

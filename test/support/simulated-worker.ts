@@ -169,7 +169,7 @@ export function startWorker(
     ...(plan.batch === null ? {} : { batch: plan.batch }),
     graceSeconds: plan.graceSeconds,
     untilEmpty: plan.untilEmpty,
-    maxClaims: plan.maxClaims,
+    ...(Number.isFinite(plan.maxClaims) && { maxClaims: plan.maxClaims }),
     ...(plan.pool === null ? {} : { pool: plan.pool }),
     ...(plan.leaseSeconds === null ? {} : { leaseSeconds: plan.leaseSeconds }),
     clock: machine,

@@ -1,8 +1,8 @@
 import type { Source } from "./claim.ts";
 import { type Held, inState, unreleased } from "./held.ts";
+import { whenToLeave } from "./leaving.ts";
 import type { Outcome } from "./outcome.ts";
 import { claimLimit, type Pace, unknownPace } from "./pace.ts";
-import { whenToLeave } from "./leaving.ts";
 import type { Worker } from "./worker.ts";
 
 /** The loop, its handlers and its calls share this. */

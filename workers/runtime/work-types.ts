@@ -1,4 +1,5 @@
 import type { CallOptions } from "./client.ts";
+import { isFatal } from "./errors.ts";
 import { isOlder } from "./leaving.ts";
 import { messageOf } from "./outcome.ts";
 import { leave, type Worker } from "./worker.ts";
@@ -18,10 +19,15 @@ function describe({ client, settings }: Worker, call: CallOptions): Promise<Desc
   return client.rpc("describe_work_types", { work_types: settings.workTypes }, call);
 }
 
-/** Leaves where a work type asks for a newer version of the worker. */
+/** Leaves where a work type asks for a newer version of the worker. An error that may pass counts as no answer. */
 export async function checkVersion(worker: Worker, call: CallOptions): Promise<void> {
   const { settings, stop } = worker;
-  const types = await describe(worker, call);
+  const types = await describe(worker, call).catch((error: unknown): Described[] => {
+    if (isFatal(error)) {
+      throw error;
+    }
+    return [];
+  });
   const asking = types.find(
     ({ min_worker_version }) => min_worker_version !== null && isOlder(settings.version, min_worker_version),
   );
@@ -39,7 +45,7 @@ export async function watchVersion(worker: Worker): Promise<void> {
   while (!isOver.aborted) {
     await clock.sleep(60_000 * (0.75 + 0.5 * random()), isOver);
     if (!isOver.aborted) {
-      // The calls for work notice and log every trouble that this one may meet.
+      // The calls for work log what goes wrong here too, and end the worker where they must.
       await checkVersion(worker, { retryForMs: 0, signal: ended.signal }).catch(() => {});
     }
   }

@@ -63,7 +63,7 @@ export async function work<Payload = Json>(
 
   const keepers = [keepLeases(worker), watchDeadlines(worker), watchSpot(worker), watchVersion(worker)];
   let isRegistered = false;
-  let hasSignedOff = false;
+  let hasLeftWork = true;
   try {
     const isReady = new AbortController();
     void leaveUnready(loop, isReady.signal);
@@ -86,13 +86,12 @@ export async function work<Payload = Json>(
     }
     await Promise.all([...keepers, registration.settled()]);
     if (isRegistered) {
-      hasSignedOff = await registration.retire().then(
-        () => true,
-        (error: unknown) => {
-          log(`could not sign off, the leases will end by themselves: ${messageOf(error)}`);
-          return false;
-        },
-      );
+      const signOff = async (): Promise<unknown> =>
+        registration
+          .retire()
+          .catch((error: unknown) => log(`could not sign off, the leases will end by themselves: ${messageOf(error)}`));
+      // At once, since a supervisor may kill the process soon.
+      [hasLeftWork] = await Promise.all([isWorkLeft(worker), signOff()]);
       tally.log(true);
       const { succeeded, failed, released, lost } = tally.counts;
       log(`worker ${workerId} ends: ${succeeded} succeeded, ${failed} failed, ${released} handed back, ${lost} lost`);
@@ -102,8 +101,7 @@ export async function work<Payload = Json>(
     throw stop.why;
   }
   const why = stop.why ?? (loop.state.isEmpty ? "empty" : "claims");
-  const hasLeftWork = why !== "empty" && (!hasSignedOff || (await isWorkLeft(worker)));
-  return { workerId, ...tally.counts, why, isWorkLeft: hasLeftWork };
+  return { workerId, ...tally.counts, why, isWorkLeft: hasLeftWork && why !== "empty" };
 }
 
 /** While the database does not answer, a worker may wait for its first answer until its time is over. */
