@@ -191,6 +191,17 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
   // biome-ignore lint/suspicious/noExplicitAny: the arguments of any function.
   const functions: Record<string, (args: any) => unknown> = {
     register_worker: ({ worker_id }) => ({ worker_id }),
+    describe_work_types: ({ work_types }) =>
+      work_types.map((name: string) => ({
+        name,
+        is_declared: true,
+        pool: "default",
+        is_paused: false,
+        min_worker_version: null,
+        has_ready: rows.some(isTakable),
+        has_open: rows.some((row) => row.status === "claimed" || (row.status === "waiting" && row.fence > 0)),
+        has_parked: false,
+      })),
     refused_classes: ({ class_ids }) => class_ids.filter((id: number) => model.refused.has(id)),
     retire_worker({ worker_id }) {
       handBackAll(worker_id);
@@ -234,14 +245,10 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
   function read(pathAndQuery: string): unknown[] {
     const [name, query] = pathAndQuery.split("?") as [string, string];
     switch (name) {
-      case "work_claims":
-        return rows
-          .filter((row) => row.status === "claimed" || (row.status === "waiting" && row.failures > 0))
-          .map(({ status }) => ({ status }));
       case "work_items":
         return query.startsWith("select=seq&") ? windowEnd(query) : candidates(query);
       default:
-        return [{ name: "embed", pool: "default", paused: false }];
+        return [{ name: "default" }];
     }
   }
 

@@ -1,6 +1,6 @@
 // A worker with untilEmpty leaves when nothing is left for it, and must not take a typing error for that.
-import { quoted } from "./claim.ts";
 import type { CallOptions } from "./client.ts";
+import { describeWorkTypes } from "./describe.ts";
 import { SettingsError } from "./host.ts";
 import type { Loop } from "./loop-state.ts";
 
@@ -16,12 +16,8 @@ export async function refuseMissing({ settings, state, source }: Loop, call: Cal
   state.isDiagnosed = true;
 }
 
-/** True where no lease of another worker can end, and no failed claim is to be tried again. */
+/** True where no lease of another worker can end, and no claim is to be tried again. */
 export async function isNothingToCome({ settings, client }: Loop, call: CallOptions): Promise<boolean> {
-  const open: unknown[] = await client.get(
-    `work_claims?select=status&work_type=in.(${settings.workTypes.map(quoted).join(",")})` +
-      "&or=(status.eq.claimed,and(status.eq.waiting,failures.gt.0))&limit=1",
-    call,
-  );
-  return open.length === 0;
+  const types = await describeWorkTypes(client, settings.workTypes, call);
+  return types.every((type) => !type.has_open);
 }
