@@ -190,6 +190,8 @@ describe("claims", async () => {
           expires_at: expect.any(String),
           lease_left: null,
           finished_at: expect.any(String),
+          parked: false,
+          external_id: null,
           labels: {},
           requires: {},
           result: { score: 0.9 },

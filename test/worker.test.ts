@@ -432,7 +432,7 @@ test("an until-empty worker looks again where the answer to its last look was lo
     return nth === 2 ? { breaks: true } : undefined;
   };
   const summary = await clock.drive(work("embed", () => null, options));
-  expect(server.of("work_claims").length).toBeGreaterThan(1);
+  expect(server.of("describe_work_types").length).toBeGreaterThan(1);
   expect(summary.succeeded).toBe(1);
 });
 
@@ -656,20 +656,25 @@ test("a malformed address or key is named by its variable and not shown", async 
 });
 
 test.each([
-  [{}, "work_types", "embed is not declared"],
-  [{ pool: "texts" }, "work_pools", "there is no pool texts"],
-])("an until-empty worker refuses a missing work type or pool before it claims (%#)", async (more, table, message) => {
-  const { clock, server, options } = world(1, more);
-  server.script = (call) => (call.name === table ? { body: "[]" } : undefined);
-  await expect(clock.drive(work("embed", () => null, options))).rejects.toThrow(message);
-  expect(server.of("claim_next").concat(server.of("claim_items"))).toEqual([]);
-  expect(server.of("retire_worker")).toHaveLength(1);
-});
+  [{}, "describe_work_types", [{ name: "embed", is_declared: false }], "embed is not declared"],
+  [{ pool: "texts" }, "work_pools", [], "there is no pool texts"],
+])(
+  "an until-empty worker refuses a missing work type or pool before it claims (%#)",
+  async (more, name, body, message) => {
+    const { clock, server, options } = world(1, more);
+    server.script = (call) => (call.name === name ? { body: JSON.stringify(body) } : undefined);
+    await expect(clock.drive(work("embed", () => null, options))).rejects.toThrow(message);
+    expect(server.of("claim_next").concat(server.of("claim_items"))).toEqual([]);
+    expect(server.of("retire_worker")).toHaveLength(1);
+  },
+);
 
 test("an until-empty worker of a paused work type returns and says so", async () => {
   const { clock, server, lines, options } = world(0);
   server.script = (call) =>
-    call.name === "work_types" ? { body: '[{"name":"embed","pool":"default","paused":true}]' } : undefined;
+    call.name === "describe_work_types"
+      ? { body: '[{"name":"embed","is_declared":true,"pool":"default","is_paused":true}]' }
+      : undefined;
   await clock.drive(work("embed", () => null, options));
   expect(lines).toContain("waiting for work: embed is paused");
 });

@@ -18,10 +18,11 @@ export type ListedItem = Known<
 >;
 
 export type ListedClaim = Known<
-  Omit<Views["work_claim_list"]["Row"], "result" | "item_key">,
+  Omit<Views["work_claim_list"]["Row"], "result" | "state" | "item_key">,
   OfClass & {
     status: ClaimStatus;
     pool: string;
+    parked: boolean;
     /** It is read only on request. */
     result?: Json;
   }
@@ -74,7 +75,8 @@ export const claimList: List<ListedClaim> = {
     ...{ priority: "value", rank: "value", position: "value", workflow: "value", affinity: "value", labels: "object" },
     ...{ requires: "object", worker_id: "value", fence: "value", request_id: "value", failures: "value" },
     ...{ crashes: "value", progress: "value", error: "value", due_at: "time", claimed_at: "time" },
-    ...{ expires_at: "time", lease_left: "value", finished_at: "time", result: "object" },
+    ...{ expires_at: "time", lease_left: "value", finished_at: "time", parked: "boolean", external_id: "value" },
+    result: "object",
   },
   key: ["item_id", "work_type"],
   keyTwin: "item_key",

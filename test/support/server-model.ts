@@ -201,11 +201,8 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
         pool: "default",
         is_paused: false,
         min_worker_version: rules.minWorkerVersion ?? null,
-        has_ready: rows.some((row) => row.work_type === name && isTakable(row)),
-        has_open: rows.some(
-          (row) =>
-            row.work_type === name && (row.status === "claimed" || (row.status === "waiting" && row.failures > 0)),
-        ),
+        has_ready: rows.some(isTakable),
+        has_open: rows.some((row) => row.status === "claimed" || (row.status === "waiting" && row.fence > 0)),
         has_parked: false,
       })),
     refused_classes: ({ class_ids }) => class_ids.filter((id: number) => model.refused.has(id)),
@@ -251,14 +248,10 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
   function read(pathAndQuery: string): unknown[] {
     const [name, query] = pathAndQuery.split("?") as [string, string];
     switch (name) {
-      case "work_claims":
-        return rows
-          .filter((row) => row.status === "claimed" || (row.status === "waiting" && row.failures > 0))
-          .map(({ status }) => ({ status }));
       case "work_items":
         return query.startsWith("select=seq&") ? windowEnd(query) : candidates(query);
       default:
-        return [{ name: "embed", pool: "default", paused: false }];
+        return [{ name: "default" }];
     }
   }
 

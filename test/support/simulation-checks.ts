@@ -179,8 +179,8 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       }
     },
     onWait({ worker: name, name: called, body }, retryAfter) {
-      // A lease does not wait, and a look is not the same for having the same address.
-      if (called !== "extend_claims" && body !== "") {
+      // A lease does not wait, and a look is not the same for asking the same.
+      if (called !== "extend_claims" && called !== "describe_work_types" && body !== "") {
         const seconds = Math.min(60, Number(retryAfter) || 0);
         waits.set(name, { body, until: (workers.get(name) as Worker).machine.now() + seconds * 1000 });
       }
@@ -192,7 +192,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
     },
     onAnswer(call, answer) {
       const worker = workers.get(call.worker) as Worker;
-      if (call.name === "work_claims") {
+      if (call.name === "describe_work_types") {
         lookedAt.set(call.worker, call.takenAt);
       } else if (call.name === "extend_claims") {
         const gone = (answer as { state: string; fence: number }[]).filter(({ state }) => state !== "held");

@@ -42,7 +42,7 @@ export async function start(loop: Loop): Promise<void> {
 async function limitTry(loop: Loop, held: Held, isOver: AbortSignal): Promise<void> {
   const { clock, settings } = loop;
   const { item_id, work_type, try_seconds } = held.claim;
-  if (try_seconds === null) {
+  if (!try_seconds) {
     return;
   }
   const why = `the handler did not end within ${try_seconds} s (try_seconds)`;

@@ -1,6 +1,7 @@
-import { type Claim, type Claimed, type Diagnosis, quoted, type Source, type SourceOptions } from "./claim.ts";
+import type { Claim, Claimed, Diagnosis, Source, SourceOptions } from "./claim.ts";
 import type { CallOptions, Client, Json } from "./client.ts";
 import type { Clock } from "./clock.ts";
+import { describeWorkTypes } from "./describe.ts";
 import { randomUuid } from "./host.ts";
 import { messageOf } from "./outcome.ts";
 
@@ -52,15 +53,14 @@ export function createPull(client: Client, clock: Clock, options: SourceOptions)
 }
 
 async function diagnose(client: Client, workTypes: string[], call: CallOptions): Promise<Diagnosis> {
-  const declared: { name: string; pool: string | null; paused: boolean }[] = await client.get(
-    `work_types?select=name,pool,paused&name=in.(${workTypes.map(quoted).join(",")})`,
-    call,
-  );
-  const waiting = declared.flatMap(({ name, pool, paused }) =>
-    paused ? [`${name} is paused`] : pool === null ? [`${name} has no pool`] : [],
-  );
-  const missing = workTypes
-    .filter((name) => !declared.some((row) => row.name === name))
-    .map((name) => `${name} is not declared (define_work_type)`);
+  const asked = await describeWorkTypes(client, workTypes, call);
+  const waiting = asked
+    .filter((type) => type.is_declared)
+    .flatMap(({ name, pool, is_paused }) =>
+      is_paused ? [`${name} is paused`] : pool === null ? [`${name} has no pool`] : [],
+    );
+  const missing = asked
+    .filter((type) => !type.is_declared)
+    .map(({ name }) => `${name} is not declared (define_work_type)`);
   return { missing, waiting };
 }

@@ -1,8 +1,10 @@
-// A worker with untilEmpty leaves when nothing is left for it, and must not take a typing error for that.
-import { quoted } from "./claim.ts";
+// Whether work is left. A worker with untilEmpty leaves when nothing is left for it, and must not take a typing error for that.
 import type { CallOptions } from "./client.ts";
+import { describeWorkTypes } from "./describe.ts";
 import { SettingsError } from "./host.ts";
 import type { Loop } from "./loop-state.ts";
+import { messageOf } from "./outcome.ts";
+import type { Worker } from "./worker.ts";
 
 /** With untilEmpty a missing work type or pool is an error: no work would look like work that is done. */
 export async function refuseMissing({ settings, state, source }: Loop, call: CallOptions): Promise<void> {
@@ -16,12 +18,22 @@ export async function refuseMissing({ settings, state, source }: Loop, call: Cal
   state.isDiagnosed = true;
 }
 
-/** True where no lease of another worker can end, and no failed claim is to be tried again. */
+/** True where no lease of another worker can end, and no claim is to be tried again. */
 export async function isNothingToCome({ settings, client }: Loop, call: CallOptions): Promise<boolean> {
-  const open: unknown[] = await client.get(
-    `work_claims?select=status&work_type=in.(${settings.workTypes.map(quoted).join(",")})` +
-      "&or=(status.eq.claimed,and(status.eq.waiting,failures.gt.0))&limit=1",
-    call,
-  );
-  return open.length === 0;
+  const types = await describeWorkTypes(client, settings.workTypes, call);
+  return types.every((type) => !type.has_open);
+}
+
+/**
+ * Whether something is ready, held or to be tried again. True where that cannot be known: the database does not answer,
+ * or the work type is not declared, so that its items have no claims before they are claimed.
+ */
+export async function isWorkLeft({ client, settings, log }: Worker): Promise<boolean> {
+  try {
+    const types = await describeWorkTypes(client, settings.workTypes, { timeoutMs: 5000, retryForMs: 3000 });
+    return types.some(({ is_declared, has_ready, has_open }) => !is_declared || has_ready || has_open);
+  } catch (error) {
+    log(`could not ask whether work is left: ${messageOf(error)}`);
+    return true;
+  }
 }

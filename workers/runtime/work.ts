@@ -16,7 +16,8 @@ import { settle, type WorkOptions } from "./settings.ts";
 import { watchSpot } from "./spot.ts";
 import { listenForStop } from "./stop.ts";
 import type { Counts } from "./tally.ts";
-import { checkVersion, isWorkLeft, watchVersion } from "./work-types.ts";
+import { isWorkLeft } from "./until-empty.ts";
+import { checkVersion, watchVersion } from "./version.ts";
 import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
 
 export type { Claim } from "./claim.ts";
