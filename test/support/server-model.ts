@@ -32,6 +32,7 @@ export interface Rules {
 export type Change = "claimed" | "held" | "succeeded" | "failed" | "released" | "expired" | "left" | "cancelled";
 
 export interface Model {
+  readonly rules: Rules;
   rows: Row[];
   /** Called after every change of a claim, with the worker and fence that it had. */
   onChange: (change: Change, row: Row, worker: string, fence: number) => void;
@@ -81,6 +82,7 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
   }));
   const byId = new Map(rows.map((row) => [row.item_id, row]));
   const model: Model = {
+    rules,
     rows,
     refused: new Set(),
     yielded: new Set(),
