@@ -120,12 +120,11 @@ export function exit(code: number): void {
 /** Starts programs, without a shell. Throws where the host cannot, so that a worker finds it out when it starts. */
 export function programStarter(program: string): (args: string[]) => Promise<string | null> {
   const spawn = host.process?.getBuiltinModule?.("node:child_process")?.spawn;
-  if (!isAllowed({ name: "run", command: program }) || spawn === undefined) {
-    throw new SettingsError(
-      host.Deno
-        ? `Deno was not allowed to start ${program}; start it with --allow-run`
-        : `${program} cannot be started here; Node 20.16 and later, and Deno, can`,
-    );
+  if (host.Deno && !isAllowed({ name: "run", command: program })) {
+    throw new SettingsError(`Deno was not allowed to start ${program}; start it with --allow-run`);
+  }
+  if (spawn === undefined) {
+    throw new SettingsError(`${program} cannot be started here; Node 20.16 and later, and Deno 2, can`);
   }
   return (args) =>
     new Promise((resolve) => {
