@@ -49,8 +49,8 @@ function failFirst(server: Server, name: string, times: number, reply: Reply): v
   server.script = (call, nth) => (call.name === name && nth <= times ? reply : undefined);
 }
 
-const done = (summary: Summary): Omit<Summary, "workerId"> => {
-  const { workerId: _, ...counts } = summary;
+const done = (summary: Summary): Omit<Summary, "workerId" | "parked"> => {
+  const { workerId: _, parked: __, ...counts } = summary;
   return counts;
 };
 

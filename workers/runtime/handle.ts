@@ -24,10 +24,12 @@ export async function start(loop: Loop): Promise<void> {
     lose(loop, held, "it ended after its lease");
     return;
   }
-  if (outcome.outcome === "succeeded") {
+  if (outcome.outcome === "succeeded" || outcome.outcome === "parked") {
     state.pace = { ...state.pace, handlerMs: meanWith(state.pace.handlerMs, clock.now() - startedAt) };
-  } else {
-    log(`failed ${outcome.work_type} ${outcome.item_id}: ${(outcome.error ?? "").split("\n", 1)[0]?.slice(0, 200)}`);
+  }
+  const why = outcome.error ?? outcome.note ?? outcome.external_id;
+  if (why !== undefined) {
+    log(`${outcome.outcome} ${outcome.work_type} ${outcome.item_id}: ${why.split("\n", 1)[0]?.slice(0, 200)}`);
   }
   finish(loop, held, outcome);
 }
@@ -35,7 +37,8 @@ export async function start(loop: Loop): Promise<void> {
 /** A handler is free, so the next look for work is due. */
 function finish({ state, clock, wakeUps }: Loop, held: Held, outcome: Outcome): void {
   held.state = "finished";
-  held.outcome = outcome;
+  // The heartbeat has not taken it: it goes with the outcome. A success needs no next try.
+  held.outcome = held.saved && outcome.outcome !== "succeeded" ? { ...outcome, state: held.saved.state } : outcome;
   state.lookAt = Math.min(state.lookAt, clock.now());
   wakeUps.loop.wake();
 }

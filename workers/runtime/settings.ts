@@ -1,10 +1,11 @@
 import type { Clock } from "./clock.ts";
 import { env, hostname, processId, randomUuid, requiredEnv, SettingsError } from "./host.ts";
+import type { ParkedOptions } from "./parked.ts";
 import type { Profile } from "./profile.ts";
 import { flag, named, names, object, whole } from "./variable.ts";
 
 /** Each option, where it is not given, is read from the environment variable named beside it. */
-export interface WorkOptions extends Profile {
+export interface WorkOptions extends Profile, ParkedOptions {
   /** The project's address: SUPABASE_URL. */
   url?: string;
   /** A service_role or secret key: SUPABASE_SERVICE_ROLE_KEY. */
@@ -69,6 +70,9 @@ export interface Settings {
   maxClaims: number;
   idleMinMs: number;
   idleMaxMs: number;
+  poll: ParkedOptions["poll"];
+  abandon: ParkedOptions["abandon"];
+  pollSeconds: number;
 }
 
 export function settle(workType: string | readonly string[], options: WorkOptions): Settings {
@@ -113,6 +117,9 @@ export function settle(workType: string | readonly string[], options: WorkOption
     maxClaims: options.maxClaims ?? Number.POSITIVE_INFINITY,
     idleMinMs,
     idleMaxMs: Math.max(idleMinMs, idleMaxSeconds * 1000),
+    poll: options.poll,
+    abandon: options.abandon,
+    pollSeconds: whole("pollSeconds", options.pollSeconds, "WORK_POLL_SECONDS", 1, 86_400) ?? 30,
   };
 }
 

@@ -16,8 +16,8 @@ export async function refuseMissing({ settings, state, source }: Loop, call: Cal
   state.isDiagnosed = true;
 }
 
-/** True where no lease of another worker can end, and no claim is to be tried again. */
+/** True where no lease of another worker can end, and no claim is to be tried again. A worker that polls waits for jobs too. */
 export async function isNothingToCome({ settings, client }: Loop, call: CallOptions): Promise<boolean> {
   const types = await describeWorkTypes(client, settings.workTypes, call);
-  return types.every((type) => !type.has_open);
+  return types.every((type) => !type.has_open && !(settings.poll && type.has_parked));
 }

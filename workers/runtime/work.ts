@@ -8,9 +8,11 @@ import { abortError } from "./host.ts";
 import { runLoop } from "./loop.ts";
 import { createLoop, type Loop } from "./loop-state.ts";
 import { messageOf } from "./outcome.ts";
+import { keepPolling } from "./parked.ts";
 import { createRegistration, type Profile, type Registration } from "./profile.ts";
 import { createPull } from "./pull.ts";
 import { type Handler, run } from "./run.ts";
+import { save } from "./save.ts";
 import { settle, type WorkOptions } from "./settings.ts";
 import { listenForStop } from "./stop.ts";
 import type { Counts } from "./tally.ts";
@@ -19,7 +21,8 @@ import { createWorker, type Worker, wakeAll } from "./worker.ts";
 export type { Claim } from "./claim.ts";
 export { RequestError } from "./errors.ts";
 export { SettingsError } from "./host.ts";
-export { FinalError, RetryAfter } from "./outcome.ts";
+export { FinalError, Later, type Parked, parked, RetryAfter } from "./outcome.ts";
+export type { ParkedClaim } from "./parked.ts";
 export type { Profile } from "./profile.ts";
 export type { Context, Handler } from "./run.ts";
 export { type WorkOptions, workTypesFromEnv } from "./settings.ts";
@@ -43,7 +46,10 @@ export async function work<Payload = Json>(
   const { client, holding, stop, tally, log, broken, ended } = worker;
   const registration = createRegistration(client, workerId, workTypes, settings.profile);
   const loop: Loop = createLoop(worker, createSource(worker), async (held) => {
-    const outcome = await run(handler, held, (changes) => update(loop, registration, changes));
+    const outcome = await run(handler, held, {
+      save: (state) => save(worker, held, state),
+      update: (changes) => update(loop, registration, changes),
+    });
     return outcome.error === undefined ? outcome : { ...outcome, error: client.redact(outcome.error) };
   });
   const stopListening = listenForStop(options, stop.asked, (why) => {
@@ -57,6 +63,7 @@ export async function work<Payload = Json>(
   try {
     await registration.register(untilStopped(worker, broken.signal));
     isRegistered = true;
+    keepers.push(keepPolling(worker));
     log(`worker ${workerId} is ready for ${workTypes.join(", ")}`);
     await runLoop(loop);
   } catch (error) {
