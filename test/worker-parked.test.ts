@@ -1,11 +1,13 @@
 // Real workers over PostgREST, and a provider of jobs: a small HTTP server on this machine.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import postgres from "postgres";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startStack } from "../src/stack/stack.ts";
 import {
   type Claim,
@@ -22,20 +24,27 @@ import { expectInvariants } from "./support/invariants.ts";
 const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
 const sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
 
-/** A job is done the second time that somebody asks, and fails where its input is odd. */
+/** A job is done the second time that somebody asks. */
 const asked = new Map<string, number>();
 const stopped: string[] = [];
 interface Answer {
-  isDone: boolean;
+  status: string;
   output: string;
 }
+let jobs = 0;
 const provider = createServer((request, response) => {
-  const job = request.url?.slice(1) ?? "";
+  const job = request.url?.split("/").at(-1) ?? "";
+  if (request.method === "POST") {
+    jobs += 1;
+    response.end(JSON.stringify({ id: `job-${jobs}` }));
+    return;
+  }
   if (request.method === "DELETE") {
     stopped.push(job);
   }
   asked.set(job, (asked.get(job) ?? 0) + 1);
-  response.end(JSON.stringify({ isDone: (asked.get(job) ?? 0) > 1, output: `of ${job}` }));
+  const isDone = (asked.get(job) ?? 0) > 1;
+  response.end(JSON.stringify({ status: isDone ? "done" : "running", output: `made by ${job}` }));
 });
 let address = "";
 beforeAll(async () => {
@@ -70,13 +79,13 @@ test("a worker that polls closes what it parked, with the result of the job", as
     concurrency: 5,
     pollSeconds: 1,
     async poll({ external_id }) {
-      const { isDone, output } = (await (await fetch(`${address}/${external_id}`)).json()) as Answer;
-      return isDone ? { output } : undefined;
+      const { status, output } = (await (await fetch(`${address}/${external_id}`)).json()) as Answer;
+      return status === "done" ? { output } : undefined;
     },
   });
   expect(await ended).toMatchObject({ parked: 5, succeeded: 0, failed: 0, lost: 0 });
   for (const id of ids) {
-    expect(await stored(sql, id, type)).toMatchObject({ status: "succeeded", result: { output: `of ${id}` } });
+    expect(await stored(sql, id, type)).toMatchObject({ status: "succeeded", result: { output: `made by ${id}` } });
   }
 });
 
@@ -236,4 +245,63 @@ test("save rejects where the claim is lost", async () => {
   });
   expect(await ended).toMatchObject({ lost: 1 });
   expect(said).toContain("it was cancelled");
+});
+
+describe("the page on parked work", () => {
+  const page = readFileSync(join(import.meta.dirname, "..", "docs", "parked-work.md"), "utf8");
+  const runtime = join(import.meta.dirname, "..", "dist", "workers", "runtime", "work.js");
+  const folder = mkdtempSync(join(tmpdir(), "work-claims-parked-"));
+
+  /** Runs a program of the page as it stands until it has nothing left to do. */
+  async function runProgram(name: string): Promise<string> {
+    const [, program = ""] = new RegExp(`^\`\`\`js\n(// ${name}\n[\\s\\S]*?)^\`\`\``, "m").exec(page) ?? [];
+    writeFileSync(join(folder, name), program.replace("work-claims/worker", runtime));
+    const child = spawn(process.execPath, [join(folder, name)], {
+      env: {
+        ...process.env,
+        ...{ SUPABASE_URL: stack.url, SUPABASE_SERVICE_ROLE_KEY: stack.secretKey, PROVIDER_URL: `${address}/jobs` },
+        ...{ WORK_UNTIL_EMPTY: "1", WORK_POLL_SECONDS: "1", WORK_IDLE_SECONDS: "1" },
+      },
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    let out = "";
+    child.stdout.on("data", (data) => {
+      out += data;
+    });
+    await once(child, "close");
+    return out;
+  }
+
+  test("parks what it renders, and closes it with what the provider made", async () => {
+    await call(sql, "define_work_type", { work_type: "render", pool: "default" });
+    const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ payload: { scene: 1 } }] });
+    await runProgram("render.mjs");
+    expect(await stored(sql, id, "render")).toMatchObject({ status: "succeeded", result: "made by job-1" });
+  });
+
+  test("keeps the state of ten steps", async () => {
+    await call(sql, "define_work_type", { work_type: "steps", pool: "default" });
+    const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ payload: {} }] });
+    expect((await runProgram("steps.mjs")).trim().split("\n")).toEqual([
+      "0",
+      "1",
+      "2",
+      "3",
+      "4",
+      "5",
+      "6",
+      "7",
+      "8",
+      "9",
+    ]);
+    expect(await stored(sql, id, "steps")).toMatchObject({ status: "succeeded" });
+  });
+
+  test("has SQL that runs as it is written", async () => {
+    const blocks = [...page.matchAll(/^```sql\n([\s\S]*?)^```/gm)].map(([, block]) => block as string);
+    expect(blocks).toHaveLength(2);
+    for (const block of blocks) {
+      await sql.unsafe(block);
+    }
+  });
 });

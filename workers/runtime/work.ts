@@ -83,8 +83,11 @@ export async function work<Payload = Json>(
         .retire()
         .catch((error: unknown) => log(`could not sign off, the leases will end by themselves: ${messageOf(error)}`));
       tally.log(true);
-      const { succeeded, failed, released, lost } = tally.counts;
-      log(`worker ${workerId} ends: ${succeeded} succeeded, ${failed} failed, ${released} handed back, ${lost} lost`);
+      const { succeeded, failed, released, parked, lost } = tally.counts;
+      const elsewhere = parked > 0 ? `${parked} parked, ` : "";
+      log(
+        `worker ${workerId} ends: ${succeeded} succeeded, ${elsewhere}${failed} failed, ${released} handed back, ${lost} lost`,
+      );
     }
   }
   return { workerId, ...tally.counts };
