@@ -17,14 +17,21 @@ export type ClaimedItem = {
   fence: number;
   ttl_seconds: number;
   expires_at: string;
+  /** How long its handler may take; null: no limit. */
+  try_seconds: number | null;
   failures: number;
   crashes: number;
+  /** The job elsewhere that an earlier try was parked as. */
+  external_id: string | null;
+  /** What an earlier try has saved. */
+  state: Json;
+  traceparent: string | null;
 };
 
 /** claim_next() brings the item along. */
 export type ClaimedItemWithPayload = ClaimedItem & { payload: Json; source_key: string | null; pool: string };
 
-export type HeldClaim = { item_id: string; work_type: string; fence: number; progress?: number };
+export type HeldClaim = { item_id: string; work_type: string; fence: number; progress?: number; state?: Json };
 
 export type ExtendedClaim = {
   item_id: string;
@@ -40,16 +47,39 @@ export type ClaimOutcome = {
   item_id: string;
   work_type: string;
   fence: number;
-  outcome: Outcome;
+  outcome: Outcome | "snoozed" | "parked";
   result?: Json;
   error?: string;
   /** The claim fails for good, even where the work type allows more tries. */
   final?: boolean;
   retry_after_seconds?: number;
+  /** How long a snoozed claim waits, or a parked one for its job. */
+  seconds?: number;
+  /** Of a snoozed claim. */
+  note?: string;
+  /** Of a parked claim: the id of the job elsewhere. */
+  external_id?: string | null;
+  /** For the next try; at most 64 kB. */
+  state?: Json;
+};
+
+/** A parked claim whose job is to be asked about, or stopped where the claim has ended. */
+export type ParkedClaim = {
+  item_id: string;
+  work_type: string;
+  fence: number;
+  external_id: string;
+  state: Json;
+  is_ended: boolean;
+  claimed_at: string;
+  expires_at: string;
+  pool: string;
+  source_key: string | null;
+  payload: Json;
 };
 
 /** The new status of a released claim; lost: the caller did not hold it. */
-export type ReleasedState = "succeeded" | "failed" | "waiting" | "ready" | "cancelled" | "lost";
+export type ReleasedState = "succeeded" | "failed" | "waiting" | "ready" | "cancelled" | "parked" | "lost";
 
 /** A worker's capabilities or an item's labels: values by name, which may nest. */
 export type Properties = { [name: string]: Json };
@@ -68,6 +98,8 @@ export type NewItem = {
   affinity?: string;
   /** The name of the items that it belongs to; the first that names it makes it. */
   workflow?: string;
+  /** The trace that it belongs to, as W3C Trace Context has it. */
+  traceparent?: string;
 };
 
 export type WorkTypeRules = Tables["work_types"]["Row"];
@@ -124,6 +156,8 @@ export type ExplainedClaim = {
   worker_id: string | null;
   claimed_at: string | null;
   progress: number | null;
+  /** The job elsewhere that does the work of a parked claim. */
+  parked_as: string | null;
   /** Below zero after the lease has ended; null where there is none. */
   lease_left_seconds: number | null;
   finished_at: string | null;

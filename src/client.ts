@@ -12,6 +12,7 @@ import type {
   HeldRow,
   NewItem,
   Outcome,
+  ParkedClaim,
   Properties,
   ReleasedState,
   StuckRow,
@@ -95,6 +96,18 @@ export type WorkClient = Lists & {
     options?: ClaimOptions,
   ): Promise<{ released: ReleasedState[]; claimed: ClaimedItemWithPayload[] }>;
   releaseClaimsForWorker(workerId: string): Promise<number>;
+  /** Parked claims whose job elsewhere is to be asked about, none of them again for `everySeconds`. */
+  takeParked(
+    workTypes: readonly string[],
+    workerId: string,
+    options?: Options<"take_parked", "workTypes" | "workerId">,
+  ): Promise<ParkedClaim[]>;
+  /** Close what is parked under the id of a job elsewhere; the answer is empty where nothing is. */
+  releaseParked(
+    externalId: string,
+    outcome: Outcome | "abandoned",
+    options?: Options<"release_parked", "externalId" | "outcome">,
+  ): Promise<{ item_id: string; work_type: string; state: ReleasedState }[]>;
   reapExpiredClaims(options?: Options<"reap_expired_claims">): Promise<number>;
   /** Register a worker with its capabilities and conditions; again when these change. */
   registerWorker(
@@ -173,6 +186,8 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
     finishAndClaim: (workerId, outcomes, workTypes, options) =>
       call("finish_and_claim", { workerId, outcomes, workTypes, ...identified(options) }),
     releaseClaimsForWorker: (workerId) => call("release_claims_for_worker", { workerId }),
+    takeParked: (workTypes, workerId, options) => call("take_parked", { workTypes, workerId, ...options }),
+    releaseParked: (externalId, outcome, options) => call("release_parked", { externalId, outcome, ...options }),
     reapExpiredClaims: (options = {}) => call("reap_expired_claims", options),
     registerWorker: (workerId, instance, options) => call("register_worker", { workerId, instance, ...options }),
     retireWorker: (workerId) => call("retire_worker", { workerId }),

@@ -9,6 +9,8 @@ export type OverviewRow = {
   waiting: number;
   blocked: number;
   claimed: number;
+  /** Their work is done elsewhere. */
+  parked: number;
   /** Claimed ones whose lease has ended. */
   late: number;
   /** More than 10,000 wait or are held in all: the open states are lower bounds then. */
@@ -50,6 +52,7 @@ const columns = [
   "ready",
   "waiting",
   "claimed",
+  "parked",
   "late",
   "succeeded",
   "failed",

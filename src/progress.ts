@@ -59,6 +59,7 @@ function wordsOf(row: OverviewRow, pace: Pace): string[] {
     row.paused ? "paused" : "",
     pace.liveWorkers === 1 ? "1 worker" : `${pace.liveWorkers} workers`,
     row.claimed > 0 ? `${shown(row.claimed, row)} held` : "",
+    row.parked > 0 ? `${shown(row.parked, row)} parked` : "",
     row.late > 0 ? `${row.late} late` : "",
     row.waiting > 0 ? `${shown(row.waiting, row)} waiting` : "",
     row.blocked > 0 ? `${row.blocked} blocked` : "",

@@ -11,6 +11,7 @@ function row(changes: Partial<OverviewRow> = {}): OverviewRow {
     waiting: 0,
     blocked: 0,
     claimed: 0,
+    parked: 0,
     succeeded: 0,
     failed: 0,
     cancelled: 0,

@@ -18,7 +18,7 @@ function told(claim: Partial<ExplainedClaim>, of: Partial<ExplainedItem> = {}): 
   const whole: ExplainedClaim = {
     ...{ work_type: "render", status: "ready", reason: "", failures: 0, crashes: 0, error: null, paused: false },
     ...{ due_at: ago, worker_id: null, claimed_at: null, progress: null, lease_left_seconds: null },
-    ...{ finished_at: null, before: null, more_before: null, workers: null },
+    ...{ parked_as: null, finished_at: null, before: null, more_before: null, workers: null },
     ...claim,
   };
   return explainedLines(item({ ...of, claims: [whole] })).join("\n");
@@ -41,6 +41,12 @@ describe("a held claim", () => {
   test("names its worker, its start and the rest of the lease", () => {
     expect(told(held)).toBe("gpu-7 holds it for render since 43 s; its lease has 18 s left.");
     expect(told({ ...held, progress: 0.4 })).toContain("since 43 s (40 % done);");
+  });
+
+  test("that is parked names the job that does its work", () => {
+    expect(told({ ...held, parked_as: "job-1" })).toBe(
+      "The job job-1 does it for render since 43 s; its lease has 18 s left.",
+    );
   });
 
   test("says that the lease has ended, or that none exists", () => {

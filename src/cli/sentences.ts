@@ -14,6 +14,9 @@ function explainedLine(claim: ExplainedClaim, item: ExplainedItem): string {
   const paused = claim.paused ? " Its work type is paused: no worker is handed it." : "";
   switch (claim.status) {
     case "claimed":
+      if (claim.parked_as !== null) {
+        return `The job ${claim.parked_as} does it for ${claim.work_type} since ${since(claim.claimed_at)}; ${leaseOf(claim)}.`;
+      }
       return `${claim.worker_id} holds it for ${claim.work_type} since ${since(claim.claimed_at)}${progressOf(claim)}; ${leaseOf(claim)}.`;
     case "waiting": {
       const left = secondsBetween(item.asked_at, claim.due_at);

@@ -2787,9 +2787,9 @@ begin
     or (outcome ->> 'retry_after_seconds')::numeric not between 0 and 2592000 then
     return 'retry_after_seconds is a number from 0 to 2592000';
   end if;
-  if pg_column_size(outcome -> 'state') > 65536 then
+  if octet_length((outcome -> 'state')::text) > 65536 then
     return format('state has %s bytes; a claim keeps at most 65536: store it elsewhere, and save where it is',
-      pg_column_size(outcome -> 'state'));
+      octet_length((outcome -> 'state')::text));
   end if;
   if outcome ->> 'outcome' = 'snoozed'
     and (jsonb_typeof(outcome -> 'seconds') is distinct from 'number'
@@ -3292,7 +3292,7 @@ begin
            when 'number' then (e.value ->> 'progress')::numeric not between 0 and 1
            else e.value ? 'progress'
          end
-      or pg_column_size(e.value -> 'state') > 65536
+      or octet_length((e.value -> 'state')::text) > 65536
    limit 1;
   if found then
     perform work.refuse(

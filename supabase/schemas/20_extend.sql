@@ -27,7 +27,7 @@ begin
            when 'number' then (e.value ->> 'progress')::numeric not between 0 and 1
            else e.value ? 'progress'
          end
-      or pg_column_size(e.value -> 'state') > 65536
+      or octet_length((e.value -> 'state')::text) > 65536
    limit 1;
   if found then
     perform work.refuse(

@@ -9,11 +9,17 @@ export interface Claim<Payload = Json> {
   readonly fence: number;
   readonly ttl_seconds: number;
   readonly expires_at: string;
-  /** How long a handler may take; null where the work type sets no limit. */
-  readonly try_seconds: number | null;
   /** How often a handler failed on it, and how often a worker vanished with it. */
   readonly failures: number;
   readonly crashes: number;
+  /** How long its handler may take; null: no limit. */
+  readonly try_seconds: number | null;
+  /** What the handler of an earlier try has saved. */
+  readonly state: Json;
+  /** The job elsewhere that an earlier try was parked as, where nobody has said how that ended. */
+  readonly external_id: string | null;
+  /** The trace that the item belongs to. */
+  readonly traceparent: string | null;
   readonly pool: string;
   /** The key of the attached table's row, where that is no uuid. */
   readonly source_key: string | null;

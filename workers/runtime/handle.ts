@@ -27,11 +27,10 @@ export async function start(loop: Loop): Promise<void> {
     lose(loop, held, "it ended after its lease");
     return;
   }
-  if (outcome.outcome === "succeeded") {
+  if (outcome.outcome === "succeeded" || outcome.outcome === "parked") {
     state.pace = { ...state.pace, handlerMs: meanWith(state.pace.handlerMs, clock.now() - startedAt) };
-  } else {
-    logFailure(loop, outcome);
   }
+  logOutcome(loop, outcome);
   finish(loop, held, outcome);
 }
 
@@ -57,7 +56,7 @@ async function limitTry(loop: Loop, held: Held, isOver: AbortSignal): Promise<vo
   }
   if (held.state === "running" && loop.holding.has(held.claim.fence)) {
     const outcome = failed(held.claim, new Error(why));
-    logFailure(loop, outcome);
+    logOutcome(loop, outcome);
     finish(loop, held, outcome);
   }
   await clock.sleep(settings.graceMs, isOver);
@@ -67,14 +66,18 @@ async function limitTry(loop: Loop, held: Held, isOver: AbortSignal): Promise<vo
   }
 }
 
-function logFailure({ log }: Loop, { work_type, item_id, error = "" }: Outcome): void {
-  log(`failed ${work_type} ${item_id}: ${error.split("\n", 1)[0]?.slice(0, 200)}`);
+function logOutcome({ log }: Loop, { outcome, work_type, item_id, ...rest }: Outcome): void {
+  const why = rest.error ?? rest.note ?? rest.external_id;
+  if (why !== undefined) {
+    log(`${outcome} ${work_type} ${item_id}: ${why.split("\n", 1)[0]?.slice(0, 200)}`);
+  }
 }
 
 /** A handler is free, so the next look for work is due. */
 function finish({ state, clock, wakeUps }: Loop, held: Held, outcome: Outcome): void {
   held.state = "finished";
-  held.outcome = outcome;
+  // The heartbeat has not taken it: it goes with the outcome. A success needs no next try.
+  held.outcome = held.saved && outcome.outcome !== "succeeded" ? { ...outcome, state: held.saved.state } : outcome;
   state.lookAt = Math.min(state.lookAt, clock.now());
   wakeUps.loop.wake();
 }

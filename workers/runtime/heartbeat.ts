@@ -3,6 +3,8 @@ import type { Json } from "./client.ts";
 import { isFatal } from "./errors.ts";
 import { beatDue, type Held, nextBeat, nextDeadline, overdue } from "./held.ts";
 import { heartbeatTimeout, leaseFrom } from "./lease.ts";
+import { isRefusal } from "./release.ts";
+import { dropSaved } from "./save.ts";
 import { lose, type Worker, wakeAll } from "./worker.ts";
 
 /** Renews all leases in one call whenever the first of them is due. A heartbeat that fails is tried again soon. */
@@ -24,6 +26,9 @@ export async function keepLeases(worker: Worker): Promise<void> {
       if (ended.signal.aborted) {
         return;
       }
+      if (isRefusal(error) && dropSaved(worker, error)) {
+        continue;
+      }
       if (isFatal(error)) {
         broken.abort(error);
         wakeUps.loop.wake();
@@ -43,16 +48,18 @@ async function beat(worker: Worker): Promise<void> {
     .filter((held) => (held.releasedAt === null ? Number.isFinite(beatDue(held)) : beatDue(held) <= sentAt))
     .sort((one, other) => beatDue(one) - beatDue(other))
     .slice(0, 1000);
+  const saved = beating.map((held) => held.saved);
   const shortest = Math.min(...beating.map((held) => held.lease.ttlMs));
   const answers: Json[] = await client.rpc(
     "extend_claims",
     {
       worker_id: settings.workerId,
-      held: beating.map(({ claim, progress }) => ({
+      held: beating.map(({ claim, progress }, n) => ({
         item_id: claim.item_id,
         work_type: claim.work_type,
         fence: claim.fence,
         ...(progress === null ? {} : { progress }),
+        ...(saved[n] && { state: saved[n].state }),
       })),
       ttl_seconds: settings.leaseSeconds,
     },
@@ -62,6 +69,12 @@ async function beat(worker: Worker): Promise<void> {
     const held = beating[n] as Held;
     if (answer.state === "held") {
       held.lease = leaseFrom(sentAt, answer.ttl_seconds ?? held.lease.ttlMs / 1000, random);
+      if (held.saved?.state === saved[n]?.state) {
+        held.saved?.settle();
+        held.saved = null;
+      } else {
+        held.lease = { ...held.lease, beatAt: sentAt };
+      }
     } else if (held.state !== "finished") {
       lose(worker, held, answer.state === "cancelled" ? "it was cancelled" : "its lease was lost");
     } else {

@@ -1,6 +1,7 @@
 import type { Claim, Won } from "./claim.ts";
 import { deadline, isFresh, type Lease, leaseFrom } from "./lease.ts";
 import type { Outcome } from "./outcome.ts";
+import type { Saved } from "./save.ts";
 
 /** A claim from the moment it is won until the database has taken its outcome, or it is lost. */
 export interface Held {
@@ -11,6 +12,7 @@ export interface Held {
   lease: Lease;
   state: "queued" | "running" | "finished";
   progress: number | null;
+  saved: Saved | null;
   outcome: Outcome | null;
   /** When the request that carries its outcome was first sent. */
   releasedAt: number | null;
@@ -27,6 +29,7 @@ export function hold(holding: Holding, { claim, sentAt }: Won, now: number, rand
     lease: leaseFrom(sentAt, claim.ttl_seconds, random),
     state: "queued",
     progress: null,
+    saved: null,
     outcome: null,
     releasedAt: null,
   };

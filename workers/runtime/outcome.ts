@@ -1,4 +1,3 @@
-import type { Claim } from "./claim.ts";
 import type { Json } from "./client.ts";
 
 /** The end of a claim, as release_items() takes it. */
@@ -6,11 +5,24 @@ export interface Outcome {
   readonly item_id: string;
   readonly work_type: string;
   readonly fence: number;
-  readonly outcome: "succeeded" | "failed" | "released";
+  readonly outcome: "succeeded" | "failed" | "released" | "snoozed" | "parked";
   readonly result?: Json;
   readonly error?: string;
   readonly final?: boolean;
   readonly retry_after_seconds?: number;
+  /** How long a snoozed claim waits, and a parked one for its job. */
+  readonly seconds?: number;
+  readonly note?: string;
+  readonly external_id?: string;
+  /** For the next try. */
+  readonly state?: Json;
+}
+
+/** What names a claim, or its outcome. */
+interface Key {
+  readonly item_id: string;
+  readonly work_type: string;
+  readonly fence: number;
 }
 
 /** Thrown by a handler: this item fails for good, with no more tries. */
@@ -28,6 +40,30 @@ export class RetryAfter extends Error {
   }
 }
 
+/** Thrown by a handler: the claim goes back for so many seconds, and no try is counted. */
+export class Later extends Error {
+  readonly laterSeconds: number;
+
+  constructor(seconds: number, note = "") {
+    super(note);
+    this.laterSeconds = seconds;
+  }
+}
+
+/** A handler's answer where a job elsewhere does the work: see parked(). */
+export interface Parked {
+  readonly parkedAs: string;
+  readonly seconds: number;
+}
+
+/**
+ * Returned by a handler that has handed the work to a job elsewhere. The claim is kept without a process for so many
+ * seconds, at most 7 days; release_parked() closes it by the job's id.
+ */
+export function parked(externalId: string, seconds: number): Parked {
+  return { parkedAs: externalId, seconds };
+}
+
 /** A claim keeps a result of 1 MB and an error of 8,000 characters. */
 const resultLimit = 1_048_576;
 const errorLimit = 8000;
@@ -36,40 +72,64 @@ const unstorable = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f][0-9a-f]{2})/;
 /** The most that release_items() takes as retry_after_seconds: 30 days. */
 const retryAfterLimit = 2_592_000;
 
-export function released(claim: Claim): Outcome {
+export function released(claim: Key): Outcome {
   return { ...keyOf(claim), outcome: "released" };
 }
 
-/** A handler's result. One that cannot be stored becomes a failure that says why. */
-export function succeeded(claim: Claim, result: unknown): Outcome {
-  let json: string | undefined;
-  try {
-    json = JSON.stringify(result);
-  } catch (error) {
-    return failed(claim, new Error(`the handler's result is no JSON: ${messageOf(error)}`));
-  }
-  if (json !== undefined && unstorable.test(json)) {
-    const what = "a character that JSON in Postgres cannot hold (NUL, or half of a surrogate pair)";
-    return failed(claim, new Error(`the handler's result has ${what}`));
-  }
-  const bytes = new TextEncoder().encode(json).length;
-  if (bytes > resultLimit) {
-    return failed(
-      claim,
-      new Error(
-        `the handler's result has ${bytes} bytes; a claim keeps at most ${resultLimit}: store it elsewhere and return where it is`,
-      ),
-    );
-  }
-  return { ...keyOf(claim), outcome: "succeeded", result: json === undefined ? null : JSON.parse(json) };
+/** A handler's answer: its result, or that the work is done elsewhere. */
+export function returned(claim: Key, answer: unknown): Outcome {
+  const { parkedAs, seconds } = marksOf(answer);
+  return parkedAs === undefined
+    ? succeeded(claim, answer)
+    : { ...keyOf(claim), outcome: "parked", external_id: parkedAs as string, seconds: seconds as number };
 }
 
-/** A handler's error. Its fields decide, not its class, so that two copies of this file understand each other. */
-export function failed(claim: Claim | Outcome, thrown: unknown): Outcome {
-  const marks = (thrown !== null && typeof thrown === "object" ? thrown : {}) as {
-    isFinal?: unknown;
-    retryAfterSeconds?: unknown;
-  };
+/** A handler's result. One that cannot be stored becomes a failure that says why. */
+export function succeeded(claim: Key, result: unknown): Outcome {
+  try {
+    const json = storedJson("the handler's result", result, resultLimit, "return where it is");
+    return { ...keyOf(claim), outcome: "succeeded", result: json ?? null };
+  } catch (error) {
+    return failed(claim, error);
+  }
+}
+
+/** The value as the database will have it; undefined where it has no JSON. Throws where it cannot be stored. */
+export function storedJson(what: string, value: unknown, limit: number, instead: string): Json {
+  let json: string | undefined;
+  try {
+    json = JSON.stringify(value);
+  } catch (error) {
+    throw new Error(`${what} is no JSON: ${messageOf(error)}`);
+  }
+  if (json === undefined) {
+    return undefined;
+  }
+  if (unstorable.test(json)) {
+    throw new Error(`${what} has a character that JSON in Postgres cannot hold (NUL, or half of a surrogate pair)`);
+  }
+  const bytes = new TextEncoder().encode(json).length;
+  if (bytes > limit) {
+    throw new Error(`${what} has ${bytes} bytes; a claim keeps at most ${limit}: store it elsewhere and ${instead}`);
+  }
+  return JSON.parse(json);
+}
+
+/** Something that a handler threw. Its fields decide, not its class, so that two copies of this file understand each other. */
+export function threw(claim: Key, thrown: unknown): Outcome {
+  const { laterSeconds } = marksOf(thrown);
+  return laterSeconds === undefined
+    ? failed(claim, thrown)
+    : {
+        ...keyOf(claim),
+        outcome: "snoozed",
+        seconds: laterSeconds as number,
+        note: storable((thrown as Error).message ?? ""),
+      };
+}
+
+export function failed(claim: Key, thrown: unknown): Outcome {
+  const marks = marksOf(thrown);
   const wait = Number(marks.retryAfterSeconds ?? Number.NaN);
   return {
     ...keyOf(claim),
@@ -90,7 +150,19 @@ export function oneRequestOf(outcomes: readonly Outcome[]): Outcome[] {
   return outcomes.slice(0, fitting === -1 ? 1000 : fitting);
 }
 
-function keyOf(of: Claim | Outcome): { item_id: string; work_type: string; fence: number } {
+interface Marks {
+  isFinal?: unknown;
+  retryAfterSeconds?: unknown;
+  laterSeconds?: unknown;
+  parkedAs?: unknown;
+  seconds?: unknown;
+}
+
+function marksOf(of: unknown): Marks {
+  return of !== null && typeof of === "object" ? of : {};
+}
+
+function keyOf(of: Key): Key {
   return { item_id: of.item_id, work_type: of.work_type, fence: of.fence };
 }
 

@@ -1,7 +1,7 @@
 import type { Claim } from "./claim.ts";
 import type { Json } from "./client.ts";
 import type { Held } from "./held.ts";
-import { failed, type Outcome, succeeded } from "./outcome.ts";
+import { type Outcome, returned, threw } from "./outcome.ts";
 import type { Profile } from "./profile.ts";
 
 export interface Context {
@@ -10,6 +10,11 @@ export interface Context {
   /** The done part, from 0 to 1: sent with the next heartbeat. */
   progress(fraction: number): void;
   /**
+   * Keeps a state of at most 64 kB for the next try of this item: its handler finds it as claim.state. Resolves when the
+   * database has it; rejects where the claim is lost.
+   */
+  save(state: Json): Promise<void>;
+  /**
    * Changes the worker's profile; properties that are not given stay. Claims that no handler has started go back, and the
    * next claim goes by the new profile. Throws where the database refuses it.
    */
@@ -17,12 +22,16 @@ export interface Context {
 }
 
 /**
- * Does the work. It returns the claim's result, or throws its error. It shares its thread with the heartbeat: a
+ * Does the work. It returns the claim's result or parked(), or throws its error or Later. It shares its thread with the heartbeat: a
  * computation of seconds belongs in a worker thread or another process.
  */
 export type Handler<Payload = Json> = (claim: Claim<Payload>, context: Context) => unknown;
 
-export async function run<Payload>(handler: Handler<Payload>, held: Held, update: Context["update"]): Promise<Outcome> {
+export async function run<Payload>(
+  handler: Handler<Payload>,
+  held: Held,
+  { save, update }: Pick<Context, "save" | "update">,
+): Promise<Outcome> {
   const context: Context = {
     signal: held.abort.signal,
     progress(fraction) {
@@ -30,11 +39,12 @@ export async function run<Payload>(handler: Handler<Payload>, held: Held, update
         held.progress = Math.min(1, Math.max(0, fraction));
       }
     },
+    save,
     update,
   };
   try {
-    return succeeded(held.claim, await handler(held.claim, context));
+    return returned(held.claim, await handler(held.claim, context));
   } catch (thrown) {
-    return failed(held.claim, thrown);
+    return threw(held.claim, thrown);
   }
 }

@@ -1,11 +1,12 @@
 import type { Clock } from "./clock.ts";
 import { env, hostname, processId, randomUuid, requiredEnv, SettingsError } from "./host.ts";
 import { type LeaveOptions, type LeaveSettings, settleLeaving } from "./leave-settings.ts";
+import type { ParkedOptions } from "./parked.ts";
 import type { Profile } from "./profile.ts";
 import { flag, named, names, object, seconds, whole } from "./variable.ts";
 
 /** Each option, where it is not given, is read from the environment variable named beside it. */
-export interface WorkOptions extends Profile, LeaveOptions {
+export interface WorkOptions extends Profile, LeaveOptions, ParkedOptions {
   /** The project's address: SUPABASE_URL. */
   url?: string;
   /** A service_role or secret key: SUPABASE_SERVICE_ROLE_KEY. */
@@ -67,6 +68,9 @@ export interface Settings extends LeaveSettings {
   untilEmpty: boolean;
   idleMinMs: number;
   idleMaxMs: number;
+  poll: ParkedOptions["poll"];
+  abandon: ParkedOptions["abandon"];
+  pollSeconds: number;
 }
 
 export function settle(workType: string | readonly string[], options: WorkOptions): Settings {
@@ -114,6 +118,9 @@ export function settle(workType: string | readonly string[], options: WorkOption
     ...settleLeaving(options),
     idleMinMs,
     idleMaxMs: Math.max(idleMinMs, idleMaxSeconds * 1000),
+    poll: options.poll,
+    abandon: options.abandon,
+    pollSeconds: whole("pollSeconds", options.pollSeconds, "WORK_POLL_SECONDS", 1, 86_400) ?? 30,
   };
 }
 

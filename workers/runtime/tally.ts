@@ -1,4 +1,5 @@
 import type { Clock } from "./clock.ts";
+import type { Outcome } from "./outcome.ts";
 
 /** The outcomes of a worker, for its summary and its log. */
 export interface Counts {
@@ -6,6 +7,8 @@ export interface Counts {
   failed: number;
   /** Handed back, with no try counted. */
   released: number;
+  /** Their work is done elsewhere. */
+  parked: number;
   /** Another worker does them, or a person cancelled them. */
   lost: number;
 }
@@ -15,14 +18,14 @@ export interface Tally {
   /** Claims that were not handed back. */
   readonly claimed: number;
   addClaims(workTypes: string[]): void;
-  addOutcome(outcome: "succeeded" | "failed" | "released", state: string): void;
+  addOutcome(outcome: Outcome["outcome"], state: string): void;
   addLost(): void;
   /** Logs what was added since the last line; at most once a second, unless it must. */
   log(must?: boolean): void;
 }
 
 export function createTally(clock: Clock, print: (line: string) => void): Tally {
-  const counts: Counts = { succeeded: 0, failed: 0, released: 0, lost: 0 };
+  const counts: Counts = { succeeded: 0, failed: 0, released: 0, parked: 0, lost: 0 };
   const fresh = new Map<string, number>();
   const add = (what: string): void => {
     fresh.set(what, (fresh.get(what) ?? 0) + 1);
@@ -43,8 +46,9 @@ export function createTally(clock: Clock, print: (line: string) => void): Tally 
     addOutcome(outcome, state) {
       // An outcome that was refused counts as the failure that it became.
       const isLost = state === "lost" || state === "refused";
-      const kind = isLost ? "lost" : state === "failed" || state === "waiting" ? "failed" : outcome;
-      counts[kind]++;
+      const isFailed = outcome !== "snoozed" && (state === "failed" || state === "waiting");
+      const kind = isLost ? "lost" : isFailed ? "failed" : outcome;
+      counts[kind === "snoozed" ? "released" : kind]++;
       add(kind);
     },
     addLost() {

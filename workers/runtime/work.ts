@@ -9,9 +9,11 @@ import type { Why } from "./leaving.ts";
 import { leaveNow, runLoop } from "./loop.ts";
 import { createLoop, type Loop, leaving } from "./loop-state.ts";
 import { messageOf } from "./outcome.ts";
+import { keepPolling } from "./parked.ts";
 import { createRegistration, type Profile, type Registration } from "./profile.ts";
 import { createPull } from "./pull.ts";
 import { type Handler, run } from "./run.ts";
+import { save } from "./save.ts";
 import { settle, type WorkOptions } from "./settings.ts";
 import { watchSpot } from "./spot.ts";
 import { listenForStop } from "./stop.ts";
@@ -24,7 +26,8 @@ export type { Claim } from "./claim.ts";
 export { RequestError } from "./errors.ts";
 export { SettingsError } from "./host.ts";
 export type { Why } from "./leaving.ts";
-export { FinalError, RetryAfter } from "./outcome.ts";
+export { FinalError, Later, type Parked, parked, RetryAfter } from "./outcome.ts";
+export type { ParkedClaim } from "./parked.ts";
 export type { Profile } from "./profile.ts";
 export { runAsProgram } from "./program.ts";
 export type { Context, Handler } from "./run.ts";
@@ -56,7 +59,10 @@ export async function work<Payload = Json>(
   const { client, holding, stop, tally, log, broken, ended } = worker;
   const registration = createRegistration(client, settings);
   const loop: Loop = createLoop(worker, createSource(worker), async (held) => {
-    const outcome = await run(handler, held, (changes) => update(loop, registration, changes));
+    const outcome = await run(handler, held, {
+      save: (state) => save(worker, held, state),
+      update: (changes) => update(loop, registration, changes),
+    });
     return outcome.error === undefined ? outcome : { ...outcome, error: client.redact(outcome.error) };
   });
   const stopListening = listenForStop(options, (said) => leave(worker, "signal", said, settings.graceMs));
@@ -72,6 +78,7 @@ export async function work<Payload = Json>(
     isRegistered = true;
     await checkVersion(worker, untilStopped(worker, broken.signal));
     isReady.abort();
+    keepers.push(keepPolling(worker));
     log(`worker ${workerId} is ready for ${workTypes.join(", ")}`);
     await runLoop(loop);
   } catch (error) {
@@ -94,8 +101,11 @@ export async function work<Payload = Json>(
       // At once, since a supervisor may kill the process soon.
       [hasLeftWork] = await Promise.all([isWorkLeft(worker), signOff()]);
       tally.log(true);
-      const { succeeded, failed, released, lost } = tally.counts;
-      log(`worker ${workerId} ends: ${succeeded} succeeded, ${failed} failed, ${released} handed back, ${lost} lost`);
+      const { succeeded, failed, released, parked, lost } = tally.counts;
+      const elsewhere = parked > 0 ? `${parked} parked, ` : "";
+      log(
+        `worker ${workerId} ends: ${succeeded} succeeded, ${elsewhere}${failed} failed, ${released} handed back, ${lost} lost`,
+      );
     }
   }
   if (stop.why instanceof Error) {
