@@ -14,10 +14,12 @@ export async function start(loop: Loop): Promise<void> {
   held.state = "running";
   state.running++;
   wakeUps.deadline.wake();
-  const isOver = new AbortController();
-  void limitTry(loop, held, AbortSignal.any([isOver.signal, loop.ended.signal]));
+  const limit = new AbortController();
+  state.limits.add(limit);
+  void limitTry(loop, held, limit.signal);
   const outcome = await loop.run(held);
-  isOver.abort();
+  limit.abort();
+  state.limits.delete(limit);
   state.running--;
   wakeUps.loop.wake();
   if (held.state !== "running" || !holding.has(held.claim.fence)) {

@@ -17,6 +17,8 @@ export interface Loop extends Worker {
 export interface LoopState {
   /** Handlers that have not returned. */
   running: number;
+  /** Ends the time limits of these handlers. One signal for all would keep a listener, or leak memory, for each item. */
+  readonly limits: Set<AbortController>;
   isClaiming: boolean;
   isReleasing: boolean;
   pace: Pace;
@@ -40,6 +42,7 @@ export function createLoop(worker: Worker, source: Source, run: Loop["run"]): Lo
   const now = worker.clock.now();
   const state: LoopState = {
     running: 0,
+    limits: new Set(),
     isClaiming: false,
     isReleasing: false,
     pace: unknownPace,

@@ -92,6 +92,9 @@ export async function work<Payload = Json>(
     for (const held of holding.values()) {
       held.abort.abort(abortError("the worker has ended"));
     }
+    for (const limit of loop.state.limits) {
+      limit.abort();
+    }
     await Promise.all([...keepers, registration.settled()]);
     if (isRegistered) {
       const signOff = async (): Promise<unknown> =>
