@@ -3,7 +3,7 @@ import { exit, onStopSignal } from "./host.ts";
 import { handBackMs, type Why } from "./leaving.ts";
 import type { WorkOptions } from "./settings.ts";
 
-/** The three stages of a stop. */
+/** The stages of a stop. */
 export interface Stop {
   /**
    * Asks for a stop, also where one is under way: the earliest end of a grace time counts, and the latest reason. An error
@@ -13,6 +13,8 @@ export interface Stop {
   readonly why: Why | Error | null;
   /** No more claims; what is running may finish. */
   readonly asked: AbortSignal;
+  /** There is a grace time. */
+  readonly limited: AbortSignal;
   /** The grace time is over: handlers are aborted, their claims handed back. */
   readonly graceOver: AbortSignal;
   /** Handing back did not get through; the leases will end by themselves. */
@@ -22,6 +24,7 @@ export interface Stop {
 /** No grace time goes beyond the moment at which the process will be killed. */
 export function createStop(clock: Clock, endsAt: number, ended: AbortSignal): Stop {
   const asked = new AbortController();
+  const limited = new AbortController();
   const graceOver = new AbortController();
   const tooLate = new AbortController();
   let reason: Why | Error | null = null;
@@ -37,6 +40,7 @@ export function createStop(clock: Clock, endsAt: number, ended: AbortSignal): St
       reason = why;
       const graceMs = Math.max(0, Math.min(wantedMs, endsAt - handBackMs - clock.now()));
       if (graceMs < Number.POSITIVE_INFINITY) {
+        limited.abort();
         void endGrace(graceMs);
       }
       asked.abort();
@@ -46,6 +50,7 @@ export function createStop(clock: Clock, endsAt: number, ended: AbortSignal): St
       return reason;
     },
     asked: asked.signal,
+    limited: limited.signal,
     graceOver: graceOver.signal,
     tooLate: tooLate.signal,
   };
