@@ -1120,8 +1120,10 @@ comment on index public.work_claims_due is 'What is due again?';
 create index if not exists work_claims_failed on public.work_claims (work_type, finished_at) where status = 'failed';
 comment on index public.work_claims_failed is 'What failed for good, and in which order?';
 
-create index if not exists work_claims_parked on public.work_claims (poll_at) where poll_at is not null;
-comment on index public.work_claims_parked is 'Which job elsewhere is to be asked about?';
+create index if not exists work_claims_parked on public.work_claims (work_type, poll_at) where poll_at is not null;
+comment on index public.work_claims_parked is 'Which job elsewhere of this work type is to be asked about?';
+create index if not exists work_claims_tried on public.work_claims (work_type) where status = 'waiting' and fence is not null;
+comment on index public.work_claims_tried is 'Does anything of this work type wait for another try?';
 create index if not exists work_claims_by_external_id on public.work_claims (external_id) where external_id is not null;
 comment on index public.work_claims_by_external_id is 'Which claim was handed to this job elsewhere?';
 
@@ -1900,6 +1902,7 @@ begin
     perform work.refuse('work_types', coalesce(cardinality(describe_work_types.work_types) || ' long', 'null'),
       'a list of 1 to 100 work types was expected');
   end if;
+  -- With a plain equality the planner may read all claims into a hash table, for one question.
   return (
     select json_agg(json_build_object(
              'name', asked.name,
@@ -1908,17 +1911,21 @@ begin
              'is_paused', coalesce(t.paused, false),
              'min_worker_version', t.min_worker_version,
              'has_ready', exists (
-               select from public.work_claims c where c.work_type = asked.name and c.status = 'ready' and c.class_id > 0)
-               or exists (
-               select from public.work_claims c where c.work_type = asked.name and c.status = 'waiting' and c.due_at <= moment),
-             -- A claim that has a fence was held before: it waits for another try.
-             'has_open', exists (
-               select from public.work_claims c where c.work_type = asked.name and c.status = 'claimed' and c.poll_at is null)
+               select from public.work_claims c
+                where c.work_type = any (array[asked.name]) and c.status = 'ready' and c.class_id > 0)
                or exists (
                select from public.work_claims c
-                where c.work_type = asked.name and c.status = 'waiting' and c.fence is not null),
+                where c.work_type = any (array[asked.name]) and c.status = 'waiting' and c.due_at <= moment),
+             -- A claim that has a fence was held before: it waits for another try.
+             'has_open', exists (
+               select from public.work_claims c
+                where c.work_type = any (array[asked.name]) and c.status = 'claimed' and c.poll_at is null)
+               or exists (
+               select from public.work_claims c
+                where c.work_type = any (array[asked.name]) and c.status = 'waiting' and c.fence is not null),
              'has_parked', exists (
-               select from public.work_claims c where c.work_type = asked.name and c.status = 'claimed' and c.poll_at is not null))
+               select from public.work_claims c
+                where c.work_type = any (array[asked.name]) and c.status = 'claimed' and c.poll_at is not null))
              order by asked.n)
       from unnest(describe_work_types.work_types) with ordinality as asked(name, n)
       left join public.work_types t on t.name = asked.name);
@@ -3182,12 +3189,16 @@ begin
     update public.work_claims c
        set poll_at = moment + make_interval(secs => take_parked.every_seconds)
      where c.ctid = any (array(
-             select p.ctid from public.work_claims p
-              where p.poll_at <= moment and p.work_type = any (take_parked.work_types)
-                and (p.status is distinct from 'claimed' or p.expires_at > moment)
-              order by p.poll_at
-              limit least(take_parked.max_items, 1000)
-                for no key update skip locked))
+             select p.row_id
+               from unnest(take_parked.work_types) as wanted(work_type)
+              cross join lateral (
+                select k.ctid as row_id from public.work_claims k
+                 where k.work_type = wanted.work_type and k.poll_at <= moment
+                   and (k.status is distinct from 'claimed' or k.expires_at > moment)
+                 order by k.poll_at
+                 limit least(take_parked.max_items, 1000)
+                   for no key update skip locked) as p
+              limit least(take_parked.max_items, 1000)))
        and c.poll_at <= moment
     returning c.item_id, c.work_type, c.fence, c.status, c.external_id, c.state, c.claimed_at, c.expires_at
   )
@@ -3233,15 +3244,17 @@ begin
     perform work.refuse('outcome', release_parked.outcome, 'succeeded, failed, released or abandoned was expected');
   end if;
   for parked in
-    select c.item_id, c.work_type, c.worker_id, c.fence, c.status
+    select c.item_id, c.work_type, c.worker_id, c.fence, c.status, c.poll_at
       from public.work_claims c
-     where c.external_id = release_parked.external_id and c.poll_at is not null
+     where c.external_id = release_parked.external_id
        and (c.status = 'claimed') = (release_parked.outcome <> 'abandoned')
        and (release_parked.fence is null or c.fence = release_parked.fence)
        and (release_parked.work_types is null or c.work_type = any (release_parked.work_types))
      order by c.item_id, c.work_type
        for no key update
   loop
+    -- A condition of the query that names poll_at would let the planner read all parked claims.
+    continue when parked.poll_at is null;
     if release_parked.outcome = 'abandoned' then
       update public.work_claims c
          set poll_at = null, external_id = null
@@ -4478,7 +4491,8 @@ language sql
 stable
 as $$
   select c.work_type, count(*)
-    from (select k.work_type, k.status from public.work_claims k where k.poll_at is not null order by k.poll_at limit 10000) as c
+    from (select k.work_type, k.status from public.work_claims k where k.poll_at is not null
+           order by k.work_type, k.poll_at limit 10000) as c
    where c.status = 'claimed'
    group by c.work_type
 $$;

@@ -181,6 +181,7 @@ begin
     perform work.refuse('work_types', coalesce(cardinality(describe_work_types.work_types) || ' long', 'null'),
       'a list of 1 to 100 work types was expected');
   end if;
+  -- With a plain equality the planner may read all claims into a hash table, for one question.
   return (
     select json_agg(json_build_object(
              'name', asked.name,
@@ -189,17 +190,21 @@ begin
              'is_paused', coalesce(t.paused, false),
              'min_worker_version', t.min_worker_version,
              'has_ready', exists (
-               select from public.work_claims c where c.work_type = asked.name and c.status = 'ready' and c.class_id > 0)
-               or exists (
-               select from public.work_claims c where c.work_type = asked.name and c.status = 'waiting' and c.due_at <= moment),
-             -- A claim that has a fence was held before: it waits for another try.
-             'has_open', exists (
-               select from public.work_claims c where c.work_type = asked.name and c.status = 'claimed' and c.poll_at is null)
+               select from public.work_claims c
+                where c.work_type = any (array[asked.name]) and c.status = 'ready' and c.class_id > 0)
                or exists (
                select from public.work_claims c
-                where c.work_type = asked.name and c.status = 'waiting' and c.fence is not null),
+                where c.work_type = any (array[asked.name]) and c.status = 'waiting' and c.due_at <= moment),
+             -- A claim that has a fence was held before: it waits for another try.
+             'has_open', exists (
+               select from public.work_claims c
+                where c.work_type = any (array[asked.name]) and c.status = 'claimed' and c.poll_at is null)
+               or exists (
+               select from public.work_claims c
+                where c.work_type = any (array[asked.name]) and c.status = 'waiting' and c.fence is not null),
              'has_parked', exists (
-               select from public.work_claims c where c.work_type = asked.name and c.status = 'claimed' and c.poll_at is not null))
+               select from public.work_claims c
+                where c.work_type = any (array[asked.name]) and c.status = 'claimed' and c.poll_at is not null))
              order by asked.n)
       from unnest(describe_work_types.work_types) with ordinality as asked(name, n)
       left join public.work_types t on t.name = asked.name);

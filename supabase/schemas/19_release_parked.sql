@@ -25,12 +25,16 @@ begin
     update public.work_claims c
        set poll_at = moment + make_interval(secs => take_parked.every_seconds)
      where c.ctid = any (array(
-             select p.ctid from public.work_claims p
-              where p.poll_at <= moment and p.work_type = any (take_parked.work_types)
-                and (p.status is distinct from 'claimed' or p.expires_at > moment)
-              order by p.poll_at
-              limit least(take_parked.max_items, 1000)
-                for no key update skip locked))
+             select p.row_id
+               from unnest(take_parked.work_types) as wanted(work_type)
+              cross join lateral (
+                select k.ctid as row_id from public.work_claims k
+                 where k.work_type = wanted.work_type and k.poll_at <= moment
+                   and (k.status is distinct from 'claimed' or k.expires_at > moment)
+                 order by k.poll_at
+                 limit least(take_parked.max_items, 1000)
+                   for no key update skip locked) as p
+              limit least(take_parked.max_items, 1000)))
        and c.poll_at <= moment
     returning c.item_id, c.work_type, c.fence, c.status, c.external_id, c.state, c.claimed_at, c.expires_at
   )
@@ -76,15 +80,17 @@ begin
     perform work.refuse('outcome', release_parked.outcome, 'succeeded, failed, released or abandoned was expected');
   end if;
   for parked in
-    select c.item_id, c.work_type, c.worker_id, c.fence, c.status
+    select c.item_id, c.work_type, c.worker_id, c.fence, c.status, c.poll_at
       from public.work_claims c
-     where c.external_id = release_parked.external_id and c.poll_at is not null
+     where c.external_id = release_parked.external_id
        and (c.status = 'claimed') = (release_parked.outcome <> 'abandoned')
        and (release_parked.fence is null or c.fence = release_parked.fence)
        and (release_parked.work_types is null or c.work_type = any (release_parked.work_types))
      order by c.item_id, c.work_type
        for no key update
   loop
+    -- A condition of the query that names poll_at would let the planner read all parked claims.
+    continue when parked.poll_at is null;
     if release_parked.outcome = 'abandoned' then
       update public.work_claims c
          set poll_at = null, external_id = null

@@ -22,7 +22,8 @@ language sql
 stable
 as $$
   select c.work_type, count(*)
-    from (select k.work_type, k.status from public.work_claims k where k.poll_at is not null order by k.poll_at limit 10000) as c
+    from (select k.work_type, k.status from public.work_claims k where k.poll_at is not null
+           order by k.work_type, k.poll_at limit 10000) as c
    where c.status = 'claimed'
    group by c.work_type
 $$;
