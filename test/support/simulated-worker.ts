@@ -46,8 +46,9 @@ export interface Worker {
   isGone: boolean;
   /** For how long it had been awake when it was first asked to stop. */
   askedAt: number | null;
-  /** It claims no more. */
+  /** It claims no more, and what it holds has a limit. */
   isLeaving: boolean;
+  isLimited: boolean;
 }
 
 export interface Witness {
@@ -88,6 +89,7 @@ export function startWorker(
     isGone: false,
     askedAt: null,
     isLeaving: false,
+    isLimited: false,
   };
   const leave = (): void => {
     worker.isGone = true;
@@ -190,6 +192,7 @@ export function startWorker(
     log(line) {
       lines.push(line);
       worker.isLeaving ||= line.includes("claiming no more");
+      worker.isLimited ||= line.includes("to finish within");
       witness.log(`${name} says: ${line}`);
     },
   };

@@ -170,7 +170,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
       }
       const wait = waits.get(name);
       // A worker that ends asks what is left, whatever the answer to its last question was.
-      if (worker?.askedAt === null && wait?.body === body && called !== "describe_work_types") {
+      if (worker?.isLimited === false && wait?.body === body && called !== "describe_work_types") {
         must(worker.machine.now() >= wait.until, `${name} sends ${called} again before it may`);
       }
       for (const { fence, outcome } of args?.outcomes ?? []) {
