@@ -1,8 +1,7 @@
 // A cloud announces inside a machine, at an address of its own, that it takes the machine back.
-import type { Json } from "./client.ts";
+import { type Json, reasonOf } from "./client.ts";
 import type { Cloud } from "./leave-settings.ts";
 import { handBackMs } from "./leaving.ts";
-import { messageOf } from "./outcome.ts";
 import { leave, type Worker } from "./worker.ts";
 
 type Ask = (url: string, headers: Record<string, string>, method?: string) => Promise<Response>;
@@ -76,7 +75,7 @@ export async function watchSpot(worker: Worker): Promise<void> {
     } catch (error) {
       if (!hasFailed && !ended.signal.aborted) {
         hasFailed = true;
-        log(`WORK_SPOT is ${settings.spot}, and no notice can be read, trying again: ${messageOf(error)}`);
+        log(`WORK_SPOT is ${settings.spot}, and no notice can be read, trying again: ${reasonOf(error)}`);
       }
     }
     await clock.sleep(pollMs, ended.signal);

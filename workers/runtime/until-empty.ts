@@ -1,4 +1,4 @@
-// Whether work is left. A worker with untilEmpty leaves when nothing is left for it, and must not take a typing error for that.
+// Whether work is left. A worker with untilEmpty leaves when there is none, and must not take a typing error for that.
 import type { CallOptions } from "./client.ts";
 import { describeWorkTypes, type WorkType } from "./describe.ts";
 import { SettingsError } from "./host.ts";
