@@ -8,6 +8,8 @@ export interface Claim {
   expires_at: string;
   failures: number;
   crashes: number;
+  state: unknown;
+  external_id: string | null;
   payload?: unknown;
   source_key?: string | null;
   pool?: string;

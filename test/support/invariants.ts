@@ -19,6 +19,14 @@ const violations = `
     from public.work_claims c
    where c.status = 'claimed' and (c.worker_id is null or c.fence is null or c.expires_at = '-infinity')
   union all
+  select 'a parked claim has no job, or a job is to be stopped that has ended', c.item_id::text
+    from public.work_claims c
+   where c.poll_at is not null and (c.external_id is null or c.status not in ('claimed', 'failed', 'cancelled'))
+  union all
+  select 'a success keeps what was for the next try', c.item_id::text
+    from public.work_claims c
+   where c.status = 'succeeded' and (c.state is not null or c.external_id is not null)
+  union all
   select 'an ended claim has no end, or an open one has', c.item_id::text
     from public.work_claims c
    where (c.finished_at is null) <> (c.status in ('blocked', 'waiting', 'ready', 'claimed'))

@@ -16,7 +16,7 @@ import {
 import { asGiven, choice, itemsOf, nobody, nth, outcomeOf, type Spoken, spoken, wishOf } from "./model-choices.ts";
 import { type Ask, claimItems, claimNext, type Expected, hold, lapsed, takeBack } from "./model-claiming.ts";
 import type { Command } from "./model-commands.ts";
-import { cancel, extend, leave, release, retry } from "./model-ending.ts";
+import { cancel, extend, leave, release, releaseParked, retry } from "./model-ending.ts";
 import { expectEqual, expectSame, pass, readClaims, register, type Stored, type World } from "./model-world.ts";
 
 /** A run also remembers the calls that may be sent a second time. */
@@ -55,6 +55,7 @@ function take(run: Run, asked: Ask, expected: Expected, answer: Answered[]): voi
       expectEqual(each.ttl_seconds, asked.ttl ?? rulesOf(model, claim.type).lease_seconds, "ttl_seconds");
     }
     expectEqual([each.failures, each.crashes], [claim.failures, claim.crashes], "failures and crashes");
+    expectEqual([each.state, each.external_id], [claim.state, claim.job], "what the last try left");
     if ("payload" in each) {
       expectEqual([each.payload, each.pool], [claim.item.payload, claim.item.pool], "payload and pool");
     }
@@ -147,16 +148,18 @@ export async function perform(run: Run, command: Command): Promise<string> {
     case "release item": {
       const [worker_id, [given]] = spoken(model, command.worker, [command.said]) as [string, [Spoken]];
       const { item: item_id, type: work_type, fence, outcome, result } = given;
-      const args = { item_id, work_type, worker_id, outcome, fence, result };
+      // It knows neither snoozing nor parking.
+      const ends = outcome === "snoozed" || outcome === "parked" ? "released" : outcome;
+      const args = { item_id, work_type, worker_id, outcome: ends, fence, result };
       return done("release_item", args, (answer: boolean) => {
-        const plain = { ...given, final: false, retryAfter: undefined };
+        const plain = { ...given, outcome: ends, final: false, retryAfter: undefined, state: null };
         const [state] = release(model, worker_id, [plain]);
         const agreeing = {
           succeeded: ["succeeded"],
           failed: ["waiting", "ready", "failed"],
           released: ["waiting", "ready"],
         };
-        const isSo = agreeing[outcome].includes(state ?? "lost");
+        const isSo = agreeing[ends].includes(state ?? "lost");
         expectEqual(answer, isSo, "whether it was released");
       });
     }
@@ -200,9 +203,10 @@ export async function perform(run: Run, command: Command): Promise<string> {
     }
     case "extend": {
       const [worker_id, given] = spoken(model, command.worker, command.said);
-      const held = given.map(({ item, type: work_type, fence, progress }) => ({
+      const held = given.map(({ item, type: work_type, fence, progress, state }) => ({
         ...{ item_id: item, work_type, fence },
         ...(progress === null ? {} : { progress }),
+        ...(state === null ? {} : { state }),
       }));
       const args = { worker_id, held, ttl_seconds: command.ttl };
       return done("extend_claims", args, (answer: { state: string }[]) => {
@@ -213,6 +217,20 @@ export async function perform(run: Run, command: Command): Promise<string> {
           "the states",
         );
       });
+    }
+    case "release parked": {
+      const { outcome } = command;
+      const parked = [...model.claims.values()].filter(
+        (claim) => claim.isParked && (claim.status === "claimed") === (outcome !== "abandoned"),
+      );
+      const external_id = nth(parked, command.claim)?.job ?? "job 0";
+      return done("release_parked", { external_id, outcome }, (answer: { state: string }[]) =>
+        expectEqual(
+          answer.map((each) => each.state),
+          releaseParked(model, external_id, outcome),
+          "the states",
+        ),
+      );
     }
     case "leave":
       return done("release_claims_for_worker", { worker_id: command.worker }, (answer: number) =>

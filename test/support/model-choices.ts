@@ -2,7 +2,7 @@
 import type { Wish } from "./matching-oracle.ts";
 import { type Claim, claimOf, key, type Model, type Receipt } from "./model.ts";
 import type { Said, Wanted } from "./model-commands.ts";
-import type { Given } from "./model-ending.ts";
+import { type Given, jobOf, parkSeconds, snoozeSeconds } from "./model-ending.ts";
 
 /** The same, with the claim that it is said of. */
 export type Spoken = Said & Receipt;
@@ -55,11 +55,15 @@ export function choice(
   };
 }
 
-export function outcomeOf({ item, type: work_type, fence, outcome, final, retryAfter, result }: Spoken): object {
+export function outcomeOf(said: Spoken): object {
+  const { item, type: work_type, fence, outcome, final, retryAfter, result, state } = said;
   return {
     ...{ item_id: item, work_type, fence, outcome },
     ...(outcome === "succeeded" ? { result } : {}),
     ...(outcome === "failed" ? { error: "it broke", final, retry_after_seconds: retryAfter } : {}),
+    ...(outcome === "snoozed" ? { seconds: snoozeSeconds, note: "not yet" } : {}),
+    ...(outcome === "parked" ? { seconds: parkSeconds, external_id: jobOf(said) } : {}),
+    ...(state === null ? {} : { state }),
   };
 }
 

@@ -20,6 +20,7 @@ function lapse(model: Model, claim: Claim): void {
   claim.worker = null;
   claim.events.push("expired");
   reopen(claim, claim.dueAt, model.now);
+  claim.isParked &&= claim.crashes >= rulesOf(model, claim.type).max_crashes;
   if (claim.crashes >= rulesOf(model, claim.type).max_crashes) {
     end(claim, "failed", model.now);
   }
@@ -59,6 +60,7 @@ function isRepeated(model: Model, request: string | null): boolean {
 function heldOf(model: Model, worker: string, request: string | null): Claim[] {
   return [...model.claims.values()]
     .filter((claim) => claim.status === "claimed" && claim.worker === worker && claim.request === request)
+    .filter((claim) => !claim.isParked)
     .sort((one, other) => inRank(model, one, other));
 }
 
@@ -80,6 +82,7 @@ export function hold(model: Model, claim: Claim, { worker, ttl, request }: Ask, 
   claim.request = request;
   claim.expiresAt = model.now + (ttl ?? rulesOf(model, claim.type).lease_seconds);
   claim.progress = null;
+  claim.isParked = false;
   model.receipts.push({ item: claim.item.id, type: claim.type, worker, fence });
 }
 

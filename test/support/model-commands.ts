@@ -9,7 +9,8 @@ export interface Said {
   receipt: number;
   of: "held" | "ever given";
   withFence: "given" | "next" | "invented";
-  outcome: Outcome;
+  outcome: Outcome | "snoozed" | "parked";
+  state: Json;
   final: boolean;
   retryAfter: number | null;
   result: Json;
@@ -33,6 +34,7 @@ export type Command =
   | ({ do: "finish and claim"; worker: string | null; said: Said[]; request: string | null } & Wanted)
   | { do: "repeat"; which: number }
   | { do: "extend"; worker: string | null; said: Said[]; ttl: number | null }
+  | { do: "release parked"; claim: number; outcome: Outcome | "abandoned" }
   | { do: "leave"; worker: string }
   | { do: "reap"; max: number }
   // A claim of the kind that it is about gives the type and the first item, if there is one.
@@ -67,7 +69,8 @@ const said: fc.Arbitrary<Said> = fc.record({
   receipt: fc.nat(20),
   of: fc.constantFrom("held", "held", "held", "ever given"),
   withFence: fc.constantFrom("given", "given", "given", "given", "given", "given", "next", "invented"),
-  outcome: fc.constantFrom("succeeded", "succeeded", "failed", "failed", "released"),
+  outcome: fc.constantFrom("succeeded", "succeeded", "failed", "failed", "released", "snoozed", "parked", "parked"),
+  state: fc.constantFrom(null, null, { step: 1 }, [2]),
   final: isRare,
   retryAfter: fc.constantFrom(null, null, null, 0, 4000),
   result: fc.constantFrom({ done: 1 }, null, [1, "a"]),
@@ -111,6 +114,10 @@ const drawn: { [Kind in Command["do"]]: [number, Record<string, fc.Arbitrary<unk
   "finish and claim": [10, { worker: speaker, said: saidOften, request, ...wanted }],
   repeat: [8, { which: fc.nat(20) }],
   extend: [8, { worker: speaker, said: saidOften, ttl }],
+  "release parked": [
+    8,
+    { claim: fc.nat(12), outcome: fc.constantFrom("succeeded", "succeeded", "failed", "released", "abandoned") },
+  ],
   leave: [4, { worker }],
   reap: [4, { max: fc.constantFrom(1, 2, 1000) }],
   retry: [6, { claim: fc.nat(12), type, items: orNull(someItems), max: fc.constantFrom(1, 2, 1000) }],

@@ -89,7 +89,7 @@ async function begin(sql: Sql, admin: Sql): Promise<World> {
 }
 
 const times: Record<string, string[]> = {
-  "public.work_claims": ["claimed_at", "expires_at", "due_at", "finished_at"],
+  "public.work_claims": ["claimed_at", "expires_at", "due_at", "finished_at", "poll_at"],
   "public.work_items": ["created_at", "run_after"],
   "public.work_types": ["created_at"],
   "public.work_workers": ["last_seen_at", "registered_at"],
@@ -120,6 +120,9 @@ interface StoredClaim {
   position: number;
   progress: number | null;
   result: Json;
+  state: Json;
+  job: string | null;
+  is_parked: boolean;
   due: number;
   expires: number | null;
   finished: number | null;
@@ -135,7 +138,7 @@ export async function readClaims({ sql, start, passed }: World): Promise<Stored>
   const [row] = await sql<Stored[]>`
     with seen as (
       select c.item_id, c.work_type, c.status, c.worker_id, c.fence, c.failures, c.crashes, c.priority, c.rank, c.position,
-             c.progress, c.result,
+             c.progress, c.result, c.state, c.external_id as job, c.poll_at is not null as is_parked,
              extract(epoch from c.due_at - ${start}::timestamptz) as due,
              extract(epoch from c.expires_at - ${start}::timestamptz) as expires,
              extract(epoch from c.finished_at - ${start}::timestamptz) as finished
@@ -167,7 +170,9 @@ export function expectSame(model: Model, { claims, elapsed }: Stored): void {
       ...(claim.status === "claimed" ? { expires: near(row.expires, claim.expiresAt) } : {}),
     };
     const { item_id, work_type, status, worker_id, fence, failures, crashes, progress, result } = row;
-    return { item_id, work_type, status, worker_id, fence, failures, crashes, progress, result, ...times };
+    const { state, job, is_parked } = row;
+    const tries = { failures, crashes, progress, result, state, job, is_parked };
+    return { item_id, work_type, status, worker_id, fence, ...tries, ...times };
   });
   const expected: Seen[] = [...model.claims.values()].map((claim) => ({
     item_id: claim.item.id,
@@ -179,6 +184,9 @@ export function expectSame(model: Model, { claims, elapsed }: Stored): void {
     crashes: claim.crashes,
     progress: claim.progress,
     result: claim.result,
+    state: claim.state,
+    job: claim.job,
+    is_parked: claim.isParked,
     ...(isOpen(claim) ? { due: claim.dueAt } : { finished: claim.finishedAt }),
     ...(claim.status === "claimed" ? { expires: claim.expiresAt } : {}),
   }));

@@ -46,6 +46,12 @@ export interface Claim {
   finishedAt: number;
   progress: number | null;
   result: Json;
+  /** What its handler has saved for the next try. */
+  state: Json;
+  /** The job elsewhere, while nobody has said how it ended. */
+  job: string | null;
+  /** No worker holds it, or its job is to be stopped. */
+  isParked: boolean;
   events: string[];
 }
 
@@ -120,6 +126,9 @@ export function newClaim(item: Item, type: string, now: number): Claim {
     finishedAt: 0,
     progress: null,
     result: null,
+    state: null,
+    job: null,
+    isParked: false,
     events: [],
   };
 }
