@@ -132,7 +132,6 @@ describe.each<Host>(["Node", "Deno"])("on %s", (host) => {
 
   test("a worker that was idle runs the program with its arguments as they are", async () => {
     const { file, argv } = program(`idle on ${host}`);
-    await enqueue({ ms: 1 });
     expect(await run(host, { WORK_LEAVE_IDLE_SECONDS: "1", WORK_ON_LEAVE: argv })).toMatchObject({ status: 0 });
     expect(JSON.parse(readFileSync(file, "utf8"))).toEqual(["a b", "$HOME; $(id)", "*", ""]);
     const [worker] = await sql`select from work_workers where retired_at is null`;
