@@ -144,6 +144,7 @@ describe("a caller", () => {
       [{ headers, body: "[]" }, 500, "WORK_TYPE is not set"],
       [{ headers, body: '{"work_types": []}' }, 400, "work_types is no list of 1 to 100 names"],
       [{ headers, body: '{"work_types": "embed"}' }, 400, "work_types is no list of 1 to 100 names"],
+      [{ headers, body: '{"work_types": ["no such type"]}' }, 500, "no such type is not declared (define_work_type)"],
       [{ headers, body: '{"wait": 1}' }, 400, "wait is neither true nor false"],
       [{ headers, body: '{"work_types": [7]}' }, 400, "work_types is no list of 1 to 100 names"],
       [{ headers }, 500, "WORK_TYPE is not set"],
