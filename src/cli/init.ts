@@ -1,37 +1,71 @@
 import { existsSync } from "node:fs";
 import { relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { addMigration } from "../stack/migrations.ts";
+import { addEdgeFunctions } from "../stack/edge-files.ts";
+import { addMigration, type MigrationName } from "../stack/migrations.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { envFileName } from "./env-file.ts";
 
 export const init: Command = {
   name: "init",
   summary: "put the migration into your own Supabase project, or the one of a new version",
-  options: ["DIR  the project; else the folder here"],
+  options: [
+    "DIR     the project; else the folder here",
+    "--edge  with the Edge Functions work-drain and work-callback, and a schedule for the first",
+  ],
   example: "work-claims init",
   async run(args) {
-    const { positionals } = parseArgs({ args, allowPositionals: true });
+    const { positionals, values } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: { edge: { type: "boolean" } },
+    });
     if (positionals.length > 1) throw new WrongUsage("one folder was expected");
     const project = resolve(positionals[0] ?? ".");
     const folder = relative(process.cwd(), project) || ".";
-    const { added, previous, changes, config } = await addMigration(project);
-    if (config) console.log(`${folder}/supabase/config.toml was written, as there was none`);
-    if (added === undefined) {
-      console.log(`${folder}/supabase/migrations/${previous} is the migration of this version already`);
-      return exitCode.fine;
+    const names: MigrationName[] = ["work_claims", ...(values.edge ? (["work_schedule"] as const) : [])];
+    let isAdded = false;
+    for (const name of names) isAdded = (await add(project, folder, name)) || isAdded;
+    if (values.edge) await addEdge(project, folder);
+    if (isAdded) {
+      console.log("Apply it with:");
+      console.log(`  $ ${pushCommand(folder)}`);
     }
-    console.log(`${folder}/supabase/migrations/${added} was written${previous ? `; it comes after ${previous}` : ""}`);
-    for (const change of changes) console.log(`  ${change}`);
-    console.log("Apply it with:");
-    console.log(`  $ ${pushCommand(folder)}`);
+    if (values.edge) {
+      console.log("Deploy the functions with:");
+      for (const name of ["work-drain", "work-callback"]) {
+        console.log(`  $ npx supabase functions deploy ${name} --use-api${workdir(folder)}`);
+      }
+    }
     return exitCode.fine;
   },
 };
 
+/** True where a migration was written. */
+async function add(project: string, folder: string, name: MigrationName): Promise<boolean> {
+  const { added, previous, changes, config } = await addMigration(project, { name });
+  if (config) console.log(`${folder}/supabase/config.toml was written, as there was none`);
+  if (added === undefined) {
+    console.log(`${folder}/supabase/migrations/${previous} is the migration of this version already`);
+    return false;
+  }
+  console.log(`${folder}/supabase/migrations/${added} was written${previous ? `; it comes after ${previous}` : ""}`);
+  for (const change of changes) console.log(`  ${change}`);
+  return true;
+}
+
+async function addEdge(project: string, folder: string): Promise<void> {
+  const { written, kept } = await addEdgeFunctions(project);
+  for (const path of written) console.log(`${folder}/supabase/${path} was written`);
+  for (const path of kept) console.log(`${folder}/supabase/${path} is yours, and was left as it is`);
+}
+
 /** A command that works in a project that is not linked. The shell reads the address from the file that `up` wrote. */
 function pushCommand(folder: string): string {
-  const where = folder === "." ? "" : ` --workdir "${folder}"`;
-  const push = `npx supabase db push --remote="$SUPABASE_DB_URL" --yes${where}`;
+  const push = `npx supabase db push --remote="$SUPABASE_DB_URL" --yes${workdir(folder)}`;
   return process.env.SUPABASE_DB_URL === undefined && existsSync(envFileName) ? `(. ./${envFileName}; ${push})` : push;
+}
+
+function workdir(folder: string): string {
+  return folder === "." ? "" : ` --workdir "${folder}"`;
 }
