@@ -1,10 +1,18 @@
 // Node, Deno and Edge Functions differ here. Nothing else in the runtime asks where it runs.
 
+interface Permission {
+  name: string;
+  variable?: string;
+  kind?: string;
+  path?: string;
+}
+
 interface DenoHost {
   env: { get(name: string): string | undefined };
-  permissions: { querySync(of: { name: string; variable?: string; kind?: string }): { state: string } };
+  permissions: { querySync(of: Permission): { state: string } };
   pid: number;
   hostname(): string;
+  readTextFileSync(path: string): string;
   addSignalListener(signal: string, listener: () => void): void;
   removeSignalListener(signal: string, listener: () => void): void;
   exit(code: number): never;
@@ -15,6 +23,7 @@ interface NodeHost {
   pid: number;
   versions?: { node?: string };
   getBuiltinModule?(name: "node:os"): { hostname(): string } | undefined;
+  getBuiltinModule?(name: "node:fs"): { readFileSync(path: string, encoding: "utf8"): string } | undefined;
   on(signal: string, listener: () => void): void;
   off(signal: string, listener: () => void): void;
   exit(code: number): never;
@@ -30,7 +39,7 @@ const host = globalThis as unknown as {
 };
 
 /** Without a permission Deno asks the person at the terminal. A worker must not hang on that question. */
-function isAllowed(permission: { name: string; variable?: string; kind?: string }): boolean {
+function isAllowed(permission: Permission): boolean {
   try {
     return host.Deno?.permissions.querySync(permission).state === "granted";
   } catch {
@@ -66,6 +75,21 @@ export function hostname(): string {
   } catch {
     return "edge";
   }
+}
+
+/** The text of a file. Throws where it cannot be read. */
+export function readText(path: string): string {
+  if (host.Deno) {
+    if (!isAllowed({ name: "read", path })) {
+      throw new SettingsError("Deno was not allowed to read it: --allow-read");
+    }
+    return host.Deno.readTextFileSync(path);
+  }
+  const files = host.process?.getBuiltinModule?.("node:fs");
+  if (files === undefined) {
+    throw new SettingsError("Node 20.16 and later can read it");
+  }
+  return files.readFileSync(path, "utf8");
 }
 
 export function processId(): number {

@@ -4,7 +4,7 @@ import type { CallOptions, Json } from "./client.ts";
 import { isFatal } from "./errors.ts";
 import { handBack } from "./handle.ts";
 import { keepLeases, watchDeadlines } from "./heartbeat.ts";
-import { abortError } from "./host.ts";
+import { abortError, SettingsError } from "./host.ts";
 import { runLoop } from "./loop.ts";
 import { createLoop, type Loop } from "./loop-state.ts";
 import { messageOf } from "./outcome.ts";
@@ -41,7 +41,8 @@ export async function work<Payload = Json>(
   options: WorkOptions = {},
 ): Promise<Summary> {
   const settings = settle(workType, options);
-  const { workerId, workTypes } = settings;
+  const { workTypes } = settings;
+  let { workerId } = settings;
   const worker = createWorker(settings, options);
   const { client, holding, stop, tally, log, broken, ended } = worker;
   const registration = createRegistration(client, workerId, workTypes, settings.profile);
@@ -61,10 +62,11 @@ export async function work<Payload = Json>(
   const keepers = [keepLeases(worker), watchDeadlines(worker)];
   let isRegistered = false;
   try {
-    await registration.register(untilStopped(worker, broken.signal));
+    const registered = await registration.register(untilStopped(worker, broken.signal));
     isRegistered = true;
+    workerId = registered.worker_id;
     keepers.push(keepPolling(worker));
-    log(`worker ${workerId} is ready for ${workTypes.join(", ")}`);
+    log(`worker ${workerId} is ready for ${opened(workTypes, registered.work_types).join(", ")}`);
     await runLoop(loop);
   } catch (error) {
     if (!stop.asked.aborted || isFatal(error)) {
@@ -91,6 +93,16 @@ export async function work<Payload = Json>(
     }
   }
   return { workerId, ...tally.counts };
+}
+
+/** The work types of the worker. A token opens exactly its own: with other ones the handler would get what it is not for. */
+function opened(wanted: readonly string[], ofToken: readonly string[] = wanted): readonly string[] {
+  if (wanted.length > 0 && [...wanted].sort().join() !== [...ofToken].sort().join()) {
+    throw new SettingsError(
+      `the worker is for ${wanted.join(", ")} and its token for ${ofToken.join(", ")}; leave out the work types (WORK_TYPE), or make another token`,
+    );
+  }
+  return ofToken;
 }
 
 function createSource({ settings, client, clock, random, log }: Worker): Source {
