@@ -2,7 +2,7 @@ import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { packageRoot } from "./package-root.ts";
 
-/** The one migration of work-claims, as init put it into a project or found it there. */
+/** A migration of work-claims, as init put it into a project or found it there. */
 export type Addition = {
   /** The file that was written; undefined if the project's newest one is equal to the package's. */
   added: string | undefined;
@@ -14,43 +14,60 @@ export type Addition = {
   config: boolean;
 };
 
+/** The one that everything needs, and those that a project may add. */
+export type MigrationName = "work_claims" | "work_tokens";
+
 type Migration = { name: string; version: number; text: string };
 
 /**
- * Put the package's migration into a project. A file that is there is never written again, since push skips its version. The
- * migration is whole and can be run again, so a new release is one more file with the whole text.
+ * Put a migration of the package into a project. A file that is there is never written again, since push skips its version. The
+ * migration is whole and can be run again, so a new release is one more file with the whole text. One that a project may add
+ * comes again after each new one of work-claims, which may replace functions that it gives rights on.
  */
 export async function addMigration(
   projectDir: string,
-  options: { source?: string; now?: Date } = {},
+  options: { source?: string; now?: Date; name?: MigrationName } = {},
 ): Promise<Addition> {
+  const name = options.name ?? "work_claims";
   const source = options.source ?? join(packageRoot(), "supabase");
   const folder = join(projectDir, "supabase", "migrations");
   await mkdir(folder, { recursive: true });
-  const packaged = await packagedMigration(source);
+  const packaged = await packagedMigration(source, name);
   const present = await migrationsIn(folder);
-  const previous = present.filter(isOurs).at(-1);
+  const previous = present.filter((each) => isOurs(each, name)).at(-1);
   const config = await writeConfig(projectDir, source);
-  if (previous?.text === packaged.text) return { added: undefined, previous: previous.name, changes: [], config };
+  const needed = name === "work_claims" ? undefined : present.filter((each) => isOurs(each, "work_claims")).at(-1);
+  if (previous?.text === packaged.text && previous.version > (needed?.version ?? 0)) {
+    return { added: undefined, previous: previous.name, changes: [], config };
+  }
 
   const last = present.at(-1)?.version ?? 0;
   const clock = Number((options.now ?? new Date()).toISOString().replace(/\D/g, "").slice(0, 14));
   const version = [packaged.version, clock].find((candidate) => candidate > last) ?? last + 1;
-  const added = `${version}_work_claims.sql`;
+  const added = `${version}_${name}.sql`;
   await writeFile(join(folder, added), packaged.text, { flag: "wx" });
-  return { added, previous: previous?.name, changes: previous ? changesOf(previous.text, packaged.text) : [], config };
+  return {
+    added,
+    previous: previous?.name,
+    changes: previous && name === "work_claims" ? changesOf(previous.text, packaged.text) : [],
+    config,
+  };
 }
 
-/** Whether a project has the migration of work-claims already. */
-export async function holdsMigration(projectDir: string): Promise<boolean> {
-  return (await migrationsIn(join(projectDir, "supabase", "migrations"))).some(isOurs);
+/** Whether a project has a migration of work-claims already. */
+export async function holdsMigration(projectDir: string, name: MigrationName = "work_claims"): Promise<boolean> {
+  return (await migrationsIn(join(projectDir, "supabase", "migrations"))).some((each) => isOurs(each, name));
 }
 
-/** The migration of this package, from its supabase folder. */
-export async function packagedMigration(source: string = join(packageRoot(), "supabase")): Promise<Migration> {
-  const found = (await migrationsIn(join(source, "migrations"))).filter(isOurs).at(-1);
+/** A migration of this package, from its supabase folder. One that a project may add has the version of the other. */
+export async function packagedMigration(
+  source: string = join(packageRoot(), "supabase"),
+  name: MigrationName = "work_claims",
+): Promise<Migration> {
+  const found = (await migrationsIn(join(source, "migrations"))).filter((each) => isOurs(each, "work_claims")).at(-1);
   if (!found) throw new Error(`${source} has no migration of work-claims; install the package again`);
-  return found;
+  if (name === "work_claims") return found;
+  return { ...found, name, text: await textOf(join(source, "optional", `${name}.sql`)) };
 }
 
 /** The functions, tables and views that the migration makes in the schema public. */
@@ -72,8 +89,13 @@ function changesOf(before: string, after: string): string[] {
   return lines;
 }
 
-function isOurs(migration: Migration): boolean {
-  return /^\d+_work_claims\.sql$/.test(migration.name);
+function isOurs(migration: Migration, name: MigrationName): boolean {
+  return migration.name.replace(/^\d+_/, "") === `${name}.sql`;
+}
+
+/** A checkout on Windows may have changed the line ends. */
+async function textOf(file: string): Promise<string> {
+  return (await readFile(file, "utf8")).replaceAll("\r\n", "\n");
 }
 
 /** The files that push applies, in its order; a folder that does not exist has none. */
@@ -84,9 +106,7 @@ async function migrationsIn(folder: string): Promise<Migration[]> {
   });
   const migrations: Migration[] = [];
   for (const name of names.filter((each) => /^\d+_.*\.sql$/.test(each))) {
-    // A checkout on Windows may have changed the line ends.
-    const text = (await readFile(join(folder, name), "utf8")).replaceAll("\r\n", "\n");
-    migrations.push({ name, version: Number.parseInt(name, 10), text });
+    migrations.push({ name, version: Number.parseInt(name, 10), text: await textOf(join(folder, name)) });
   }
   return migrations.sort((one, other) => one.version - other.version);
 }
