@@ -94,7 +94,7 @@ interface Sent {
   body: unknown;
 }
 
-function recording(answer: () => Response): { sent: Sent[]; fetch: typeof globalThis.fetch } {
+function recording(answer: (url: string) => Response): { sent: Sent[]; fetch: typeof globalThis.fetch } {
   const sent: Sent[] = [];
   return {
     sent,
@@ -104,7 +104,7 @@ function recording(answer: () => Response): { sent: Sent[]; fetch: typeof global
         headers: init?.headers as Record<string, string>,
         body: JSON.parse(String(init?.body ?? "null")),
       });
-      return answer();
+      return answer(String(input));
     },
   };
 }
@@ -144,7 +144,9 @@ test.each([
 });
 
 test("a worker with other work types than its token's claims nothing", async () => {
-  const { sent, fetch } = recording(() => Response.json({ worker_id: "box:w1", work_types: ["caption", "embed"] }));
+  const { sent, fetch } = recording((url) =>
+    Response.json(url.endsWith("register_worker") ? { worker_id: "box:w1", work_types: ["caption", "embed"] } : []),
+  );
   const lines: string[] = [];
   const more = {
     ...options,
@@ -157,7 +159,9 @@ test("a worker with other work types than its token's claims nothing", async () 
   await expect(work("embed", () => null, more)).rejects.toThrow(
     "the worker is for embed and its token for caption, embed; leave out the work types (WORK_TYPE), or make another token",
   );
-  expect(sent.map(({ url }) => url.replace(/.*\//, ""))).toEqual(["token_register_worker", "token_retire_worker"]);
+  const called = sent.map(({ url }) => url.replace(/.*\//, ""));
+  expect(called).toContain("token_retire_worker");
+  expect(called).not.toContain("token_claim_next");
   const stop = AbortSignal.abort();
   await expect(work(["embed", "caption"], () => null, { ...more, signal: stop })).resolves.toMatchObject({
     workerId: "box:w1",

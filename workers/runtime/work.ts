@@ -65,8 +65,9 @@ export async function work<Payload = Json>(
     const registered = await registration.register(untilStopped(worker, broken.signal));
     isRegistered = true;
     workerId = registered.worker_id;
+    const readyFor = opened(workTypes, registered.work_types);
     keepers.push(keepPolling(worker));
-    log(`worker ${workerId} is ready for ${opened(workTypes, registered.work_types).join(", ")}`);
+    log(`worker ${workerId} is ready for ${readyFor.join(", ")}`);
     await runLoop(loop);
   } catch (error) {
     if (!stop.asked.aborted || isFatal(error)) {
