@@ -5,6 +5,7 @@ interface Permission {
   variable?: string;
   kind?: string;
   path?: string;
+  command?: string;
 }
 
 interface DenoHost {
@@ -22,11 +23,21 @@ interface NodeHost {
   env: Record<string, string | undefined>;
   pid: number;
   versions?: { node?: string };
-  getBuiltinModule?(name: "node:os"): { hostname(): string } | undefined;
-  getBuiltinModule?(name: "node:fs"): { readFileSync(path: string, encoding: "utf8"): string } | undefined;
+  getBuiltinModule?: {
+    (name: "node:os"): { hostname(): string } | undefined;
+    (name: "node:child_process"): { spawn: Spawn } | undefined;
+    (name: "node:fs"): { readFileSync(path: string, encoding: "utf8"): string } | undefined;
+  };
   on(signal: string, listener: () => void): void;
   off(signal: string, listener: () => void): void;
   exit(code: number): never;
+}
+
+type Spawn = (program: string, args: string[], options: { stdio: "inherit" }) => Child;
+
+interface Child {
+  on(event: "error", listener: (error: Error) => void): void;
+  on(event: "exit", listener: (status: number | null, signal: string | null) => void): void;
 }
 
 const host = globalThis as unknown as {
@@ -122,6 +133,27 @@ export function onStopSignal(onSignal: (signal: StopSignal) => void): () => void
 
 export function exit(code: number): void {
   (host.Deno ?? host.process)?.exit(code);
+}
+
+/** Starts programs, without a shell. Throws where the host cannot, so that a worker finds it out when it starts. */
+export function programStarter(program: string): (args: string[]) => Promise<string | null> {
+  const spawn = host.process?.getBuiltinModule?.("node:child_process")?.spawn;
+  if (host.Deno && !isAllowed({ name: "run", command: program })) {
+    throw new SettingsError(`Deno was not allowed to start ${program}; start it with --allow-run`);
+  }
+  if (spawn === undefined) {
+    throw new SettingsError(`${program} cannot be started here; Node 20.16 and later, and Deno 2, can`);
+  }
+  return (args) =>
+    new Promise((resolve) => {
+      try {
+        const child = spawn(program, args, { stdio: "inherit" });
+        child.on("error", (error) => resolve(error.message));
+        child.on("exit", (status, signal) => resolve(status === 0 ? null : `it ended with ${signal ?? status}`));
+      } catch (error) {
+        resolve(String(error));
+      }
+    });
 }
 
 /** Something that a person must set right. The message says what was given and what was expected. */

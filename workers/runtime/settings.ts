@@ -1,12 +1,13 @@
 import type { Clock } from "./clock.ts";
 import { type CredentialOptions, type Credentials, credentialsFrom, hasTokenInEnv } from "./credentials.ts";
 import { env, hostname, processId, randomUuid, requiredEnv, SettingsError } from "./host.ts";
+import { type LeaveOptions, type LeaveSettings, settleLeaving } from "./leave-settings.ts";
 import type { ParkedOptions } from "./parked.ts";
 import type { Profile } from "./profile.ts";
-import { flag, named, names, object, whole } from "./variable.ts";
+import { flag, named, names, object, seconds, whole } from "./variable.ts";
 
 /** Each option, where it is not given, is read from the environment variable named beside it. */
-export interface WorkOptions extends Profile, CredentialOptions, ParkedOptions {
+export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, ParkedOptions {
   /** The project's address: SUPABASE_URL. */
   url?: string;
   /** The worker picks candidates from this pool: WORK_POOL. Without it the database picks among declared work types. */
@@ -31,8 +32,6 @@ export interface WorkOptions extends Profile, CredentialOptions, ParkedOptions {
   graceSeconds?: number;
   /** Return when nothing is left to claim, to retry soon or to take over: WORK_UNTIL_EMPTY. */
   untilEmpty?: boolean;
-  /** Return after so many claims. Those that go back without a try do not count. */
-  maxClaims?: number;
   /**
    * An idle worker waits a tenth of the time since it last saw work before it looks again: at least this minimum
    * (0.2 s), at most this maximum (WORK_IDLE_SECONDS, else 15 s).
@@ -50,7 +49,7 @@ export interface WorkOptions extends Profile, CredentialOptions, ParkedOptions {
   random?: () => number;
 }
 
-export interface Settings extends Credentials {
+export interface Settings extends Credentials, LeaveSettings {
   url: string;
   /** The names of address, key and token where they were set. */
   called: Credentials["called"] & { url: string };
@@ -66,7 +65,6 @@ export interface Settings extends Credentials {
   workerId: string;
   graceMs: number;
   untilEmpty: boolean;
-  maxClaims: number;
   idleMinMs: number;
   idleMaxMs: number;
   poll: ParkedOptions["poll"];
@@ -85,8 +83,11 @@ export function settle(workType: string | readonly string[], options: WorkOption
     named("a work type", name);
   }
   const concurrency = whole("concurrency", options.concurrency, "WORK_CONCURRENCY", 1, 1000) ?? 1;
-  const idleMinMs = (options.idleMinSeconds ?? 0.2) * 1000;
-  const idleMaxSeconds = options.idleMaxSeconds ?? whole("", undefined, "WORK_IDLE_SECONDS", 1, 3600) ?? 15;
+  const idleMinMs = (seconds("idleMinSeconds", options.idleMinSeconds, 0.01, 3600) ?? 0.2) * 1000;
+  const idleMaxSeconds =
+    seconds("idleMaxSeconds", options.idleMaxSeconds, 0.01, 3600) ??
+    whole("", undefined, "WORK_IDLE_SECONDS", 1, 3600) ??
+    15;
   const pool = options.pool ?? env("WORK_POOL") ?? null;
   const given = options.warm ?? names("WORK_WARM") ?? [];
   const warm = typeof given === "function" ? given : (): readonly string[] => given;
@@ -115,7 +116,7 @@ export function settle(workType: string | readonly string[], options: WorkOption
     workerId: named("the worker id", options.workerId ?? env("WORK_ID") ?? uniqueWorkerId()),
     graceMs: (whole("graceSeconds", options.graceSeconds, "WORK_GRACE_SECONDS", 0, 86_400) ?? 20) * 1000,
     untilEmpty: options.untilEmpty ?? flag("WORK_UNTIL_EMPTY"),
-    maxClaims: options.maxClaims ?? Number.POSITIVE_INFINITY,
+    ...settleLeaving(options),
     idleMinMs,
     idleMaxMs: Math.max(idleMinMs, idleMaxSeconds * 1000),
     poll: options.poll,
