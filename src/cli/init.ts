@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { addEdgeFunctions } from "../stack/edge-files.ts";
-import { addMigration, type MigrationName } from "../stack/migrations.ts";
+import { addMigration, holdsMigration, type MigrationName } from "../stack/migrations.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { envFileName } from "./env-file.ts";
 
@@ -10,22 +10,26 @@ export const init: Command = {
   name: "init",
   summary: "put the migration into your own Supabase project, or the one of a new version",
   options: [
-    "DIR     the project; else the folder here",
-    "--edge  with the Edge Functions work-drain and work-callback, and a schedule for the first",
+    "DIR       the project; else the folder here",
+    "--edge    with the Edge Functions work-drain and work-callback, and a schedule for the first",
+    "--tokens  with the migration for workers that have a token in place of the key",
   ],
   example: "work-claims init",
   async run(args) {
     const { positionals, values } = parseArgs({
       args,
       allowPositionals: true,
-      options: { edge: { type: "boolean" } },
+      options: { edge: { type: "boolean" }, tokens: { type: "boolean" } },
     });
     if (positionals.length > 1) throw new WrongUsage("one folder was expected");
     const project = resolve(positionals[0] ?? ".");
     const folder = relative(process.cwd(), project) || ".";
-    const names: MigrationName[] = ["work_claims", ...(values.edge ? (["work_schedule"] as const) : [])];
+    const wanted = { work_claims: true, work_schedule: values.edge, work_tokens: values.tokens };
     let isAdded = false;
-    for (const name of names) isAdded = (await add(project, folder, name)) || isAdded;
+    for (const [name, isWanted] of Object.entries(wanted) as [MigrationName, boolean | undefined][]) {
+      // A project that has an optional one needs it again after a new migration of work-claims.
+      if (isWanted || (await holdsMigration(project, name))) isAdded = (await add(project, folder, name)) || isAdded;
+    }
     if (values.edge) await addEdge(project, folder);
     if (isAdded) {
       console.log("Apply it with:");
