@@ -1,27 +1,35 @@
-// Builds the one migration of supabase/schemas, in the order of file names. With --check it only compares.
+// Builds each migration of the files in a folder, in the order of their names. With --check it only compares.
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 const here = import.meta.dirname;
-const target = join(here, "migrations", "20261101000100_work_claims.sql");
 const { version } = JSON.parse(readFileSync(join(here, "..", "package.json"), "utf8"));
 
-const sources = readdirSync(join(here, "schemas"))
-  .filter((name) => name.endsWith(".sql"))
-  .sort();
-const parts = sources.map((name) => `-- ${name}\n\n${readFileSync(join(here, "schemas", name), "utf8").trim()}\n`);
-const text = [
-  `-- work-claims ${version}\n-- Built of supabase/schemas; edit there. The file may be run again: an update is the next version of it.\n`,
-  ...parts,
-]
-  .join("\n")
-  .replaceAll("{{version}}", version);
+build(
+  "schemas",
+  join("migrations", "20261101000100_work_claims.sql"),
+  `-- work-claims ${version}
+-- Built of supabase/schemas; edit there. The file may be run again: an update is the next version of it.`,
+);
+build(
+  join("optional", "work_tokens"),
+  join("optional", "work_tokens.sql"),
+  `-- Tokens for workers, beside the migration of work-claims: docs/tokens.md
+-- Built of supabase/optional/work_tokens; edit there. The file may be run again, and must be after an update of work-claims.`,
+);
 
-const present = existsSync(target) ? readFileSync(target, "utf8") : "";
-if (present !== text) {
+function build(folder, target, head) {
+  const sources = readdirSync(join(here, folder))
+    .filter((name) => name.endsWith(".sql"))
+    .sort();
+  const parts = sources.map((name) => `-- ${name}\n\n${readFileSync(join(here, folder, name), "utf8").trim()}\n`);
+  const text = [`${head}\n`, ...parts].join("\n").replaceAll("{{version}}", version);
+  const file = join(here, target);
+  if (existsSync(file) && readFileSync(file, "utf8") === text) return;
   if (process.argv.includes("--check")) {
-    console.error("The migration is older than supabase/schemas: run npm run build:sql.");
-    process.exit(1);
+    console.error(`supabase/${target} is older than supabase/${folder}: run npm run build:sql.`);
+    process.exitCode = 1;
+  } else {
+    writeFileSync(file, text);
   }
-  writeFileSync(target, text);
 }

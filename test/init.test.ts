@@ -169,6 +169,59 @@ describe("the Edge Functions", () => {
   });
 });
 
+describe("the migration for tokens", () => {
+  const tokens = (at = "2026-12-01T10:00:00Z"): Promise<Addition> =>
+    addMigration(project, { source, name: "work_tokens", now: new Date(at) });
+  const optional = (text: string): Promise<void> => writeFile(join(source, "optional", "work_tokens.sql"), text);
+
+  beforeEach(async () => {
+    await mkdir(join(source, "optional"));
+    await optional("select 'tokens';");
+    await init();
+  });
+
+  test("comes after the one of work-claims, once", async () => {
+    expect((await tokens()).added).toBe("20261201100000_work_tokens.sql");
+    expect(await readFile(join(migrations(), "20261201100000_work_tokens.sql"), "utf8")).toBe("select 'tokens';");
+    expect((await tokens()).added).toBeUndefined();
+    expect(await readdir(migrations())).toHaveLength(2);
+  });
+
+  test("comes again after each new version of the one of work-claims", async () => {
+    await tokens();
+    await release("0.2.0", 2);
+    expect((await init()).added).toBe("20261201100001_work_claims.sql");
+    expect((await tokens()).added).toBe("20261201100002_work_tokens.sql");
+    expect((await tokens()).added).toBeUndefined();
+  });
+
+  test("comes again in a new version of its own", async () => {
+    await tokens();
+    await optional("select 'more tokens';");
+    expect((await tokens("2026-12-02T10:00:00Z")).added).toBe("20261202100000_work_tokens.sql");
+    expect((await tokens()).added).toBeUndefined();
+  });
+
+  test("is kept up to date by a plain init in a project that asked for it once", async () => {
+    const main = join(packageRoot(), "dist", "src", "cli", "main.js");
+    const run = async (...args: string[]): Promise<string> =>
+      (await promisify(execFile)(process.execPath, [main, "init", ...args], { cwd: project })).stdout;
+    const names = async (): Promise<string[]> =>
+      (await readdir(migrations())).map((name) => name.replace(/^\d+_/, "")).sort();
+    await rm(migrations(), { recursive: true });
+    await run();
+    expect(await names()).toEqual(["work_claims.sql"]);
+    expect(await run("--tokens")).toContain("_work_tokens.sql was written");
+    expect(await run()).not.toContain("was written");
+    const [first = ""] = (await readdir(migrations())).sort();
+    await existing(first, "-- an earlier version");
+    expect(await run()).toMatch(/_work_claims.sql was written[\s\S]*_work_tokens.sql was written/);
+    expect(await names()).toEqual(["work_claims.sql", "work_claims.sql", "work_tokens.sql", "work_tokens.sql"]);
+    const [last = ""] = (await readdir(migrations())).sort().reverse();
+    expect(last).toContain("work_tokens");
+  });
+});
+
 // Each push by the CLI takes some seconds.
 describe("with a database", { timeout: 180_000 }, () => {
   let stack: Stack;

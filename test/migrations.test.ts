@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { supabase } from "../src/stack/push.ts";
 import { openDatabase, type Sql } from "./support/database.ts";
-import { migrate, migrations, type Version } from "./support/servers.ts";
+import { migrate, migrations, optionalMigration, type Version } from "./support/servers.ts";
 
 const ours = `in ('public'::regnamespace, 'work'::regnamespace)`;
 
@@ -83,6 +83,19 @@ describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", as
   });
 });
 
+interface Advice {
+  name: string;
+  level: string;
+}
+
+/** What the advisors of the dashboard say, but for the indexes that a new database has not used yet. */
+async function advice(url: string): Promise<Advice[]> {
+  const output = await supabase(["db", "advisors", `--remote=${url}`, "--yes", "--level", "info", "--output", "json"]);
+  const findings: Advice[] = JSON.parse(output.slice(output.indexOf("["), output.lastIndexOf("]") + 1));
+  expect(findings.length).toBeGreaterThan(3);
+  return findings.filter(({ name, level }) => name !== "unused_index" || level !== "INFO");
+}
+
 test("Supabase's advisors report only indexes that a new database has not used yet", {
   timeout: 120_000,
 }, async () => {
@@ -91,14 +104,19 @@ test("Supabase's advisors report only indexes that a new database has not used y
   await owner`alter table documents enable row level security`;
   await owner`create policy everybody_reads on documents for select using (true)`;
   await owner`select public.attach_pool('documents')`;
-  const output = await supabase(["db", "advisors", `--remote=${url}`, "--yes", "--level", "info", "--output", "json"]);
-  const findings = JSON.parse(output.slice(output.indexOf("["), output.lastIndexOf("]") + 1));
-  expect(findings.filter((finding: { name: string; level: string }) => finding.name !== "unused_index")).toEqual([]);
-  expect(findings.every((finding: { level: string }) => finding.level === "INFO")).toBe(true);
+  expect(await advice(url)).toEqual([]);
+});
+
+test("Supabase's advisors report nothing else of tokens than that anon may run their functions", {
+  timeout: 120_000,
+}, async () => {
+  const { url } = await openDatabase({ grants: "old", tokens: true });
+  // The dashboard has this lint, number 0028; the advisors of the command line do not have it yet.
+  expect((await advice(url)).filter(({ name }) => name !== "anon_security_definer_function_executable")).toEqual([]);
 });
 
 describe("the text of the migrations", () => {
-  const files = migrations();
+  const files = [...migrations(), optionalMigration("work_tokens")];
   const text = files.join("\n");
 
   test("never raises a serialization failure, which PostgREST would repeat for ever", () => {

@@ -67,10 +67,10 @@ const privately: Record<string, string[]> = {
   view: ["SELECT"],
 };
 
-const roles = ["anon", "authenticated", "service_role", "stranger"];
+const apiRoles = ["anon", "authenticated", "service_role", "stranger"];
 
 /** Every object of ours in the catalog, with what each role may do with it, by grant of its own or through PUBLIC. */
-async function granted(sql: Sql): Promise<Record<string, Record<string, string[]>>> {
+async function granted(sql: Sql, roles: string[] = apiRoles): Promise<Record<string, Record<string, string[]>>> {
   const rows = await sql<{ object: string; role: string; privileges: string[] }[]>`
     with object as (
       select 'schema ' || nspname as object, oid, 'schema' as kind from pg_namespace where nspname = 'work'
@@ -174,6 +174,101 @@ describe.each(worlds)("on Postgres %s with Supabase's %s default privileges", as
     }
     await expect(sql`select public.claim_next(array['a'], 'w')`).rejects.toMatchObject({ code: "42501" });
     await expect(sql`select nextval('work.fence')`).rejects.toMatchObject({ code: "42501" });
+  });
+});
+
+describe.each(worlds)("with tokens on Postgres %s with Supabase's %s default privileges", async (version, grants) => {
+  const { admin, as } = await openDatabase({ version, grants, tokens: true });
+  const forTokens = [
+    ...["claim_next", "describe_work_types", "extend_claims", "finish_and_claim", "register_worker", "release_items"],
+    ...["release_parked", "retire_worker", "take_parked"],
+  ].map((name) => `function public.token_${name}`);
+  forTokens.push("function public.work_token_may_upload");
+  const forServiceRole: Record<string, string[]> = {
+    "function public.create_token": ["EXECUTE"],
+    "function public.revoke_token": ["EXECUTE"],
+    "table public.work_tokens": readAndWrite,
+    "view public.work_token_list": ["SELECT"],
+  };
+
+  test("anon may run the functions that ask for a token, and no other role of the API has more than before", async () => {
+    const { admin: plainAdmin } = await openDatabase({ version, grants });
+    const [found, before] = [await granted(admin), await granted(plainAdmin)];
+    const isNew = (object: string): boolean => before[object] === undefined;
+    expect(
+      Object.keys(found)
+        .filter((object) => isNew(object) && !object.startsWith("function work."))
+        .sort(),
+    ).toEqual([...forTokens, ...Object.keys(forServiceRole)].sort());
+    for (const [object, rights] of Object.entries(found)) {
+      const isForTokens = forTokens.includes(object);
+      const added = {
+        anon: isForTokens ? ["EXECUTE"] : [],
+        authenticated: [],
+        service_role: isForTokens ? [] : (forServiceRole[object] ?? ["EXECUTE"]),
+        stranger: [],
+      };
+      expect([object, rights]).toEqual([object, before[object] ?? added]);
+    }
+  });
+
+  test("work_worker may touch the tables of a claim call, and make nothing", async () => {
+    const found = await granted(admin, ["work_worker"]);
+    const rights = Object.entries(found).flatMap(([object, { work_worker = [] }]) =>
+      object.startsWith("function ") || work_worker.length === 0 ? [] : [[object, work_worker.join(" ")]],
+    );
+    const [all, change, update] = ["DELETE INSERT SELECT UPDATE", "DELETE SELECT UPDATE", "SELECT UPDATE"];
+    expect(Object.fromEntries(rights)).toEqual({
+      "schema work": "USAGE",
+      "sequence work.fence": "USAGE",
+      "table public.work_claims": change,
+      "table public.work_classes": "SELECT",
+      "table public.work_events": all,
+      "table public.work_items": change,
+      "table public.work_pools": update,
+      "table public.work_tokens": update,
+      "table public.work_types": update,
+      "table public.work_workers": all,
+      "table work.profiles": all,
+      "table work.requests": all,
+      "table work.tallies": all,
+      "table work.tally_entries": all,
+      "table work.upkeep": update,
+    });
+    const [role] = await admin`
+      select rolcanlogin or rolsuper or rolcreaterole or rolcreatedb or rolbypassrls as is_more,
+             has_schema_privilege('work_worker', 'public', 'create') as may_create,
+             array(select roleid::regrole::text from pg_auth_members where member = 'work_worker'::regrole) as member_of,
+             array(select distinct member::regrole::text from pg_auth_members where roleid = 'work_worker'::regrole) as members
+        from pg_roles where rolname = 'work_worker'`;
+    expect(role).toEqual({ is_more: false, may_create: false, member_of: [], members: ["postgres"] });
+  });
+
+  test("each policy is for service_role or for a table that work_worker may touch", async () => {
+    const policies = await admin`
+      select polrelid::regclass::text as name, array_agg(polroles::regrole[]::text order by polname) as roles from pg_policy group by 1`;
+    const [touched] = await admin`
+      select count(*)::integer as count from pg_class
+       where relnamespace in ('public'::regnamespace, 'work'::regnamespace) and relkind = 'r'
+         and has_table_privilege('work_worker', oid, 'select')`;
+    expect(policies.filter((row) => row.roles.includes("{work_worker}"))).toHaveLength(touched?.count);
+    for (const { roles } of policies)
+      expect(["{service_role}", "{service_role},{work_worker}"]).toContain(roles.join());
+    const open = await admin`
+      select from pg_class where relnamespace in ('public'::regnamespace, 'work'::regnamespace) and relkind = 'r' and not relrowsecurity`;
+    expect(open).toHaveLength(0);
+  });
+
+  test("the functions that run as work_worker find their objects whatever the caller's search path is", async () => {
+    const unset = await admin`
+      select proname from pg_proc
+       where pronamespace in ('public'::regnamespace, 'work'::regnamespace) and not 'search_path=pg_catalog, pg_temp' = any (coalesce(proconfig, '{}'))`;
+    expect(unset).toEqual([]);
+    const definers = await admin`
+      select proowner::regrole::text as owner from pg_proc where prosecdef and proname ~ '^(token_|work_token_)'`;
+    expect(new Set(definers.map((row) => row.owner))).toEqual(new Set(["work_worker"]));
+    expect(definers).toHaveLength(forTokens.length);
+    await expect(as("anon")`set role work_worker`).rejects.toMatchObject({ code: "42501" });
   });
 });
 

@@ -22,6 +22,7 @@ const variables = {
   SUPABASE_SERVICE_ROLE_KEY: "a.b.c",
   SUPABASE_SECRET_KEY: "sb_secret_x",
   SUPABASE_ANON_KEY: "a.b.d",
+  SUPABASE_PUBLISHABLE_KEY: "sb_publishable_x",
   SUPABASE_DB_URL: "postgresql://postgres:postgres@127.0.0.1:2/postgres?a=b",
 };
 const fromFile = "SUPABASE_URL=http://file\nSUPABASE_SECRET_KEY=file-key\nSUPABASE_DB_URL=postgresql://file/db\n";

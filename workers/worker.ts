@@ -7,7 +7,10 @@
 //
 //   SUPABASE_URL                the project's address, such as https://abcdefgh.supabase.co     (needed)
 //   SUPABASE_SERVICE_ROLE_KEY   its service_role key, or a secret key (sb_secret_…)             (needed)
-//   WORK_TYPE                   a work type, or several with commas between                     (needed)
+//   WORK_TOKEN                  in place of such a key a token of work-claims token create, which opens its work types
+//                               and nothing else; WORK_TOKEN_FILE names a file with it (Deno: --allow-read)
+//   SUPABASE_PUBLISHABLE_KEY    the project's public key, or SUPABASE_ANON_KEY                  (needed with a token)
+//   WORK_TYPE                   a work type, or several with commas between                     (needed, but with a token)
 //   WORK_POOL                   pick candidates from this pool, also for undeclared work types;
 //                               without it the database picks among the declared work types
 //   WORK_CAPABILITIES           as JSON: {"gpu": "a100", "models": ["sdxl"]};

@@ -11,6 +11,7 @@ export type ProjectVariables = {
   SUPABASE_SERVICE_ROLE_KEY: string;
   SUPABASE_SECRET_KEY: string;
   SUPABASE_ANON_KEY: string;
+  SUPABASE_PUBLISHABLE_KEY: string;
   SUPABASE_DB_URL: string;
 };
 

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { addEdgeFunctions } from "../stack/edge-files.ts";
-import { addMigration, type MigrationName } from "../stack/migrations.ts";
+import { addMigration, holdsMigration, type MigrationName } from "../stack/migrations.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { envFileName } from "./env-file.ts";
 
@@ -10,22 +10,28 @@ export const init: Command = {
   name: "init",
   summary: "put the migration into your own Supabase project, or the one of a new version",
   options: [
-    "DIR     the project; else the folder here",
-    "--edge  with the Edge Functions work-drain and work-callback, and a schedule for the first",
+    "DIR       the project; else the folder here",
+    "--tokens  with the migration for workers that have a token in place of the key",
+    "--edge    with the Edge Functions work-drain and work-callback, and the migration for a schedule",
   ],
   example: "work-claims init",
   async run(args) {
     const { positionals, values } = parseArgs({
       args,
       allowPositionals: true,
-      options: { edge: { type: "boolean" } },
+      options: { tokens: { type: "boolean" }, edge: { type: "boolean" } },
     });
     if (positionals.length > 1) throw new WrongUsage("one folder was expected");
     const project = resolve(positionals[0] ?? ".");
     const folder = relative(process.cwd(), project) || ".";
-    const names: MigrationName[] = ["work_claims", ...(values.edge ? (["work_schedule"] as const) : [])];
-    let isAdded = false;
-    for (const name of names) isAdded = (await add(project, folder, name)) || isAdded;
+    let isAdded = await add(project, folder, "work_claims");
+    const optional = { work_tokens: values.tokens, work_schedule: values.edge } as const;
+    for (const name of ["work_tokens", "work_schedule"] as const) {
+      // A project that has it already needs it again after a new migration of work-claims.
+      if (optional[name] || (await holdsMigration(project, name))) {
+        isAdded = (await add(project, folder, name)) || isAdded;
+      }
+    }
     if (values.edge) await addEdge(project, folder);
     if (isAdded) {
       console.log("Apply it with:");

@@ -16,6 +16,7 @@ import { printable } from "./printable.ts";
 import { priority } from "./priority.ts";
 import { retry } from "./retry.ts";
 import { status } from "./status.ts";
+import { token } from "./token.ts";
 import { types } from "./types.ts";
 import { up } from "./up.ts";
 import { watch } from "./watch.ts";
@@ -28,6 +29,7 @@ const commands: readonly Command[] = [
   doctor,
   attach,
   types,
+  token,
   status,
   watch,
   items,

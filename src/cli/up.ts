@@ -169,6 +169,7 @@ function variablesOf(stack: {
   serviceKey: string;
   secretKey: string;
   anonKey: string;
+  publishableKey: string;
   dbUrl: string;
 }): ProjectVariables {
   return {
@@ -176,6 +177,7 @@ function variablesOf(stack: {
     SUPABASE_SERVICE_ROLE_KEY: stack.serviceKey,
     SUPABASE_SECRET_KEY: stack.secretKey,
     SUPABASE_ANON_KEY: stack.anonKey,
+    SUPABASE_PUBLISHABLE_KEY: stack.publishableKey,
     SUPABASE_DB_URL: stack.dbUrl,
   };
 }
@@ -187,6 +189,7 @@ function addressLines(variables: ProjectVariables, file: string): string[] {
     `  service key  ${variables.SUPABASE_SERVICE_ROLE_KEY}`,
     `  secret key   ${variables.SUPABASE_SECRET_KEY}`,
     `  anon key     ${variables.SUPABASE_ANON_KEY}`,
+    `  public key   ${variables.SUPABASE_PUBLISHABLE_KEY}`,
     `  database     ${variables.SUPABASE_DB_URL}`,
     "",
     "The service key and the secret key open everything: they belong to workers, never into a browser.",

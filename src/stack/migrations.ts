@@ -15,13 +15,14 @@ export type Addition = {
 };
 
 /** The one that everything needs, and those that a project may add. */
-export type MigrationName = "work_claims" | "work_schedule";
+export type MigrationName = "work_claims" | "work_tokens" | "work_schedule";
 
 type Migration = { name: string; version: number; text: string };
 
 /**
  * Put a migration of the package into a project. A file that is there is never written again, since push skips its version. The
- * migration is whole and can be run again, so a new release is one more file with the whole text.
+ * migration is whole and can be run again, so a new release is one more file with the whole text. One that a project may add
+ * comes again after each new one of work-claims, which may replace functions that it gives rights on.
  */
 export async function addMigration(
   projectDir: string,
@@ -35,7 +36,10 @@ export async function addMigration(
   const present = await migrationsIn(folder);
   const previous = present.filter((each) => isOurs(each, name)).at(-1);
   const config = await writeConfig(projectDir, source);
-  if (previous?.text === packaged.text) return { added: undefined, previous: previous.name, changes: [], config };
+  const needed = name === "work_claims" ? undefined : present.filter((each) => isOurs(each, "work_claims")).at(-1);
+  if (previous?.text === packaged.text && previous.version > (needed?.version ?? 0)) {
+    return { added: undefined, previous: previous.name, changes: [], config };
+  }
 
   const last = present.at(-1)?.version ?? 0;
   const clock = Number((options.now ?? new Date()).toISOString().replace(/\D/g, "").slice(0, 14));
@@ -50,9 +54,9 @@ export async function addMigration(
   };
 }
 
-/** Whether a project has the migration of work-claims already. */
-export async function holdsMigration(projectDir: string): Promise<boolean> {
-  return (await migrationsIn(join(projectDir, "supabase", "migrations"))).some((each) => isOurs(each, "work_claims"));
+/** Whether a project has a migration of work-claims already. */
+export async function holdsMigration(projectDir: string, name: MigrationName = "work_claims"): Promise<boolean> {
+  return (await migrationsIn(join(projectDir, "supabase", "migrations"))).some((each) => isOurs(each, name));
 }
 
 /** A migration of this package, from its supabase folder. One that a project may add has the version of the other. */

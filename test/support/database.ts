@@ -24,16 +24,18 @@ interface Wanted {
   grants?: "old" | "new";
   /** False for one without our objects. */
   migrated?: boolean;
+  /** True for one with the migration for workers with a token. */
+  tokens?: boolean;
 }
 
 const logins = ["postgres", "authenticator", "stranger"];
 
 /** Makes a database from the run's template; it goes when the test file ends. */
 export async function openDatabase(wanted: Wanted = {}): Promise<Database> {
-  const { version = 17, grants = "new", migrated = true } = wanted;
+  const { version = 17, grants = "new", migrated = true, tokens = false } = wanted;
   const server = inject("servers")[version];
   const name = `test_${randomUUID().replaceAll("-", "")}`;
-  const template = `${migrated ? "migrated" : "bare"}_${grants}`;
+  const template = `${tokens ? "tokens" : migrated ? "migrated" : "bare"}_${grants}`;
   const maintenance = postgres(inDatabase(server.adminUrl, "template1"), { max: 1, onnotice: () => {} });
   await maintenance.unsafe(`create database ${name} template ${template} owner postgres`);
 

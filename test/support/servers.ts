@@ -44,14 +44,16 @@ async function makeTemplates(adminUrl: string, ownerUrl: string): Promise<void> 
     await prepareDatabase(inDatabase(adminUrl, `bare_${grants}`), grants);
     await admin.unsafe(`create database migrated_${grants} template bare_${grants} owner postgres`);
     await migrate(inDatabase(ownerUrl, `migrated_${grants}`));
+    await admin.unsafe(`create database tokens_${grants} template migrated_${grants} owner postgres`);
+    await migrate(inDatabase(ownerUrl, `tokens_${grants}`), [optionalMigration("work_tokens")]);
   }
   await admin.end();
 }
 
 /** The migrations as the Supabase CLI applies them: as postgres, one transaction a file. */
-export async function migrate(ownerUrl: string): Promise<void> {
+export async function migrate(ownerUrl: string, files: string[] = migrations()): Promise<void> {
   const sql = postgres(ownerUrl, { max: 1, onnotice: () => {} });
-  for (const file of migrations()) {
+  for (const file of files) {
     await sql.begin((transaction) => transaction.unsafe(file));
   }
   await sql.end();
@@ -64,6 +66,11 @@ export function migrations(): string[] {
     .filter((name) => name.endsWith(".sql"))
     .sort()
     .map((name) => readFileSync(join(directory, name), "utf8"));
+}
+
+/** The text of a migration that only some projects have. */
+export function optionalMigration(name: string): string {
+  return readFileSync(join(import.meta.dirname, "..", "..", "supabase", "optional", `${name}.sql`), "utf8");
 }
 
 /** The address of another database of the same server, for another role where one is named. */

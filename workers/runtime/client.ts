@@ -9,10 +9,14 @@ export type Json = ReturnType<typeof JSON.parse>;
 export interface ClientOptions {
   /** The project's address, as SUPABASE_URL has it. */
   url: string;
-  /** A service_role or secret key. */
+  /** A service_role or secret key; with a token the project's public key. */
   key: string;
-  /** The names of these two in messages. */
-  called?: { url: string; key: string };
+  /** A work token. Each function is called as the token's own one, which takes worker and work types from the token. */
+  token?: string | null;
+  /** With a token, the part of the worker's id that is its own. */
+  workerSuffix?: string;
+  /** The names of these in messages. */
+  called?: { url: string; key: string; token: string };
   fetch?: typeof globalThis.fetch;
   random?: () => number;
   clock?: Clock;
@@ -37,7 +41,7 @@ export interface CallOptions {
 export interface Client {
   rpc(name: string, args: Record<string, unknown>, options?: CallOptions): Promise<Json>;
   get(pathAndQuery: string, options?: CallOptions): Promise<Json>;
-  /** The text without the key, wherever the key may have got into it. */
+  /** The text without key and token, wherever they may have got into it. */
   redact(text: string): string;
 }
 
@@ -45,17 +49,21 @@ export function createClient(options: ClientOptions): Client {
   if (isBrowser()) {
     throw new Error("this key has all rights in the project and must not be used in a browser");
   }
-  const called = options.called ?? { url: "the project's address", key: "the key" };
+  const called = options.called ?? { url: "the project's address", key: "the key", token: "the token" };
   const base = baseOf(options.url, called.url);
-  const key = options.key.trim();
-  if (!/^[\x21-\x7e]+$/.test(key)) {
-    throw new SettingsError(`${called.key} is empty or has characters that no key has`);
-  }
+  const key = secret(options.key, called.key);
+  const token = typeof options.token === "string" ? secret(options.token, called.token) : null;
   const fetch = options.fetch ?? globalThis.fetch;
   const random = options.random ?? Math.random;
   const clock = options.clock ?? systemClock;
-  const redact = (text: string): string => text.replaceAll(key, "[key]");
+  const redact = (text: string): string => {
+    const withoutKey = text.replaceAll(key, "[key]");
+    return token === null ? withoutKey : withoutKey.replaceAll(token, "[token]");
+  };
   const headers: Record<string, string> = { apikey: key, accept: "application/json", "x-client-info": "work-claims" };
+  if (token !== null) {
+    headers["x-work-token"] = token;
+  }
   // A secret key (sb_secret_…) is no JWT, and is refused as one.
   if (key.split(".").length === 3) {
     headers.authorization = `Bearer ${key}`;
@@ -139,11 +147,28 @@ export function createClient(options: ClientOptions): Client {
     }
   }
 
+  /** The token says who calls, and for which work types. */
+  function rpcWithToken(name: string, args: Record<string, unknown>, call?: CallOptions): Promise<Json> {
+    const { worker_id: _, work_types: __, ...rest } = args;
+    // A call without a worker has none with a token either.
+    const suffix = "worker_id" in args ? { worker_suffix: options.workerSuffix } : {};
+    return send(`rpc/token_${name}`, JSON.stringify({ ...rest, ...suffix }), `token_${name}`, call);
+  }
+
   return {
-    rpc: (name, args, call) => send(`rpc/${name}`, JSON.stringify(args), name, call),
+    rpc: token === null ? (name, args, call) => send(`rpc/${name}`, JSON.stringify(args), name, call) : rpcWithToken,
     get: (path, call) => send(path, undefined, path.split("?", 1)[0] as string, call),
     redact,
   };
+}
+
+/** A key or token in the form of a header. No message shows it. */
+function secret(given: string, name: string): string {
+  const text = given.trim();
+  if (!/^[\x21-\x7e]+$/.test(text)) {
+    throw new SettingsError(`${name} is empty or has characters that no ${/token/i.test(name) ? "token" : "key"} has`);
+  }
+  return text;
 }
 
 /** The address up to /rest/v1. No message shows the given text: it may be the key, in the wrong place. */

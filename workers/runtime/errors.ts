@@ -65,13 +65,19 @@ export function errorOf(status: number, body: string, retryAfterHeader: string |
   const is = { status, code, isRetryable, retryAfterMs: retryAfter(retryAfterHeader) };
   if (status === 404 && ["PGRST202", "PGRST205", "42883", "42P01"].includes(code)) {
     return new RequestError(
-      `${what} is not there: work-claims is not installed in this project; run work-claims init and supabase db push`,
+      what.includes("token")
+        ? `${what} is not there: this project takes no tokens; run work-claims init --tokens and supabase db push`
+        : `${what} is not there: work-claims is not installed in this project; run work-claims init and supabase db push`,
       { ...is, hint: said.hint ?? null },
     );
   }
+  if (code === "PT401" || code === "PT403") {
+    // The database refuses a token, and says all that may be said.
+    return new RequestError(`${what}: ${said.message}`, { ...is, hint: said.hint ?? null });
+  }
   if (status === 401 || status === 403) {
     return new RequestError(
-      `${what}: the key was refused (${status}${said.message ? `, ${said.message}` : ""}); a service_role or secret key is needed`,
+      `${what}: the key was refused (${status}${said.message ? `, ${said.message}` : ""}); ${what.startsWith("token_") ? "the project's publishable or anon key" : "a service_role or secret key"} is needed`,
       { ...is, hint: said.hint ?? null },
     );
   }

@@ -4,6 +4,7 @@ interface Permission {
   name: string;
   variable?: string;
   kind?: string;
+  path?: string;
   command?: string;
 }
 
@@ -12,6 +13,7 @@ interface DenoHost {
   permissions: { querySync(of: Permission): { state: string } };
   pid: number;
   hostname(): string;
+  readTextFileSync(path: string): string;
   addSignalListener(signal: string, listener: () => void): void;
   removeSignalListener(signal: string, listener: () => void): void;
   exit(code: number): never;
@@ -24,6 +26,7 @@ interface NodeHost {
   getBuiltinModule?: {
     (name: "node:os"): { hostname(): string } | undefined;
     (name: "node:child_process"): { spawn: Spawn } | undefined;
+    (name: "node:fs"): { readFileSync(path: string, encoding: "utf8"): string } | undefined;
   };
   on(signal: string, listener: () => void): void;
   off(signal: string, listener: () => void): void;
@@ -83,6 +86,21 @@ export function hostname(): string {
   } catch {
     return "edge";
   }
+}
+
+/** The text of a file. Throws where it cannot be read. */
+export function readText(path: string): string {
+  if (host.Deno) {
+    if (!isAllowed({ name: "read", path })) {
+      throw new SettingsError("Deno was not allowed to read it: --allow-read");
+    }
+    return host.Deno.readTextFileSync(path);
+  }
+  const files = host.process?.getBuiltinModule?.("node:fs");
+  if (files === undefined) {
+    throw new SettingsError("Node 20.16 and later can read it");
+  }
+  return files.readFileSync(path, "utf8");
 }
 
 export function processId(): number {

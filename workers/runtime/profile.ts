@@ -14,9 +14,15 @@ export interface Profile {
   yieldSeconds?: number;
 }
 
+export interface Registered {
+  worker_id: string;
+  work_types?: string[];
+}
+
 /** This worker's row in the database. */
 export interface Registration {
-  register(call: CallOptions): Promise<void>;
+  /** Answers the worker's id, and the work types of its token where it has one. */
+  register(call: CallOptions): Promise<Registered>;
   /** Sends changes one after the other, so that the latest counts. */
   update(changes: Profile, call: CallOptions): Promise<void>;
   /** Waits until no change is under way. */
@@ -33,8 +39,8 @@ export function createRegistration(
   let profile = first;
   let last: Promise<void> = Promise.resolve();
 
-  async function send(wanted: Profile, call: CallOptions): Promise<void> {
-    await client.rpc(
+  async function send(wanted: Profile, call: CallOptions): Promise<Registered> {
+    const answer = await client.rpc(
       "register_worker",
       {
         worker_id: workerId,
@@ -50,12 +56,13 @@ export function createRegistration(
       call,
     );
     profile = wanted;
+    return answer;
   }
 
   return {
     register: (call) => send(first, call),
     update(changes, call) {
-      const sent = last.then(() => send({ ...profile, ...changes }, call));
+      const sent = last.then(async () => void (await send({ ...profile, ...changes }, call)));
       last = sent.catch(() => {});
       return sent;
     },

@@ -1,4 +1,5 @@
 import type { Clock } from "./clock.ts";
+import { type CredentialOptions, type Credentials, credentialsFrom, hasTokenInEnv } from "./credentials.ts";
 import { env, hostname, processId, randomUuid, requiredEnv, SettingsError } from "./host.ts";
 import { type LeaveOptions, type LeaveSettings, settleLeaving } from "./leave-settings.ts";
 import type { ParkedOptions } from "./parked.ts";
@@ -6,11 +7,9 @@ import type { Profile } from "./profile.ts";
 import { flag, named, names, object, seconds, whole } from "./variable.ts";
 
 /** Each option, where it is not given, is read from the environment variable named beside it. */
-export interface WorkOptions extends Profile, LeaveOptions, ParkedOptions {
+export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, ParkedOptions {
   /** The project's address: SUPABASE_URL. */
   url?: string;
-  /** A service_role or secret key: SUPABASE_SERVICE_ROLE_KEY. */
-  key?: string;
   /** The worker picks candidates from this pool: WORK_POOL. Without it the database picks among declared work types. */
   pool?: string;
   /**
@@ -27,7 +26,7 @@ export interface WorkOptions extends Profile, LeaveOptions, ParkedOptions {
   batch?: number;
   /** The silence after which other workers may claim an item: WORK_LEASE_SECONDS, else the lease of the work type. */
   leaseSeconds?: number;
-  /** Different from every other worker's: WORK_ID, else host, process and a random part. */
+  /** Different from every other worker's: WORK_ID, else host, process and a random part. A token's name goes before it. */
   workerId?: string;
   /** How long handlers may go on after a stop: WORK_GRACE_SECONDS, else 20. */
   graceSeconds?: number;
@@ -50,11 +49,11 @@ export interface WorkOptions extends Profile, LeaveOptions, ParkedOptions {
   random?: () => number;
 }
 
-export interface Settings extends LeaveSettings {
+export interface Settings extends Credentials, LeaveSettings {
   url: string;
-  key: string;
-  /** The names of address and key where they were set. */
-  called: { url: string; key: string };
+  /** The names of address, key and token where they were set. */
+  called: Credentials["called"] & { url: string };
+  /** Empty with a token where the caller leaves them to it. */
   workTypes: string[];
   pool: string | null;
   profile: Profile;
@@ -75,11 +74,11 @@ export interface Settings extends LeaveSettings {
 
 export function settle(workType: string | readonly string[], options: WorkOptions): Settings {
   const workTypes = [...new Set(typeof workType === "string" ? [workType] : workType)];
-  if (workTypes.length === 0) {
+  const url = options.url ?? requiredEnv("SUPABASE_URL");
+  const credentials = credentialsFrom(options);
+  if (workTypes.length === 0 && credentials.token === null) {
     throw new SettingsError("no work type was given; expected is one, or a list of them");
   }
-  const url = options.url ?? requiredEnv("SUPABASE_URL");
-  const key = options.key ?? requiredEnv("SUPABASE_SERVICE_ROLE_KEY");
   for (const name of workTypes) {
     named("a work type", name);
   }
@@ -98,13 +97,15 @@ export function settle(workType: string | readonly string[], options: WorkOption
       "warm is given and a pool too; it works where the database picks what is next: leave out the pool (WORK_POOL)",
     );
   }
+  if (pool !== null && credentials.token !== null) {
+    throw new SettingsError(
+      "a token is given and a pool too; a token opens no table to pick candidates from: leave out the pool (WORK_POOL)",
+    );
+  }
   return {
+    ...credentials,
     url,
-    key,
-    called: {
-      url: options.url === undefined ? "SUPABASE_URL" : "the option url",
-      key: options.key === undefined ? "SUPABASE_SERVICE_ROLE_KEY" : "the option key",
-    },
+    called: { ...credentials.called, url: options.url === undefined ? "SUPABASE_URL" : "the option url" },
     workTypes,
     pool,
     profile: profileFrom(options),
@@ -124,9 +125,11 @@ export function settle(workType: string | readonly string[], options: WorkOption
   };
 }
 
-/** The work types that WORK_TYPE names, separated by commas. */
+/** The work types that WORK_TYPE names, separated by commas. A worker with a token may leave them to it. */
 export function workTypesFromEnv(): string[] {
-  requiredEnv("WORK_TYPE");
+  if (!hasTokenInEnv()) {
+    requiredEnv("WORK_TYPE");
+  }
   return names("WORK_TYPE") ?? [];
 }
 

@@ -4,7 +4,7 @@ import type { CallOptions, Json } from "./client.ts";
 import { isFatal } from "./errors.ts";
 import { handBack } from "./handle.ts";
 import { keepLeases, watchDeadlines } from "./heartbeat.ts";
-import { abortError } from "./host.ts";
+import { abortError, SettingsError } from "./host.ts";
 import type { Why } from "./leaving.ts";
 import { leaveNow, runLoop } from "./loop.ts";
 import { createLoop, type Loop, leaving } from "./loop-state.ts";
@@ -54,7 +54,8 @@ export async function work<Payload = Json>(
   options: WorkOptions = {},
 ): Promise<Summary> {
   const settings = settle(workType, options);
-  const { workerId, workTypes } = settings;
+  const { workTypes } = settings;
+  let { workerId } = settings;
   const worker = createWorker(settings, options);
   const { client, holding, stop, tally, log, broken, ended } = worker;
   const registration = createRegistration(client, settings);
@@ -74,12 +75,14 @@ export async function work<Payload = Json>(
   try {
     const isReady = new AbortController();
     void leaveUnready(loop, isReady.signal);
-    await registration.register(untilStopped(worker, broken.signal));
+    const registered = await registration.register(untilStopped(worker, broken.signal));
     isRegistered = true;
+    workerId = registered.worker_id;
+    const readyFor = opened(workTypes, registered.work_types);
     await checkVersion(worker, untilStopped(worker, broken.signal));
     isReady.abort();
     keepers.push(keepPolling(worker));
-    log(`worker ${workerId} is ready for ${workTypes.join(", ")}`);
+    log(`worker ${workerId} is ready for ${readyFor.join(", ")}`);
     await runLoop(loop);
   } catch (error) {
     if (!stop.asked.aborted || isFatal(error)) {
@@ -130,6 +133,16 @@ async function leaveUnready(loop: Loop, isReady: AbortSignal): Promise<void> {
     }
     await clock.sleep(wait, isOver);
   }
+}
+
+/** The work types of the worker. A token opens exactly its own: with other ones the handler would get what it is not for. */
+function opened(wanted: readonly string[], ofToken: readonly string[] = wanted): readonly string[] {
+  if (wanted.length > 0 && [...wanted].sort().join() !== [...ofToken].sort().join()) {
+    throw new SettingsError(
+      `the worker is for ${wanted.join(", ")} and its token for ${ofToken.join(", ")}; leave out the work types (WORK_TYPE), or make another token`,
+    );
+  }
+  return ofToken;
 }
 
 function createSource({ settings, client, clock, random, log }: Worker): Source {

@@ -42,6 +42,7 @@ export function createWorker(settings: Settings, options: WorkOptions): Worker {
   const print = options.log ?? ((line: string): void => console.error(line));
   const client = createClient({
     ...settings,
+    workerSuffix: settings.workerId,
     clock,
     random,
     ...(options.fetch ? { fetch: options.fetch } : {}),
