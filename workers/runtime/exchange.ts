@@ -24,7 +24,7 @@ const exchangeTimeoutMs = 20_000;
 
 /** Makes one call and records its answer. The loop has at most one claim call and one release call under way. */
 export async function exchange(loop: Loop, made: Call): Promise<void> {
-  const { state, clock, holding } = loop;
+  const { state, holding } = loop;
   const isClaim = made !== "release";
   const isRelease = made !== "claim";
   state.isClaiming ||= isClaim;
@@ -32,8 +32,7 @@ export async function exchange(loop: Loop, made: Call): Promise<void> {
   let outcomes: Outcome[] = [];
   try {
     if (isRelease) {
-      // Outcomes of the same moment go in the same call.
-      await (state.running > 0 ? clock.sleep(0) : undefined);
+      state.gathering = "no";
       outcomes = oneRequestOf(unreleased(holding));
     }
     await (isClaim ? claim(loop, outcomes) : release(loop, outcomes));

@@ -1,4 +1,4 @@
-import { type Held, inState, startable } from "./held.ts";
+import { firstStartable, type Held, inState } from "./held.ts";
 import { abortError } from "./host.ts";
 import { deadline } from "./lease.ts";
 import type { Loop } from "./loop-state.ts";
@@ -9,11 +9,11 @@ import { lose } from "./worker.ts";
 /** Runs the handler of the first claim that may start. */
 export async function start(loop: Loop): Promise<void> {
   const { state, holding, clock, log, wakeUps } = loop;
-  const held = startable(holding, clock.now())[0] as Held;
+  const held = firstStartable(holding, clock.now()) as Held;
   const startedAt = clock.now();
   held.state = "running";
   state.running++;
-  wakeUps.deadline.wake();
+  wakeUps.deadline.wakeBy(deadline(held.lease));
   const outcome = await loop.run(held);
   state.running--;
   wakeUps.loop.wake();
