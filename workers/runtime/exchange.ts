@@ -4,6 +4,7 @@ import type { CallOptions } from "./client.ts";
 import { isFatal, isRetryable } from "./errors.ts";
 import { handBack } from "./handle.ts";
 import { hold, unreleased } from "./held.ts";
+import { errorType, itemFields, operations } from "./log.ts";
 import { type Loop, roomOf } from "./loop-state.ts";
 import { messageOf, type Outcome, oneRequestOf } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
@@ -124,9 +125,13 @@ function recordReleased({ holding, tally, log, state, outage }: Loop, outcomes: 
   outcomes.forEach((outcome, n) => {
     const became = states[n] ?? "lost";
     holding.delete(outcome.fence);
-    tally.addOutcome(outcome.outcome, became);
+    tally.addOutcome(outcome, became);
     if (became === "lost") {
-      log(`lost ${outcome.work_type} ${outcome.item_id}: its ${outcome.outcome} came too late`);
+      log(`lost ${outcome.work_type} ${outcome.item_id}: its ${outcome.outcome} came too late`, {
+        ...operations.release,
+        ...itemFields(outcome),
+        "error.type": "claim_lost",
+      });
     }
   });
 }
@@ -172,7 +177,7 @@ async function logReasons({ source, over, log }: Loop): Promise<void> {
   const why = await source.diagnose({ retryForMs: 0, signal: over.signal }).catch(() => null);
   const reasons = [...(why?.missing ?? []), ...(why?.waiting ?? [])];
   if (reasons.length > 0) {
-    log(`waiting for work: ${reasons.join(", ")}`);
+    log(`waiting for work: ${reasons.join(", ")}`, operations.claim);
   }
 }
 
@@ -193,7 +198,7 @@ async function recover(loop: Loop, error: unknown, outcomes: Outcome[]): Promise
     await clock.sleep(fullJitter(state.releaseFailures++, random), over.signal);
     return;
   }
-  log(`the database does not take the request: ${messageOf(error)}`);
+  log(`the database does not take the request: ${messageOf(error)}`, errorType(error));
   for (const { fence } of outcomes) {
     const held = holding.get(fence);
     if (held) {

@@ -1,6 +1,7 @@
 import { firstStartable, type Held, inState } from "./held.ts";
 import { abortError } from "./host.ts";
 import { deadline } from "./lease.ts";
+import { itemFields, operations } from "./log.ts";
 import type { Loop } from "./loop-state.ts";
 import { type Outcome, released } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
@@ -8,13 +9,15 @@ import { lose } from "./worker.ts";
 
 /** Runs the handler of the first claim that may start. */
 export async function start(loop: Loop): Promise<void> {
-  const { state, holding, clock, log, wakeUps } = loop;
+  const { state, holding, clock, log, metrics, wakeUps } = loop;
   const held = firstStartable(holding, clock.now()) as Held;
   const startedAt = clock.now();
   held.state = "running";
   state.running++;
   wakeUps.deadline.wakeBy(deadline(held.lease));
+  const endHandler = metrics.startHandler(held.claim.work_type);
   const outcome = await loop.run(held);
+  endHandler();
   state.running--;
   wakeUps.loop.wake();
   if (held.state !== "running" || !holding.has(held.claim.fence)) {
@@ -29,7 +32,11 @@ export async function start(loop: Loop): Promise<void> {
   }
   const why = outcome.error ?? outcome.note ?? outcome.external_id;
   if (why !== undefined) {
-    log(`${outcome.outcome} ${outcome.work_type} ${outcome.item_id}: ${why.split("\n", 1)[0]?.slice(0, 200)}`);
+    log(`${outcome.outcome} ${outcome.work_type} ${outcome.item_id}: ${why.split("\n", 1)[0]?.slice(0, 200)}`, {
+      ...operations.handle,
+      ...itemFields(held.claim),
+      ...(outcome.outcome === "failed" && { "error.type": "handler_failed" }),
+    });
   }
   finish(loop, held, outcome);
 }

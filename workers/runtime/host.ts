@@ -1,8 +1,15 @@
 // Node, Deno and Edge Functions differ here. Nothing else in the runtime asks where it runs.
 
+interface Permission {
+  name: string;
+  variable?: string;
+  kind?: string;
+  host?: string;
+}
+
 interface DenoHost {
   env: { get(name: string): string | undefined };
-  permissions: { querySync(of: { name: string; variable?: string; kind?: string }): { state: string } };
+  permissions: { querySync(of: Permission): { state: string } };
   pid: number;
   hostname(): string;
   addSignalListener(signal: string, listener: () => void): void;
@@ -30,7 +37,7 @@ const host = globalThis as unknown as {
 };
 
 /** Without a permission Deno asks the person at the terminal. A worker must not hang on that question. */
-function isAllowed(permission: { name: string; variable?: string; kind?: string }): boolean {
+function isAllowed(permission: Permission): boolean {
   try {
     return host.Deno?.permissions.querySync(permission).state === "granted";
   } catch {
@@ -98,6 +105,45 @@ export function onStopSignal(onSignal: (signal: StopSignal) => void): () => void
 
 export function exit(code: number): void {
   (host.Deno ?? host.process)?.exit(code);
+}
+
+interface HttpModule {
+  createServer(answer: (request: HttpRequest, response: HttpResponse) => void): HttpServer;
+}
+
+interface HttpRequest {
+  method?: string;
+  url?: string;
+}
+
+interface HttpResponse {
+  writeHead(status: number, headers?: Record<string, string>): HttpResponse;
+  end(text: string): void;
+}
+
+interface HttpServer {
+  listen(port: number, host: string, then: () => void): void;
+  address(): { port: number };
+  on(event: "error", listener: (error: Error) => void): void;
+  unref(): void;
+  close(then: () => void): void;
+  closeAllConnections(): void;
+}
+
+/** A server for this address, host and port. An Edge Function gets its requests from elsewhere. */
+export function createHttpServer(
+  address: string,
+  answer: (request: HttpRequest, response: HttpResponse) => void,
+): HttpServer {
+  if (host.Deno && !isAllowed({ name: "net", host: address })) {
+    throw new SettingsError(`Deno was not allowed to listen at ${address}; start it with --allow-net`);
+  }
+  const load = (host.process as { getBuiltinModule?(name: string): unknown } | undefined)?.getBuiltinModule;
+  const http = load?.("node:http") as HttpModule | undefined;
+  if (http === undefined) {
+    throw new SettingsError("no server can be started here; Node 20.16 and later, and Deno 2, can");
+  }
+  return http.createServer(answer);
 }
 
 /** Something that a person must set right. The message says what was given and what was expected. */

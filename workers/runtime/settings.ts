@@ -2,10 +2,11 @@ import type { Clock } from "./clock.ts";
 import { env, hostname, processId, randomUuid, requiredEnv, SettingsError } from "./host.ts";
 import type { ParkedOptions } from "./parked.ts";
 import type { Profile } from "./profile.ts";
+import { settleTelemetry, type TelemetryOptions, type TelemetrySettings } from "./telemetry-settings.ts";
 import { flag, named, names, object, whole } from "./variable.ts";
 
 /** Each option, where it is not given, is read from the environment variable named beside it. */
-export interface WorkOptions extends Profile, ParkedOptions {
+export interface WorkOptions extends Profile, ParkedOptions, TelemetryOptions {
   /** The project's address: SUPABASE_URL. */
   url?: string;
   /** A service_role or secret key: SUPABASE_SERVICE_ROLE_KEY. */
@@ -51,7 +52,7 @@ export interface WorkOptions extends Profile, ParkedOptions {
   random?: () => number;
 }
 
-export interface Settings {
+export interface Settings extends TelemetrySettings {
   url: string;
   key: string;
   /** The names of address and key where they were set. */
@@ -114,6 +115,7 @@ export function settle(workType: string | readonly string[], options: WorkOption
     workerId: named("the worker id", options.workerId ?? env("WORK_ID") ?? uniqueWorkerId()),
     graceMs: (whole("graceSeconds", options.graceSeconds, "WORK_GRACE_SECONDS", 0, 86_400) ?? 20) * 1000,
     untilEmpty: options.untilEmpty ?? flag("WORK_UNTIL_EMPTY"),
+    ...settleTelemetry(options),
     maxClaims: options.maxClaims ?? Number.POSITIVE_INFINITY,
     idleMinMs,
     idleMaxMs: Math.max(idleMinMs, idleMaxSeconds * 1000),

@@ -21,6 +21,21 @@ export function whole(
   return number;
 }
 
+/** One of a few words. */
+export function oneOf<Word extends string>(
+  option: string,
+  given: Word | undefined,
+  variable: string,
+  words: readonly Word[],
+): Word | undefined {
+  const text = given ?? env(variable);
+  const word = words.find((each) => each === text);
+  if (text !== undefined && word === undefined) {
+    throw wrong(given === undefined ? variable : option, String(text), `${words.join(" or ")} was expected`);
+  }
+  return word;
+}
+
 export function flag(variable: string): boolean {
   const text = env(variable)?.toLowerCase();
   if (text === undefined || ["0", "false", "no"].includes(text)) {

@@ -5,8 +5,10 @@ import { isFatal } from "./errors.ts";
 import { handBack } from "./handle.ts";
 import { keepLeases, watchDeadlines } from "./heartbeat.ts";
 import { abortError } from "./host.ts";
+import { errorType, operations } from "./log.ts";
 import { runLoop } from "./loop.ts";
 import { createLoop, type Loop } from "./loop-state.ts";
+import { type MetricsServer, serveMetrics } from "./metrics-server.ts";
 import { messageOf } from "./outcome.ts";
 import { keepPolling } from "./parked.ts";
 import { createRegistration, type Profile, type Registration } from "./profile.ts";
@@ -15,7 +17,7 @@ import { type Handler, run } from "./run.ts";
 import { save } from "./save.ts";
 import { settle, type WorkOptions } from "./settings.ts";
 import { listenForStop } from "./stop.ts";
-import type { Counts } from "./tally.ts";
+import { type Counts, totals } from "./tally.ts";
 import { createWorker, type Worker, wakeAll } from "./worker.ts";
 
 export type { Claim } from "./claim.ts";
@@ -53,14 +55,18 @@ export async function work<Payload = Json>(
     return outcome.error === undefined ? outcome : { ...outcome, error: client.redact(outcome.error) };
   });
   const stopListening = listenForStop(options, stop.asked, (why) => {
-    log(`${why}: claiming no more, ${holding.size} to finish within ${settings.graceMs / 1000} s`);
+    log(`${why}: claiming no more, ${holding.size} to finish within ${settings.graceMs / 1000} s`, {
+      "messaging.batch.message_count": holding.size,
+    });
     stop.ask();
   });
   stop.tooLate.addEventListener("abort", () => broken.abort());
 
   const keepers = [keepLeases(worker), watchDeadlines(worker)];
   let isRegistered = false;
+  let metricsServer: MetricsServer | null = null;
   try {
+    metricsServer = await startMetrics(worker);
     await registration.register(untilStopped(worker, broken.signal));
     isRegistered = true;
     keepers.push(keepPolling(worker));
@@ -79,18 +85,36 @@ export async function work<Payload = Json>(
     }
     await Promise.all([...keepers, registration.settled()]);
     if (isRegistered) {
-      await registration
-        .retire()
-        .catch((error: unknown) => log(`could not sign off, the leases will end by themselves: ${messageOf(error)}`));
+      await registration.retire().catch((error: unknown) =>
+        log(`could not sign off, the leases will end by themselves: ${messageOf(error)}`, {
+          ...operations.release,
+          ...errorType(error),
+        }),
+      );
       tally.log(true);
       const { succeeded, failed, released, parked, lost } = tally.counts;
       const elsewhere = parked > 0 ? `${parked} parked, ` : "";
       log(
         `worker ${workerId} ends: ${succeeded} succeeded, ${elsewhere}${failed} failed, ${released} handed back, ${lost} lost`,
+        totals(Object.entries(tally.counts)),
       );
     }
+    await metricsServer?.stop();
   }
   return { workerId, ...tally.counts };
+}
+
+/** Throws where nothing can listen at the port: a worker that nobody can watch must not start. */
+async function startMetrics({ settings, holding, outage, metrics, log }: Worker): Promise<MetricsServer | null> {
+  if (settings.metrics === null) {
+    return null;
+  }
+  const { concurrency } = settings;
+  const server = await serveMetrics(settings.metrics, () =>
+    metrics.text({ held: holding.size, concurrency, isDatabaseUp: !outage.isOut }),
+  );
+  log(`metrics are at ${server.url}`);
+  return server;
 }
 
 function createSource({ settings, client, clock, random, log }: Worker): Source {

@@ -2,6 +2,8 @@ import { type Client, createClient } from "./client.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import type { Held, Holding } from "./held.ts";
 import { abortError } from "./host.ts";
+import { createLog, errorType, itemFields, type Log, operations } from "./log.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
 import { messageOf } from "./outcome.ts";
 import type { Settings, WorkOptions } from "./settings.ts";
 import { createStop, type Stop } from "./stop.ts";
@@ -14,7 +16,8 @@ export interface Worker {
   readonly client: Client;
   readonly clock: Clock;
   readonly random: () => number;
-  readonly log: (line: string) => void;
+  readonly log: Log;
+  readonly metrics: Metrics;
   readonly tally: Tally;
   readonly holding: Holding;
   readonly stop: Stop;
@@ -28,6 +31,7 @@ export interface Worker {
 
 /** Logs once that the database does not answer, and once that it does again. */
 export interface Outage {
+  readonly isOut: boolean;
   begin(error: unknown): void;
   end(): void;
 }
@@ -43,7 +47,8 @@ export function createWorker(settings: Settings, options: WorkOptions): Worker {
     ...(options.fetch ? { fetch: options.fetch } : {}),
     onRetry: (error, attempt) => attempt > 1 && outage.begin(error),
   });
-  const log = (line: string): void => print(client.redact(line.replace(/\s+/g, " ")));
+  const log = createLog(settings.logFormat, settings.workerId, client.redact, print);
+  const metrics = createMetrics(clock, settings.workTypes);
   const outage = createOutage(log);
   const ended = new AbortController();
   return {
@@ -52,7 +57,8 @@ export function createWorker(settings: Settings, options: WorkOptions): Worker {
     clock,
     random,
     log,
-    tally: createTally(clock, log),
+    metrics,
+    tally: createTally(clock, log, metrics),
     holding: new Map(),
     stop: createStop(clock, settings.graceMs, ended.signal),
     wakeUps: { loop: createWakeUp(clock), heartbeat: createWakeUp(clock), deadline: createWakeUp(clock) },
@@ -74,18 +80,25 @@ export function lose(worker: Worker, held: Held, why: string): void {
     return;
   }
   held.abort.abort(abortError(`the claim is gone: ${why}`));
-  worker.tally.addLost();
-  worker.log(`lost ${held.claim.work_type} ${held.claim.item_id}: ${why}`);
+  worker.tally.addLost(held.claim.work_type);
+  worker.log(`lost ${held.claim.work_type} ${held.claim.item_id}: ${why}`, {
+    ...operations.extend,
+    ...itemFields(held.claim),
+    "error.type": "claim_lost",
+  });
   wakeAll(worker);
 }
 
-function createOutage(log: (line: string) => void): Outage {
+function createOutage(log: Log): Outage {
   let isOut = false;
   return {
+    get isOut() {
+      return isOut;
+    },
     begin(error) {
       if (!isOut) {
         isOut = true;
-        log(`no answer, trying again: ${messageOf(error)}`);
+        log(`no answer, trying again: ${messageOf(error)}`, errorType(error));
       }
     },
     end() {
