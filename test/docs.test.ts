@@ -46,6 +46,17 @@ test("the SQL of the page on operating runs as written, and its last part remove
   await owner`delete from articles`;
 });
 
+test("the calls in the text of the page on running workers run as written", async () => {
+  const { owner } = await openDatabase();
+  const calls = [...read("running-workers.md").matchAll(/`(define_work_type\([^`]*\))`/g)].map(
+    ([, made]) => made as string,
+  );
+  expect(calls.length).toBeGreaterThan(1);
+  for (const made of calls) {
+    await owner.unsafe(`select ${made}`);
+  }
+});
+
 describe("the page on matching", async () => {
   const { owner } = await openDatabase();
   const examples = [...read("matching.md").matchAll(/^\| `(.*)` \|(.*)\|(.*)\|$/gm)].flatMap(

@@ -67,6 +67,7 @@ const idle: Situation = {
   canCombine: true,
   lookAt: 1000,
   handBackAt: Number.POSITIVE_INFINITY,
+  leaveAt: Number.POSITIVE_INFINITY,
   isLeaving: false,
   isTooLate: false,
 };

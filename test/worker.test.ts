@@ -1,6 +1,7 @@
 // One example of each promise of the worker, with a fake clock and a model of the server. The simulation checks the same
 // promises under faults.
 import { expect, test, vi } from "vitest";
+import type { Counts } from "../workers/runtime/tally.ts";
 import {
   type Context,
   FinalError,
@@ -49,9 +50,8 @@ function failFirst(server: Server, name: string, times: number, reply: Reply): v
   server.script = (call, nth) => (call.name === name && nth <= times ? reply : undefined);
 }
 
-const done = (summary: Summary): Omit<Summary, "workerId" | "parked"> => {
-  const { workerId: _, parked: __, ...counts } = summary;
-  return counts;
+const done = ({ succeeded, failed, released, lost }: Summary): Omit<Counts, "parked"> => {
+  return { succeeded, failed, released, lost };
 };
 
 test("a worker does every item once, stores its result and retires", async () => {

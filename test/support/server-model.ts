@@ -25,11 +25,14 @@ export interface Rules {
   maxFailures: number;
   maxCrashes: number;
   backoffSeconds: number;
+  trySeconds?: number;
+  minWorkerVersion?: string;
 }
 
 export type Change = "claimed" | "held" | "succeeded" | "failed" | "released" | "expired" | "left" | "cancelled";
 
 export interface Model {
+  readonly rules: Rules;
   rows: Row[];
   /** Called after every change of a claim, with the worker and fence that it had. */
   onChange: (change: Change, row: Row, worker: string, fence: number) => void;
@@ -79,6 +82,7 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
   }));
   const byId = new Map(rows.map((row) => [row.item_id, row]));
   const model: Model = {
+    rules,
     rows,
     refused: new Set(),
     yielded: new Set(),
@@ -104,6 +108,7 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
     fence: row.fence,
     ttl_seconds: Math.round((row.expiresAt - row.claimedAt) / 1000),
     expires_at: "2026-01-01T00:00:00Z",
+    try_seconds: rules.trySeconds ?? null,
     failures: row.failures,
     crashes: row.crashes,
     pool: "default",
@@ -197,7 +202,7 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
         is_declared: true,
         pool: "default",
         is_paused: false,
-        min_worker_version: null,
+        min_worker_version: rules.minWorkerVersion ?? null,
         has_ready: rows.some(isTakable),
         has_open: rows.some((row) => row.status === "claimed" || (row.status === "waiting" && row.fence > 0)),
         has_parked: false,

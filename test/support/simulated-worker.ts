@@ -12,6 +12,8 @@ export interface Run {
   end: "succeeded" | "failed" | null;
   /** The signal aborted before the handler came to an end. */
   isCut: boolean;
+  /** Its try took too long, and its claim fails unless it ends at once. */
+  isLimited: boolean;
   /** It came to an end only after its lease had. */
   isLate: boolean;
 }
@@ -25,6 +27,8 @@ export interface Plan {
   readonly graceSeconds: number;
   readonly untilEmpty: boolean;
   readonly maxClaims: number;
+  /** Null: it leaves for other reasons only. */
+  readonly leaveAfterSeconds: number | null;
   /** How long handlers take at most; some take longer, and some take no notice of their signal. */
   readonly handlerMs: number;
   readonly isWellBehaved: boolean;
@@ -42,6 +46,9 @@ export interface Worker {
   isGone: boolean;
   /** For how long it had been awake when it was first asked to stop. */
   askedAt: number | null;
+  /** It claims no more, and what it holds has a limit. */
+  isLeaving: boolean;
+  isLimited: boolean;
 }
 
 export interface Witness {
@@ -81,6 +88,8 @@ export function startWorker(
     }),
     isGone: false,
     askedAt: null,
+    isLeaving: false,
+    isLimited: false,
   };
   const leave = (): void => {
     worker.isGone = true;
@@ -124,10 +133,14 @@ export function startWorker(
       signal,
       end: null,
       isCut: false,
+      isLimited: false,
       isLate: false,
     };
     signal.addEventListener("abort", () => {
-      if (run.end === null) {
+      if (run.end === null && String(signal.reason).includes("try_seconds")) {
+        run.isLimited = true;
+        witness.log(`${name} ends the try of ${run.item.slice(-2)} under fence ${run.fence}`);
+      } else if (run.end === null) {
         run.isCut = true;
         witness.onEnd(run);
       }
@@ -169,7 +182,8 @@ export function startWorker(
     ...(plan.batch === null ? {} : { batch: plan.batch }),
     graceSeconds: plan.graceSeconds,
     untilEmpty: plan.untilEmpty,
-    maxClaims: plan.maxClaims,
+    ...(plan.leaveAfterSeconds === null ? {} : { leaveAfterSeconds: plan.leaveAfterSeconds }),
+    ...(Number.isFinite(plan.maxClaims) && { maxClaims: plan.maxClaims }),
     ...(plan.pool === null ? {} : { pool: plan.pool }),
     ...(plan.leaseSeconds === null ? {} : { leaseSeconds: plan.leaseSeconds }),
     clock: machine,
@@ -177,6 +191,8 @@ export function startWorker(
     fetch,
     log(line) {
       lines.push(line);
+      worker.isLeaving ||= line.includes("claiming no more");
+      worker.isLimited ||= line.includes("to finish within");
       witness.log(`${name} says: ${line}`);
     },
   };

@@ -40,6 +40,7 @@ const lastWorker: Plan = {
   graceSeconds: 20,
   untilEmpty: true,
   maxClaims: Number.POSITIVE_INFINITY,
+  leaveAfterSeconds: null,
   handlerMs: 100,
   isWellBehaved: true,
 };
@@ -81,7 +82,8 @@ export async function simulate(seed: number): Promise<Simulated> {
       history.push(`${clock.now().toFixed(1)} ${what}`);
     };
     const leaseSeconds = pick([2, 10, 30, 60]);
-    const rules = { leaseSeconds, maxFailures: 3, maxCrashes: 5, backoffSeconds: pick([0, 1, 10]) };
+    const limit = chance(0.3) ? { trySeconds: leaseSeconds * pick([1, 2, 4]) } : {};
+    const rules = { leaseSeconds, maxFailures: 3, maxCrashes: 5, backoffSeconds: pick([0, 1, 10]), ...limit };
     const model = createModel(clock.now, 1 + below(pick([3, 12, 30])), rules);
     const workers = new Map<string, Worker>();
     const checks = createChecks(clock, model, workers);
@@ -130,6 +132,7 @@ export async function simulate(seed: number): Promise<Simulated> {
         graceSeconds: pick([0, 1, 20]),
         untilEmpty: chance(0.6),
         maxClaims: chance(0.1) ? 1 + below(8) : Number.POSITIVE_INFINITY,
+        leaveAfterSeconds: chance(0.15) ? 1 + below(100) : null,
         handlerMs: pick([10, 2000, leaseSeconds * 1000, leaseSeconds * 2000]),
         isWellBehaved: false,
       };

@@ -163,7 +163,7 @@ function baseOf(given: string, name: string): string {
 }
 
 /** fetch says "fetch failed" and hides the reason in its cause. */
-function reasonOf(error: unknown): string {
+export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) {
     return String(error);
   }

@@ -38,7 +38,7 @@ export async function exchange(loop: Loop, made: Call): Promise<void> {
     }
     await (isClaim ? claim(loop, outcomes) : release(loop, outcomes));
   } catch (error) {
-    await recover(loop, error, outcomes);
+    await recover(loop, made, error, outcomes);
   } finally {
     state.isClaiming &&= !isClaim;
     state.isReleasing &&= !isRelease;
@@ -46,7 +46,7 @@ export async function exchange(loop: Loop, made: Call): Promise<void> {
 }
 
 async function release(loop: Loop, outcomes: Outcome[]): Promise<void> {
-  const call = callOptions(loop, outcomes);
+  const call = callOptions(loop, "release", outcomes);
   const states = await releaseItems(loop.client, loop.settings.workerId, outcomes, call).catch((error: unknown) =>
     releaseRefused(loop, outcomes, call, error),
   );
@@ -57,7 +57,7 @@ async function release(loop: Loop, outcomes: Outcome[]): Promise<void> {
 async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
   const { settings, state, source, clock, holding } = loop;
   let isRepeated = false;
-  const call = callOptions(loop, outcomes, () => {
+  const call = callOptions(loop, "claim", outcomes, () => {
     isRepeated = true;
   });
   await refuseMissing(loop, call);
@@ -90,8 +90,13 @@ async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
   await recordClaims(loop, answer, room, isLast && !isRepeated);
 }
 
-function callOptions(loop: Loop, outcomes: Outcome[], onRetry?: () => void): CallOptions {
-  const { holding, clock, stop, over } = loop;
+/** A worker that leaves claims nothing; outcomes it offers as ever, unless its time to finish is limited. */
+function lastAttempt({ stop }: Loop, made: Call): AbortSignal {
+  return made === "release" ? stop.limited : stop.asked;
+}
+
+function callOptions(loop: Loop, made: Call, outcomes: Outcome[], onRetry?: () => void): CallOptions {
+  const { holding, clock, over } = loop;
   const held = outcomes.flatMap((outcome) => holding.get(outcome.fence) ?? []);
   for (const each of held) {
     each.releasedAt ??= clock.now();
@@ -100,7 +105,7 @@ function callOptions(loop: Loop, outcomes: Outcome[], onRetry?: () => void): Cal
     ...(onRetry && { onRetry }),
     retryForMs: Math.min(Math.max(60_000, ...held.map((each) => each.lease.ttlMs)) + offerMs, longestOfferMs),
     timeoutMs: exchangeTimeoutMs,
-    until: stop.asked,
+    until: lastAttempt(loop, made),
     signal: over.signal,
   };
 }
@@ -186,15 +191,15 @@ function nextLook({ state, settings, clock, random }: Loop): number {
 }
 
 /** Returns where another call can help, and gives up the outcomes that the database does not take. */
-async function recover(loop: Loop, error: unknown, outcomes: Outcome[]): Promise<void> {
-  const { state, clock, random, stop, over, holding, log } = loop;
+async function recover(loop: Loop, made: Call, error: unknown, outcomes: Outcome[]): Promise<void> {
+  const { state, clock, random, over, holding, log } = loop;
   if (over.signal.aborted) {
     return;
   }
   if (isFatal(error)) {
     throw error;
   }
-  if (isRetryable(error) && stop.asked.aborted) {
+  if (isRetryable(error) && lastAttempt(loop, made).aborted) {
     await clock.sleep(fullJitter(state.releaseFailures++, random), over.signal);
     return;
   }

@@ -1,23 +1,28 @@
 import { firstStartable, type Held, inState } from "./held.ts";
 import { abortError } from "./host.ts";
-import { deadline } from "./lease.ts";
+import { deadline, margin } from "./lease.ts";
 import { itemFields, operations } from "./log.ts";
 import type { Loop } from "./loop-state.ts";
-import { type Outcome, released } from "./outcome.ts";
+import { failed, type Outcome, released } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
-import { lose } from "./worker.ts";
+import { leave, lose } from "./worker.ts";
 
 /** Runs the handler of the first claim that may start. */
 export async function start(loop: Loop): Promise<void> {
-  const { state, holding, clock, log, metrics, wakeUps } = loop;
+  const { state, holding, clock, metrics, wakeUps } = loop;
   const held = firstStartable(holding, clock.now()) as Held;
   const startedAt = clock.now();
   held.state = "running";
   state.running++;
   wakeUps.deadline.wakeBy(deadline(held.lease));
+  const limit = new AbortController();
+  state.limits.add(limit);
+  void limitTry(loop, held, limit.signal);
   const endHandler = metrics.startHandler(held.claim.work_type);
   const outcome = await loop.run(held);
   endHandler();
+  limit.abort("ended");
+  state.limits.delete(limit);
   state.running--;
   wakeUps.loop.wake();
   if (held.state !== "running" || !holding.has(held.claim.fence)) {
@@ -30,15 +35,51 @@ export async function start(loop: Loop): Promise<void> {
   if (outcome.outcome === "succeeded" || outcome.outcome === "parked") {
     state.pace = { ...state.pace, handlerMs: meanWith(state.pace.handlerMs, clock.now() - startedAt) };
   }
-  const why = outcome.error ?? outcome.note ?? outcome.external_id;
+  logOutcome(loop, held, outcome);
+  finish(loop, held, outcome);
+}
+
+/**
+ * Ends a try that outlives the limit of its work type: its signal aborts, then its claim fails. A handler that still
+ * runs after the grace time holds its place for ever, so the worker hands back the rest and work() throws.
+ */
+async function limitTry(loop: Loop, held: Held, isOver: AbortSignal): Promise<void> {
+  const { clock, settings } = loop;
+  const { item_id, work_type, try_seconds } = held.claim;
+  if (!try_seconds) {
+    return;
+  }
+  const why = `the handler did not end within ${try_seconds} s (try_seconds)`;
+  await clock.sleep(try_seconds * 1000, isOver);
+  if (isOver.aborted) {
+    return;
+  }
+  held.abort.abort(abortError(why));
+  await clock.sleep(margin(held.lease.ttlMs), isOver);
+  if (isOver.aborted) {
+    return;
+  }
+  if (held.state === "running" && loop.holding.has(held.claim.fence)) {
+    const outcome = failed(held.claim, new Error(why));
+    logOutcome(loop, held, outcome);
+    finish(loop, held, outcome);
+  }
+  await clock.sleep(settings.graceMs, isOver);
+  if (!isOver.aborted) {
+    const said = `the handler of ${work_type} ${item_id} takes no notice of its signal, and only the end of the process stops it`;
+    leave(loop, new Error(said), said, settings.graceMs);
+  }
+}
+
+function logOutcome({ log }: Loop, { claim }: Held, { outcome, error, note, external_id }: Outcome): void {
+  const why = error ?? note ?? external_id;
   if (why !== undefined) {
-    log(`${outcome.outcome} ${outcome.work_type} ${outcome.item_id}: ${why.split("\n", 1)[0]?.slice(0, 200)}`, {
+    log(`${outcome} ${claim.work_type} ${claim.item_id}: ${why.split("\n", 1)[0]?.slice(0, 200)}`, {
       ...operations.handle,
-      ...itemFields(held.claim),
-      ...(outcome.outcome === "failed" && { "error.type": "handler_failed" }),
+      ...itemFields(claim),
+      ...(outcome === "failed" && { "error.type": "handler_failed" }),
     });
   }
-  finish(loop, held, outcome);
 }
 
 /** A handler is free, so the next look for work is due. */

@@ -4,6 +4,7 @@ interface Permission {
   name: string;
   variable?: string;
   kind?: string;
+  command?: string;
   host?: string;
 }
 
@@ -21,10 +22,21 @@ interface NodeHost {
   env: Record<string, string | undefined>;
   pid: number;
   versions?: { node?: string };
-  getBuiltinModule?(name: "node:os"): { hostname(): string } | undefined;
+  getBuiltinModule?: {
+    (name: "node:os"): { hostname(): string } | undefined;
+    (name: "node:child_process"): { spawn: Spawn } | undefined;
+    (name: "node:http"): HttpModule | undefined;
+  };
   on(signal: string, listener: () => void): void;
   off(signal: string, listener: () => void): void;
   exit(code: number): never;
+}
+
+type Spawn = (program: string, args: string[], options: { stdio: "inherit" }) => Child;
+
+interface Child {
+  on(event: "error", listener: (error: Error) => void): void;
+  on(event: "exit", listener: (status: number | null, signal: string | null) => void): void;
 }
 
 const host = globalThis as unknown as {
@@ -138,12 +150,32 @@ export function createHttpServer(
   if (host.Deno && !isAllowed({ name: "net", host: address })) {
     throw new SettingsError(`Deno was not allowed to listen at ${address}; start it with --allow-net`);
   }
-  const load = (host.process as { getBuiltinModule?(name: string): unknown } | undefined)?.getBuiltinModule;
-  const http = load?.("node:http") as HttpModule | undefined;
+  const http = host.process?.getBuiltinModule?.("node:http");
   if (http === undefined) {
     throw new SettingsError("no server can be started here; Node 20.16 and later, and Deno 2, can");
   }
   return http.createServer(answer);
+}
+
+/** Starts programs, without a shell. Throws where the host cannot, so that a worker finds it out when it starts. */
+export function programStarter(program: string): (args: string[]) => Promise<string | null> {
+  const spawn = host.process?.getBuiltinModule?.("node:child_process")?.spawn;
+  if (host.Deno && !isAllowed({ name: "run", command: program })) {
+    throw new SettingsError(`Deno was not allowed to start ${program}; start it with --allow-run`);
+  }
+  if (spawn === undefined) {
+    throw new SettingsError(`${program} cannot be started here; Node 20.16 and later, and Deno 2, can`);
+  }
+  return (args) =>
+    new Promise((resolve) => {
+      try {
+        const child = spawn(program, args, { stdio: "inherit" });
+        child.on("error", (error) => resolve(error.message));
+        child.on("exit", (status, signal) => resolve(status === 0 ? null : `it ended with ${signal ?? status}`));
+      } catch (error) {
+        resolve(String(error));
+      }
+    });
 }
 
 /** Something that a person must set right. The message says what was given and what was expected. */

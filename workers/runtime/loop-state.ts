@@ -1,5 +1,6 @@
 import type { Source } from "./claim.ts";
 import { countHeld, type Held, type HeldCounts } from "./held.ts";
+import { whenToLeave } from "./leaving.ts";
 import type { Situation } from "./next-step.ts";
 import type { Outcome } from "./outcome.ts";
 import { claimLimit, type Pace, unknownPace } from "./pace.ts";
@@ -17,6 +18,8 @@ export interface Loop extends Worker {
 export interface LoopState {
   /** Handlers that have not returned. */
   running: number;
+  /** Ends the time limits of these handlers. One signal for all would keep a listener, or leak memory, for each item. */
+  readonly limits: Set<AbortController>;
   isClaiming: boolean;
   isReleasing: boolean;
   gathering: Situation["gathering"];
@@ -24,6 +27,8 @@ export interface LoopState {
   /** The next look for work is not before this. */
   lookAt: number;
   workSeenAt: number;
+  /** When it last held a claim or had a handler running. */
+  busyAt: number;
   /** The latest look found nothing. */
   hasFoundNothing: boolean;
   /** The last look of an until-empty worker found nothing. */
@@ -39,12 +44,14 @@ export function createLoop(worker: Worker, source: Source, run: Loop["run"]): Lo
   const now = worker.clock.now();
   const state: LoopState = {
     running: 0,
+    limits: new Set(),
     isClaiming: false,
     isReleasing: false,
     gathering: "no",
     pace: unknownPace,
     lookAt: now,
     workSeenAt: now,
+    busyAt: now,
     hasFoundNothing: false,
     isEmpty: false,
     isDiagnosed: false,
@@ -58,6 +65,16 @@ export function createLoop(worker: Worker, source: Source, run: Loop["run"]): Lo
 export function limitOf({ state, settings }: Loop): number {
   const { batch, concurrency } = settings;
   return batch === null ? claimLimit(concurrency, state.pace) : Math.max(batch, concurrency);
+}
+
+/** When and why this worker leaves by itself, as far as is known now. */
+export function leaving({ settings, startedAt, holding, state }: Loop): ReturnType<typeof whenToLeave> {
+  const isIdle = holding.size === 0 && state.running === 0;
+  return whenToLeave(settings, {
+    startedAt,
+    idleSince: isIdle ? state.busyAt : null,
+    usualMs: state.pace.handlerMs,
+  });
 }
 
 /** How many claims may be asked for now. */

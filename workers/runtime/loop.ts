@@ -1,9 +1,10 @@
 import { type Call, exchange } from "./exchange.ts";
 import { handBack, start } from "./handle.ts";
 import { countHeld } from "./held.ts";
-import { type Loop, limitOf, roomOf } from "./loop-state.ts";
+import { type Loop, leaving, limitOf, roomOf } from "./loop-state.ts";
 import { nextStep, type Situation } from "./next-step.ts";
 import { slowed, slowHandlerMs } from "./pace.ts";
+import { leave } from "./worker.ts";
 
 /** Works until the worker is stopped or there is no more work. Throws where no further request can succeed. */
 export async function runLoop(loop: Loop): Promise<void> {
@@ -30,12 +31,18 @@ export async function runLoop(loop: Loop): Promise<void> {
 }
 
 async function takeSteps(loop: Loop, calls: Set<Promise<void>>): Promise<void> {
-  const { tally, wakeUps, broken } = loop;
+  const { state, holding, clock, tally, wakeUps, broken } = loop;
   while (!broken.signal.aborted) {
+    if (holding.size > 0 || state.running > 0) {
+      state.busyAt = clock.now();
+    }
     const step = nextStep(situationOf(loop));
     switch (step.do) {
       case "end":
         return;
+      case "leave":
+        leaveNow(loop);
+        break;
       case "start":
         void start(loop);
         break;
@@ -62,6 +69,13 @@ async function gather({ state, clock, wakeUps }: Loop): Promise<void> {
   await clock.sleep(0);
   state.gathering = "done";
   wakeUps.loop.wake();
+}
+
+/** What runs may end: only the end of the process, where it is known, sets a limit. */
+export function leaveNow(loop: Loop): void {
+  const { why } = leaving(loop);
+  const said = why === "idle" ? `idle for ${loop.settings.leaveIdleMs / 1000} s` : "the time of this worker is over";
+  leave(loop, why, said, Number.POSITIVE_INFINITY);
 }
 
 function begin(loop: Loop, call: Call, calls: Set<Promise<void>>): void {
@@ -94,6 +108,7 @@ function situationOf(loop: Loop): Situation {
     canCombine: loop.source.finishAndClaim !== undefined,
     lookAt: state.lookAt,
     handBackAt: settings.batch === null ? counts.queuedSince + slowHandlerMs(state.pace) : Number.POSITIVE_INFINITY,
+    leaveAt: stop.asked.aborted ? Number.POSITIVE_INFINITY : leaving(loop).at,
     isLeaving: stop.asked.aborted || state.isEmpty || tally.claimed >= settings.maxClaims,
     isTooLate: stop.tooLate.aborted,
   };

@@ -24,6 +24,8 @@ export interface Situation {
   readonly lookAt: number;
   /** Queued claims go back at this time: the handlers are slower than they were, and other workers may be idle. */
   readonly handBackAt: number;
+  /** The worker is asked to leave at this time; never where it is asked already. */
+  readonly leaveAt: number;
   /** The worker ends as soon as it holds nothing. */
   readonly isLeaving: boolean;
   /** The worker ends whatever it holds. */
@@ -31,7 +33,7 @@ export interface Situation {
 }
 
 export type Step =
-  | { do: "start" | "gather" | "claim" | "release" | "finish and claim" | "hand back" | "end" }
+  | { do: "start" | "gather" | "claim" | "release" | "finish and claim" | "hand back" | "leave" | "end" }
   | { do: "wait"; ms: number };
 
 /** Decides the next step. Calls are started, not waited for: handlers start whatever call is under way. */
@@ -39,6 +41,9 @@ export function nextStep(s: Situation): Step {
   const isCalling = s.isClaiming || s.isReleasing;
   if (s.isTooLate || (s.isLeaving && !isCalling && s.held === 0)) {
     return { do: "end" };
+  }
+  if (s.now >= s.leaveAt) {
+    return { do: "leave" };
   }
   if (s.startable > 0 && s.running < s.concurrency) {
     return { do: "start" };
@@ -61,7 +66,7 @@ export function nextStep(s: Situation): Step {
   if (mustClaim) {
     return { do: "claim" };
   }
-  const wakeAt = Math.min(mayClaim ? s.lookAt : never, s.handBackAt);
+  const wakeAt = Math.min(mayClaim ? s.lookAt : never, s.handBackAt, s.leaveAt);
   return { do: "wait", ms: wakeAt - s.now };
 }
 

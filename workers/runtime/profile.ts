@@ -1,5 +1,6 @@
 import type { CallOptions, Client, Json } from "./client.ts";
 import { randomUuid } from "./host.ts";
+import type { Settings } from "./settings.ts";
 
 /** A worker's capabilities and conditions. A worker without a profile gets the items that require nothing. */
 export interface Profile {
@@ -26,9 +27,7 @@ export interface Registration {
 
 export function createRegistration(
   client: Client,
-  workerId: string,
-  workTypes: readonly string[],
-  first: Profile,
+  { workerId, workTypes, version, profile: first }: Pick<Settings, "workerId" | "workTypes" | "version" | "profile">,
 ): Registration {
   const instance = randomUuid();
   let profile = first;
@@ -41,6 +40,7 @@ export function createRegistration(
         worker_id: workerId,
         instance,
         work_types: workTypes,
+        version: version ?? undefined,
         capabilities: wanted.capabilities,
         accepts: wanted.accepts,
         exclusive: wanted.exclusive,

@@ -1,12 +1,13 @@
 import type { Clock } from "./clock.ts";
 import { env, hostname, processId, randomUuid, requiredEnv, SettingsError } from "./host.ts";
+import { type LeaveOptions, type LeaveSettings, settleLeaving } from "./leave-settings.ts";
 import type { ParkedOptions } from "./parked.ts";
 import type { Profile } from "./profile.ts";
 import { settleTelemetry, type TelemetryOptions, type TelemetrySettings } from "./telemetry-settings.ts";
-import { flag, named, names, object, whole } from "./variable.ts";
+import { flag, named, names, object, seconds, whole } from "./variable.ts";
 
 /** Each option, where it is not given, is read from the environment variable named beside it. */
-export interface WorkOptions extends Profile, ParkedOptions, TelemetryOptions {
+export interface WorkOptions extends Profile, LeaveOptions, ParkedOptions, TelemetryOptions {
   /** The project's address: SUPABASE_URL. */
   url?: string;
   /** A service_role or secret key: SUPABASE_SERVICE_ROLE_KEY. */
@@ -33,8 +34,6 @@ export interface WorkOptions extends Profile, ParkedOptions, TelemetryOptions {
   graceSeconds?: number;
   /** Return when nothing is left to claim, to retry soon or to take over: WORK_UNTIL_EMPTY. */
   untilEmpty?: boolean;
-  /** Return after so many claims. Those that go back without a try do not count. */
-  maxClaims?: number;
   /**
    * An idle worker waits a tenth of the time since it last saw work before it looks again: at least this minimum
    * (0.2 s), at most this maximum (WORK_IDLE_SECONDS, else 15 s).
@@ -52,7 +51,7 @@ export interface WorkOptions extends Profile, ParkedOptions, TelemetryOptions {
   random?: () => number;
 }
 
-export interface Settings extends TelemetrySettings {
+export interface Settings extends LeaveSettings, TelemetrySettings {
   url: string;
   key: string;
   /** The names of address and key where they were set. */
@@ -68,7 +67,6 @@ export interface Settings extends TelemetrySettings {
   workerId: string;
   graceMs: number;
   untilEmpty: boolean;
-  maxClaims: number;
   idleMinMs: number;
   idleMaxMs: number;
   poll: ParkedOptions["poll"];
@@ -87,8 +85,11 @@ export function settle(workType: string | readonly string[], options: WorkOption
     named("a work type", name);
   }
   const concurrency = whole("concurrency", options.concurrency, "WORK_CONCURRENCY", 1, 1000) ?? 1;
-  const idleMinMs = (options.idleMinSeconds ?? 0.2) * 1000;
-  const idleMaxSeconds = options.idleMaxSeconds ?? whole("", undefined, "WORK_IDLE_SECONDS", 1, 3600) ?? 15;
+  const idleMinMs = (seconds("idleMinSeconds", options.idleMinSeconds, 0.01, 3600) ?? 0.2) * 1000;
+  const idleMaxSeconds =
+    seconds("idleMaxSeconds", options.idleMaxSeconds, 0.01, 3600) ??
+    whole("", undefined, "WORK_IDLE_SECONDS", 1, 3600) ??
+    15;
   const pool = options.pool ?? env("WORK_POOL") ?? null;
   const given = options.warm ?? names("WORK_WARM") ?? [];
   const warm = typeof given === "function" ? given : (): readonly string[] => given;
@@ -116,7 +117,7 @@ export function settle(workType: string | readonly string[], options: WorkOption
     graceMs: (whole("graceSeconds", options.graceSeconds, "WORK_GRACE_SECONDS", 0, 86_400) ?? 20) * 1000,
     untilEmpty: options.untilEmpty ?? flag("WORK_UNTIL_EMPTY"),
     ...settleTelemetry(options),
-    maxClaims: options.maxClaims ?? Number.POSITIVE_INFINITY,
+    ...settleLeaving(options),
     idleMinMs,
     idleMaxMs: Math.max(idleMinMs, idleMaxSeconds * 1000),
     poll: options.poll,

@@ -1,8 +1,11 @@
-// A worker with untilEmpty leaves when nothing is left for it, and must not take a typing error for that.
+// Whether work is left. A worker with untilEmpty leaves when there is none, and must not take a typing error for that.
 import type { CallOptions } from "./client.ts";
-import { describeWorkTypes } from "./describe.ts";
+import { describeWorkTypes, type WorkType } from "./describe.ts";
 import { SettingsError } from "./host.ts";
 import type { Loop } from "./loop-state.ts";
+import { messageOf } from "./outcome.ts";
+import type { Settings } from "./settings.ts";
+import type { Worker } from "./worker.ts";
 
 /** With untilEmpty a missing work type or pool is an error: no work would look like work that is done. */
 export async function refuseMissing({ settings, state, source }: Loop, call: CallOptions): Promise<void> {
@@ -19,5 +22,23 @@ export async function refuseMissing({ settings, state, source }: Loop, call: Cal
 /** True where no lease of another worker can end, and no claim is to be tried again. A worker that polls waits for jobs too. */
 export async function isNothingToCome({ settings, client }: Loop, call: CallOptions): Promise<boolean> {
   const types = await describeWorkTypes(client, settings.workTypes, call);
-  return types.every((type) => !type.has_open && !(settings.poll && type.has_parked));
+  return !types.some((type) => isOpen(type, settings));
+}
+
+function isOpen({ has_open, has_parked }: WorkType, { poll }: Settings): boolean {
+  return has_open || (has_parked && poll !== undefined);
+}
+
+/**
+ * Whether something is ready, held or to be tried again. True where that cannot be known: the database does not answer,
+ * or the work type is not declared, so that its items have no claims before they are claimed.
+ */
+export async function isWorkLeft({ client, settings, log }: Worker): Promise<boolean> {
+  try {
+    const types = await describeWorkTypes(client, settings.workTypes, { timeoutMs: 5000, retryForMs: 3000 });
+    return types.some((type) => !type.is_declared || type.has_ready || isOpen(type, settings));
+  } catch (error) {
+    log(`could not ask whether work is left: ${messageOf(error)}`);
+    return true;
+  }
 }

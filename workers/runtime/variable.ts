@@ -21,6 +21,14 @@ export function whole(
   return number;
 }
 
+/** Seconds that may have a fraction; an option that has no variable. */
+export function seconds(option: string, given: number | undefined, least: number, most: number): number | undefined {
+  if (given !== undefined && !(given >= least && given <= most)) {
+    throw wrong(option, String(given), `a number from ${least} to ${most} was expected`);
+  }
+  return given;
+}
+
 /** One of a few words. */
 export function oneOf<Word extends string>(
   option: string,
@@ -88,6 +96,6 @@ function parse(text: string): Json {
   }
 }
 
-function wrong(name: string, text: string, expected: string): Error {
+export function wrong(name: string, text: string, expected: string): Error {
   return new SettingsError(`${name} is ${text.slice(0, 60)}; ${expected}`);
 }

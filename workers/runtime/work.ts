@@ -5,9 +5,10 @@ import { isFatal } from "./errors.ts";
 import { handBack } from "./handle.ts";
 import { keepLeases, watchDeadlines } from "./heartbeat.ts";
 import { abortError } from "./host.ts";
+import type { Why } from "./leaving.ts";
 import { errorType, operations } from "./log.ts";
-import { runLoop } from "./loop.ts";
-import { createLoop, type Loop } from "./loop-state.ts";
+import { leaveNow, runLoop } from "./loop.ts";
+import { createLoop, type Loop, leaving } from "./loop-state.ts";
 import { type MetricsServer, serveMetrics } from "./metrics-server.ts";
 import { messageOf } from "./outcome.ts";
 import { keepPolling } from "./parked.ts";
@@ -16,26 +17,38 @@ import { createPull } from "./pull.ts";
 import { type Handler, run } from "./run.ts";
 import { save } from "./save.ts";
 import { settle, type WorkOptions } from "./settings.ts";
+import { watchSpot } from "./spot.ts";
 import { listenForStop } from "./stop.ts";
 import { type Counts, totals } from "./tally.ts";
-import { createWorker, type Worker, wakeAll } from "./worker.ts";
+import { isWorkLeft } from "./until-empty.ts";
+import { checkVersion, watchVersion } from "./version.ts";
+import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
 
 export type { Claim } from "./claim.ts";
 export { RequestError } from "./errors.ts";
 export { SettingsError } from "./host.ts";
+export type { Why } from "./leaving.ts";
 export { FinalError, Later, type Parked, parked, RetryAfter } from "./outcome.ts";
 export type { ParkedClaim } from "./parked.ts";
 export type { Profile } from "./profile.ts";
+export { runAsProgram } from "./program.ts";
 export type { Context, Handler } from "./run.ts";
 export { type WorkOptions, workTypesFromEnv } from "./settings.ts";
 
 export interface Summary extends Counts {
   workerId: string;
+  why: Why;
+  /**
+   * Something of its work types is ready, held or to be tried again; also where that cannot be known. A worker that left
+   * because nothing was left for it says false.
+   */
+  isWorkLeft: boolean;
 }
 
 /**
  * Claims items of these work types, hands each to the handler, keeps the leases while it runs, and releases the outcomes.
- * Ends when it is stopped, or with untilEmpty when nothing is left. Throws where no request can succeed.
+ * Ends when it is stopped, or for a reason that the options name. Throws where no request can succeed, and where a handler
+ * takes no notice of the end of its time: then the process should end.
  */
 export async function work<Payload = Json>(
   workType: string | readonly string[],
@@ -46,7 +59,7 @@ export async function work<Payload = Json>(
   const { workerId, workTypes } = settings;
   const worker = createWorker(settings, options);
   const { client, holding, stop, tally, log, broken, ended } = worker;
-  const registration = createRegistration(client, workerId, workTypes, settings.profile);
+  const registration = createRegistration(client, settings);
   const loop: Loop = createLoop(worker, createSource(worker), async (held) => {
     const outcome = await run(handler, held, {
       save: (state) => save(worker, held, state),
@@ -54,21 +67,21 @@ export async function work<Payload = Json>(
     });
     return outcome.error === undefined ? outcome : { ...outcome, error: client.redact(outcome.error) };
   });
-  const stopListening = listenForStop(options, stop.asked, (why) => {
-    log(`${why}: claiming no more, ${holding.size} to finish within ${settings.graceMs / 1000} s`, {
-      "messaging.batch.message_count": holding.size,
-    });
-    stop.ask();
-  });
+  const stopListening = listenForStop(options, (said) => leave(worker, "signal", said, settings.graceMs));
   stop.tooLate.addEventListener("abort", () => broken.abort());
 
-  const keepers = [keepLeases(worker), watchDeadlines(worker)];
+  const keepers = [keepLeases(worker), watchDeadlines(worker), watchSpot(worker), watchVersion(worker)];
   let isRegistered = false;
+  let hasLeftWork = true;
   let metricsServer: MetricsServer | null = null;
   try {
     metricsServer = await startMetrics(worker);
+    const isReady = new AbortController();
+    void leaveUnready(loop, isReady.signal);
     await registration.register(untilStopped(worker, broken.signal));
     isRegistered = true;
+    await checkVersion(worker, untilStopped(worker, broken.signal));
+    isReady.abort();
     keepers.push(keepPolling(worker));
     log(`worker ${workerId} is ready for ${workTypes.join(", ")}`);
     await runLoop(loop);
@@ -83,14 +96,20 @@ export async function work<Payload = Json>(
     for (const held of holding.values()) {
       held.abort.abort(abortError("the worker has ended"));
     }
+    for (const limit of loop.state.limits) {
+      limit.abort();
+    }
     await Promise.all([...keepers, registration.settled()]);
     if (isRegistered) {
-      await registration.retire().catch((error: unknown) =>
-        log(`could not sign off, the leases will end by themselves: ${messageOf(error)}`, {
-          ...operations.release,
-          ...errorType(error),
-        }),
-      );
+      const signOff = async (): Promise<unknown> =>
+        registration.retire().catch((error: unknown) =>
+          log(`could not sign off, the leases will end by themselves: ${messageOf(error)}`, {
+            ...operations.release,
+            ...errorType(error),
+          }),
+        );
+      // At once, since a supervisor may kill the process soon.
+      [hasLeftWork] = await Promise.all([isWorkLeft(worker), signOff()]);
       tally.log(true);
       const { succeeded, failed, released, parked, lost } = tally.counts;
       const elsewhere = parked > 0 ? `${parked} parked, ` : "";
@@ -101,7 +120,25 @@ export async function work<Payload = Json>(
     }
     await metricsServer?.stop();
   }
-  return { workerId, ...tally.counts };
+  if (stop.why instanceof Error) {
+    throw stop.why;
+  }
+  const why = stop.why ?? (loop.state.isEmpty ? "empty" : "claims");
+  return { workerId, ...tally.counts, why, isWorkLeft: hasLeftWork && why !== "empty" };
+}
+
+/** While the database does not answer, a worker may wait for its first answer until its time is over. */
+async function leaveUnready(loop: Loop, isReady: AbortSignal): Promise<void> {
+  const { clock, ended, stop } = loop;
+  const isOver = AbortSignal.any([isReady, ended.signal, stop.asked]);
+  while (!isOver.aborted) {
+    const wait = leaving(loop).at - clock.now();
+    if (wait <= 0) {
+      leaveNow(loop);
+      return;
+    }
+    await clock.sleep(wait, isOver);
+  }
 }
 
 /** Throws where nothing can listen at the port: a worker that nobody can watch must not start. */

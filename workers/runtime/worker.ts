@@ -2,6 +2,7 @@ import { type Client, createClient } from "./client.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import type { Held, Holding } from "./held.ts";
 import { abortError } from "./host.ts";
+import type { Why } from "./leaving.ts";
 import { createLog, errorType, itemFields, type Log, operations } from "./log.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { messageOf } from "./outcome.ts";
@@ -14,6 +15,8 @@ import { createWakeUp, type WakeUp } from "./wake-up.ts";
 export interface Worker {
   readonly settings: Settings;
   readonly client: Client;
+  readonly fetch: typeof globalThis.fetch;
+  readonly startedAt: number;
   readonly clock: Clock;
   readonly random: () => number;
   readonly log: Log;
@@ -39,6 +42,7 @@ export interface Outage {
 export function createWorker(settings: Settings, options: WorkOptions): Worker {
   const clock = options.clock ?? systemClock;
   const random = options.random ?? Math.random;
+  const startedAt = clock.now();
   const print = options.log ?? ((line: string): void => console.error(line));
   const client = createClient({
     ...settings,
@@ -54,13 +58,15 @@ export function createWorker(settings: Settings, options: WorkOptions): Worker {
   return {
     settings,
     client,
+    fetch: options.fetch ?? globalThis.fetch,
+    startedAt,
     clock,
     random,
     log,
     metrics,
     tally: createTally(clock, log, metrics),
     holding: new Map(),
-    stop: createStop(clock, settings.graceMs, ended.signal),
+    stop: createStop(clock, startedAt + settings.endsInMs, ended.signal),
     wakeUps: { loop: createWakeUp(clock), heartbeat: createWakeUp(clock), deadline: createWakeUp(clock) },
     outage,
     broken: new AbortController(),
@@ -72,6 +78,15 @@ export function wakeAll({ wakeUps }: Worker): void {
   for (const wakeUp of Object.values(wakeUps)) {
     wakeUp.wake();
   }
+}
+
+/** Claims no more; what is running may finish within the grace time. The log gets the reason in words. */
+export function leave({ stop, holding, log }: Worker, why: Why | Error, said: string, graceMs: number): void {
+  const finishMs = stop.ask(why, graceMs);
+  const within = Number.isFinite(finishMs) ? ` within ${Math.round(finishMs / 1000)} s` : "";
+  log(`${said}: claiming no more, ${holding.size} to finish${within}`, {
+    "messaging.batch.message_count": holding.size,
+  });
 }
 
 /** Gives up a claim that is no longer this worker's. A heartbeat and a deadline may both find it: it counts once. */
