@@ -141,6 +141,21 @@ test("a cancelled claim's job is stopped, once", async () => {
   expect(stopped).toEqual(["cancelled"]);
 });
 
+test("a poll that never ends does not hold up the end of the worker", async () => {
+  const { type } = await typeWithItems(sql, 1);
+  const stop = new AbortController();
+  const { ended } = worker(type, () => parked("silent", 600), {
+    untilEmpty: false,
+    signal: stop.signal,
+    pollSeconds: 1,
+    poll() {
+      stop.abort();
+      return new Promise(() => {});
+    },
+  });
+  expect(await ended).toMatchObject({ parked: 1 });
+});
+
 test("parked() with a wrong time is a failure that says what was expected", async () => {
   const { type, ids } = await typeWithItems(sql, 1, { max_failures: 1 });
   await worker(type, () => parked("x", Number.NaN)).ended;

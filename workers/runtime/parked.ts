@@ -46,9 +46,14 @@ export async function keepPolling(worker: Worker): Promise<void> {
     return;
   }
   const over = new AbortController();
-  for (const signal of [stop.asked, ended.signal]) {
-    signal.addEventListener("abort", () => over.abort());
-  }
+  const isOver = new Promise<void>((resolve) => {
+    for (const signal of [stop.asked, ended.signal]) {
+      signal.addEventListener("abort", () => {
+        over.abort();
+        resolve();
+      });
+    }
+  });
   while (!stop.asked.aborted && !ended.signal.aborted) {
     let taken: ParkedClaim[] = [];
     try {
@@ -62,7 +67,8 @@ export async function keepPolling(worker: Worker): Promise<void> {
         },
         { signal: over.signal, retryForMs: 0 },
       );
-      await Promise.all(taken.map((parked) => settle(worker, parked, over.signal)));
+      // A poll that ignores its signal must not hold up the end of the worker.
+      await Promise.race([Promise.all(taken.map((parked) => settle(worker, parked, over.signal))), isOver]);
     } catch (error) {
       if (isFatal(error) && !over.signal.aborted) {
         worker.broken.abort(error);
