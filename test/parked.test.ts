@@ -297,6 +297,7 @@ describe("a trace", () => {
     `00-${"0".repeat(32)}-00f067aa0ba902b7-01`,
     `00-4bf92f3577b34da6a3ce929d0e0e4736-${"0".repeat(16)}-01`,
     `${traceparent}x`,
+    `${traceparent}-more`,
     "",
     7,
   ])("%s is refused at enqueue", async (wrong) => {

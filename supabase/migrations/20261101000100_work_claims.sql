@@ -912,10 +912,10 @@ begin
     and (jsonb_typeof(item -> 'workflow') <> 'string' or length(item ->> 'workflow') not between 1 and 200) then
     return 'workflow is a name of 1 to 200 characters';
   end if;
-  -- A later version of the standard may append fields; "ff" and zeros alone are invalid in each.
+  -- A version after 00 may append fields; "ff" and zeros alone are invalid in each.
   if jsonb_typeof(item -> 'traceparent') <> 'null'
     and (jsonb_typeof(item -> 'traceparent') <> 'string' or length(item ->> 'traceparent') > 200
-      or item ->> 'traceparent' !~ '^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?$') then
+      or item ->> 'traceparent' !~ '^(?!ff|00-.{53})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?$') then
     return 'traceparent is a text such as "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"';
   end if;
   if pg_column_size(item -> 'payload') > 1048576 then

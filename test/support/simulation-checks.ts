@@ -48,7 +48,8 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
   const troubleAt = new Map<string, number>();
   const refusedOnce = new Set<string>();
   const retiredAt = new Map<string, number>();
-  /** When the database last answered whether work was still to come. */
+  /** When the database last answered whether work was still to come, and the same at the last claim call after that. */
+  const askedAt = new Map<string, number>();
   const lookedAt = new Map<string, number>();
   const bodies = new Map<string, string>();
   /** The last call that was answered with a wait, and how long that is. */
@@ -196,7 +197,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
     onAnswer(call, answer) {
       const worker = workers.get(call.worker) as Worker;
       if (call.name === "describe_work_types") {
-        lookedAt.set(call.worker, call.takenAt);
+        askedAt.set(call.worker, call.takenAt);
       } else if (call.name === "extend_claims") {
         const gone = (answer as { state: string; fence: number }[]).filter(({ state }) => state !== "held");
         const affected = gone.map(({ fence }) => runs.get(fence)).filter((run) => run !== undefined && isRunning(run));
@@ -206,6 +207,8 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
           }
         });
       } else if (/claim_next|finish_and_claim|claim_items/.test(call.name)) {
+        // A worker asks once more as it signs off.
+        lookedAt.set(call.worker, askedAt.get(call.worker) ?? Number.POSITIVE_INFINITY);
         const claims = ((answer as { claimed?: unknown }).claimed ?? answer) as { fence: number }[];
         const received = known.get(call.worker) ?? new Set();
         known.set(call.worker, received);
