@@ -34,13 +34,15 @@ async function obey(server: Server): Promise<void> {
 
 async function end(server: Server, reason: string): Promise<void> {
   if (reason === "early_drop") {
-    // Only an isolate with nothing left to do is dropped early.
+    // All requests are answered, or their callers have left. Only what was given to waitUntil is waited for.
     await Promise.allSettled(promises);
   }
   host.dispatchEvent(new host.CustomEvent("beforeunload", { detail: { reason } }));
-  if (reason === "early_drop" || reason === "termination") {
+  if (reason === "termination") {
     await Promise.allSettled(promises);
     await server.shutdown();
+  }
+  if (reason === "early_drop" || reason === "termination") {
     host.Deno.exit(0);
   }
 }
