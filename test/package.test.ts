@@ -58,3 +58,9 @@ test("init works without the packages of the stack", async () => {
     expect.stringMatching(/^\d{14}_work_claims\.sql$/),
   ]);
 });
+
+test("fleet finds its files in the installed package", async () => {
+  const args = ["work-claims", "fleet", "slurm", "--types", "embed", "--url", "https://abc.supabase.co"];
+  const { stdout } = await run("npx", args, { cwd: project });
+  expect(stdout).toContain("SUPABASE_URL=https://abc.supabase.co\n");
+});
