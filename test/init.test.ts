@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import postgres from "postgres";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { addEdgeFunctions } from "../src/stack/edge-files.ts";
 import { type Addition, addMigration } from "../src/stack/migrations.ts";
 import { packageRoot } from "../src/stack/package-root.ts";
 import { pushMigrations } from "../src/stack/push.ts";
@@ -96,6 +97,76 @@ test("changed line ends make no new version", async () => {
   const file = join(migrations(), own);
   await writeFile(file, (await readFile(file, "utf8")).replaceAll("\n", "\r\n"));
   expect((await init()).added).toBeUndefined();
+});
+
+describe("the Edge Functions", () => {
+  const functions = (...path: string[]): string => join(project, "supabase", "functions", ...path);
+  const text = (...path: string[]): Promise<string> => readFile(functions(...path), "utf8");
+
+  beforeEach(() => addMigration(project));
+
+  test("come with a copy of the runtime, and with entries in config.toml", async () => {
+    expect(await addEdgeFunctions(project)).toEqual({
+      kept: [],
+      written: [
+        "functions/_shared/work-claims/",
+        ...["functions/work-drain/index.ts", "functions/work-drain/handler.ts"],
+        ...["functions/work-callback/index.ts", "functions/work-callback/callback.ts"],
+        "config.toml",
+      ],
+    });
+    expect(await readdir(functions("_shared", "work-claims"))).toEqual(
+      await readdir(join(packageRoot(), "workers", "runtime")),
+    );
+    const config = await readFile(join(project, "supabase", "config.toml"), "utf8");
+    expect(config.match(/^\[functions\..*\]\nverify_jwt = false$/gm)).toHaveLength(2);
+  });
+
+  test("of a new version leave the person's files and settings, and replace the others", async () => {
+    await addEdgeFunctions(project);
+    const config = join(project, "supabase", "config.toml");
+    await writeFile(config, (await readFile(config, "utf8")).replace("verify_jwt = false", "enabled = false"));
+    for (const path of [
+      ["work-drain", "handler.ts"],
+      ["work-callback", "callback.ts"],
+      ["mine", "index.ts"],
+      ["_shared", "mine.ts"],
+    ]) {
+      await mkdir(functions(path[0] ?? ""), { recursive: true });
+      await writeFile(functions(...path), "// mine");
+    }
+    for (const path of [
+      ["work-drain", "index.ts"],
+      ["_shared", "work-claims", "work.ts"],
+      ["_shared", "work-claims", "gone.ts"],
+    ]) {
+      await writeFile(functions(...path), "// of an old version");
+    }
+    const before = await readFile(config, "utf8");
+    expect(await addEdgeFunctions(project)).toMatchObject({
+      kept: ["functions/work-drain/handler.ts", "functions/work-callback/callback.ts"],
+    });
+    expect(await readFile(config, "utf8")).toBe(before);
+    for (const path of [
+      ["work-drain", "handler.ts"],
+      ["work-callback", "callback.ts"],
+      ["mine", "index.ts"],
+      ["_shared", "mine.ts"],
+    ]) {
+      expect(await text(...path)).toBe("// mine");
+    }
+    expect(await text("work-drain", "index.ts")).toContain("../_shared/work-claims/work.ts");
+    expect(await text("_shared", "work-claims", "work.ts")).toContain("export async function work");
+    expect(await readdir(functions("_shared", "work-claims"))).not.toContain("gone.ts");
+  });
+
+  test("have a schedule whose migration comes after the main one, once", async () => {
+    const schedule = { name: "work_schedule" } as const;
+    const { added } = await addMigration(project, schedule);
+    expect(await readdir(migrations())).toEqual([own, added]);
+    expect(await addMigration(project, schedule)).toMatchObject({ added: undefined, previous: added });
+    expect((await addMigration(project)).added).toBeUndefined();
+  });
 });
 
 describe("the migration for tokens", () => {

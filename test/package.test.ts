@@ -52,11 +52,14 @@ test("up without the packages of the stack names what to install, and leaves no 
   expect(await readdir(project)).not.toContain(".work-claims");
 });
 
-test("init works without the packages of the stack", async () => {
-  await run("npx", ["work-claims", "init"], { cwd: project });
+test("init works without the packages of the stack, also with the Edge Functions", async () => {
+  const { stdout } = await run("npx", ["work-claims", "init", "--edge"], { cwd: project });
+  expect(stdout).toContain("npx supabase functions deploy work-drain --use-api\n");
   expect(await readdir(join(project, "supabase", "migrations"))).toEqual([
     expect.stringMatching(/^\d{14}_work_claims\.sql$/),
+    expect.stringMatching(/^\d{14}_work_schedule\.sql$/),
   ]);
+  expect(await readdir(join(project, "supabase", "functions"))).toEqual(["_shared", "work-callback", "work-drain"]);
 });
 
 test("fleet finds its files in the installed package", async () => {

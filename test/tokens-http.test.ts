@@ -175,7 +175,7 @@ describe("a worker process with WORK_TOKEN_FILE and the public key alone", () =>
       writeFileSync(tokenFile, token);
       const env = { SUPABASE_URL: stack.url, SUPABASE_ANON_KEY: stack.anonKey, WORK_TOKEN_FILE: tokenFile };
       const { code, err } = await execute(file, args, env);
-      expect(code).not.toBe(0);
+      expect(code).toBe(78);
       expect(err).toContain("token_register_worker: the work token is missing, unknown, ended or revoked");
       expect(err).not.toContain(token);
     },

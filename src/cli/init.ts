@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { addEdgeFunctions } from "../stack/edge-files.ts";
 import { addMigration, holdsMigration, type MigrationName } from "../stack/migrations.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { envFileName } from "./env-file.ts";
@@ -10,6 +11,7 @@ export const init: Command = {
   summary: "put the migration into your own Supabase project, or the one of a new version",
   options: [
     "DIR       the project; else the folder here",
+    "--edge    with the Edge Functions work-drain and work-callback, and a schedule for the first",
     "--tokens  with the migration for workers that have a token in place of the key",
   ],
   example: "work-claims init",
@@ -17,18 +19,27 @@ export const init: Command = {
     const { positionals, values } = parseArgs({
       args,
       allowPositionals: true,
-      options: { tokens: { type: "boolean" } },
+      options: { edge: { type: "boolean" }, tokens: { type: "boolean" } },
     });
     if (positionals.length > 1) throw new WrongUsage("one folder was expected");
     const project = resolve(positionals[0] ?? ".");
     const folder = relative(process.cwd(), project) || ".";
-    let isAdded = await add(project, folder, "work_claims");
-    // A project that has it already needs it again after a new migration of work-claims.
-    const hasTokens = values.tokens || (await holdsMigration(project, "work_tokens"));
-    if (hasTokens) isAdded = (await add(project, folder, "work_tokens")) || isAdded;
+    const wanted = { work_claims: true, work_schedule: values.edge, work_tokens: values.tokens };
+    let isAdded = false;
+    for (const [name, isWanted] of Object.entries(wanted) as [MigrationName, boolean | undefined][]) {
+      // A project that has an optional one needs it again after a new migration of work-claims.
+      if (isWanted || (await holdsMigration(project, name))) isAdded = (await add(project, folder, name)) || isAdded;
+    }
+    if (values.edge) await addEdge(project, folder);
     if (isAdded) {
       console.log("Apply it with:");
       console.log(`  $ ${pushCommand(folder)}`);
+    }
+    if (values.edge) {
+      console.log("Deploy the functions with:");
+      for (const name of ["work-drain", "work-callback"]) {
+        console.log(`  $ npx supabase functions deploy ${name} --use-api${workdir(folder)}`);
+      }
     }
     return exitCode.fine;
   },
@@ -47,9 +58,18 @@ async function add(project: string, folder: string, name: MigrationName): Promis
   return true;
 }
 
+async function addEdge(project: string, folder: string): Promise<void> {
+  const { written, kept } = await addEdgeFunctions(project);
+  for (const path of written) console.log(`${folder}/supabase/${path} was written`);
+  for (const path of kept) console.log(`${folder}/supabase/${path} is yours, and was left as it is`);
+}
+
 /** A command that works in a project that is not linked. The shell reads the address from the file that `up` wrote. */
 function pushCommand(folder: string): string {
-  const where = folder === "." ? "" : ` --workdir "${folder}"`;
-  const push = `npx supabase db push --remote="$SUPABASE_DB_URL" --yes${where}`;
+  const push = `npx supabase db push --remote="$SUPABASE_DB_URL" --yes${workdir(folder)}`;
   return process.env.SUPABASE_DB_URL === undefined && existsSync(envFileName) ? `(. ./${envFileName}; ${push})` : push;
+}
+
+function workdir(folder: string): string {
+  return folder === "." ? "" : ` --workdir "${folder}"`;
 }

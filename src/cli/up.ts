@@ -87,6 +87,7 @@ async function runUntilStopped(wanted: Wanted): Promise<number> {
         isUpdating = added !== undefined && previous !== undefined;
         return join(folder, "project");
       },
+      functions: { folder: join(process.cwd(), "supabase") },
       signal: stopping.signal,
       log: console.error,
     });

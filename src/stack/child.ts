@@ -41,6 +41,8 @@ export type ServerCommand = {
   stopSignal: "INT" | "TERM";
   /** A file descriptor for its output, or a pipe that this process reads. */
   output: number | "pipe";
+  /** A pipe to its standard input; none without. */
+  input?: "pipe";
 };
 
 export function startServer(command: ServerCommand): ServerProcess {
@@ -50,7 +52,7 @@ export function startServer(command: ServerCommand): ServerProcess {
     env: command.env,
     // A session of its own: Ctrl-C in the terminal reaches this process alone, which stops the servers in order.
     detached: true,
-    stdio: ["ignore", command.output, command.output, "pipe"],
+    stdio: [command.input ?? "ignore", command.output, command.output, "pipe"],
   });
   let isOver = false;
   const lifeline = child.stdio[3] as Writable;

@@ -2,9 +2,10 @@ import { Agent, createServer, type IncomingMessage, type Server, type ServerResp
 import type { AddressInfo } from "node:net";
 import { createProxyServer } from "httpxy";
 import type { Credentials, Verdict } from "./authenticate.ts";
+import type { Functions } from "./functions.ts";
 import { freePort } from "./ports.ts";
 
-/** The address of the stack: it answers as a Supabase project's does, in front of PostgREST. */
+/** The address of the stack: it answers as a Supabase project's does, in front of PostgREST and functions. */
 export type Gateway = { url: string; port: number; stop: () => Promise<void> };
 
 export type GatewayPlan = {
@@ -14,6 +15,8 @@ export type GatewayPlan = {
   authenticate: (credentials: Credentials) => Verdict;
   /** The port of PostgREST; undefined while there is none. */
   upstream: () => number | undefined;
+  /** The project's Edge Functions; undefined where there are none. */
+  functions: () => Functions | undefined;
 };
 
 const prefix = "/rest/v1";
@@ -31,6 +34,8 @@ export async function runGateway(plan: GatewayPlan): Promise<Gateway> {
     if (request.method === "OPTIONS" && request.headers["access-control-request-method"]) {
       return preflight(request, response);
     }
+    const functions = plan.functions();
+    if (functions && /^\/functions\/v1([/?]|$)/.test(request.url ?? "")) return void functions.serve(request, response);
     const { path, apikey } = withoutKey(request.url ?? "/");
     if (!/^\/rest\/v1([/?]|$)/.test(path)) {
       const hint = `Tables and functions are under ${prefix}/`;

@@ -15,7 +15,7 @@ export type Addition = {
 };
 
 /** The one that everything needs, and those that a project may add. */
-export type MigrationName = "work_claims" | "work_tokens";
+export type MigrationName = "work_claims" | "work_schedule" | "work_tokens";
 
 type Migration = { name: string; version: number; text: string };
 
@@ -114,7 +114,9 @@ async function migrationsIn(folder: string): Promise<Migration[]> {
 async function writeConfig(projectDir: string, source: string): Promise<boolean> {
   const id = basename(resolve(projectDir)).replace(/[^A-Za-z0-9_-]/g, "-") || "work-claims";
   const template = await readFile(join(source, "config.toml"), "utf8");
-  const text = template.replace(/^project_id = .*$/m, `project_id = "${id}"`);
+  // The entries of functions come with the functions.
+  const named = template.replace(/^project_id = .*$/m, `project_id = "${id}"`);
+  const text = `${named.replace(/^\[functions\.[^[]*/gm, "").trimEnd()}\n`;
   try {
     await writeFile(join(projectDir, "supabase", "config.toml"), text, { flag: "wx" });
     return true;

@@ -1,7 +1,10 @@
 import { authenticate } from "./authenticate.ts";
 import { clearPredecessor, ensureCluster, superuser } from "./cluster.ts";
 import { openDataDir } from "./data-dir.ts";
+import { type Functions, serveFunctions } from "./functions.ts";
 import { runGateway } from "./gateway.ts";
+import type { Limits } from "./isolate.ts";
+import type { Keys } from "./keys.ts";
 import { lock } from "./lock.ts";
 import { serverUser } from "./os-user.ts";
 import { findPostgres, type PostgresMajor } from "./postgres-binaries.ts";
@@ -25,6 +28,8 @@ export type StackOptions = {
   postgres?: PostgresMajor | undefined;
   /** A project, or a function that makes one for a data folder. PostgREST starts after its migrations. */
   migrations?: string | ((dataDir: string) => Promise<string>) | undefined;
+  /** The supabase folder whose Edge Functions are served, and limits other than those of a hosted project. */
+  functions?: { folder: string; limits?: Partial<Limits> } | undefined;
   log?: ((line: string) => void) | undefined;
   /** Ends a start that is under way. */
   signal?: AbortSignal | undefined;
@@ -46,6 +51,7 @@ export type Stack = {
   applied: string[];
   postgres: PostgresServer;
   postgrest: PostgrestServer;
+  functions: Functions | undefined;
   stop: () => Promise<void>;
 };
 
@@ -72,11 +78,13 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     const kept: Partial<Ports> = (await portsFile.read(dataDir.path)) ?? {};
 
     let rest: PostgrestServer | undefined;
+    let functions: Functions | undefined;
     const gateway = await runGateway({
       port: options.port,
       preferredPort: kept.port ?? supabasePorts.port,
       authenticate: (credentials) => authenticate(keys, credentials),
       upstream: () => rest?.port(),
+      functions: () => functions,
     });
     closing.push(gateway.stop);
 
@@ -133,6 +141,21 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       onRestart: () => void note(),
     });
     closing.push(rest.stop);
+    if (options.functions) {
+      const served = serveFunctions({
+        ...options.functions,
+        env: functionEnvironment(keys, gateway.url, dbUrl),
+        authenticate: (credentials) => authenticate(keys, credentials),
+        logs: `${dataDir.path}/logs`,
+        log,
+      });
+      functions = served;
+      // A function that is told to end hands its claims back through PostgREST, which is still there.
+      closing.push(() => {
+        functions = undefined;
+        return served.end("termination", 5_000);
+      });
+    }
     signal.throwIfAborted();
     isReady = true;
     await note();
@@ -150,6 +173,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       applied,
       postgres: database,
       postgrest: rest,
+      functions,
       stop,
     };
   } catch (error) {
@@ -170,6 +194,18 @@ export async function endPredecessors(path: string, log: (line: string) => void)
   }
   await runningFile.remove(path);
   return ended;
+}
+
+/** The variables that Supabase sets for a function. */
+function functionEnvironment(keys: Keys, url: string, dbUrl: string): Record<string, string> {
+  return {
+    SUPABASE_URL: url,
+    SUPABASE_DB_URL: dbUrl,
+    SUPABASE_SECRET_KEYS: JSON.stringify({ default: keys.secretKey }),
+    SUPABASE_PUBLISHABLE_KEYS: JSON.stringify({ default: keys.publishableKey }),
+    SUPABASE_SERVICE_ROLE_KEY: keys.serviceKey,
+    SUPABASE_ANON_KEY: keys.anonKey,
+  };
 }
 
 /** A sentence for each port that differs from the last start though the user did not name it. */
