@@ -6,6 +6,7 @@ import { describeInstance, type Instance, openInstance, settle } from "./instanc
 import { claimLatency, latencyTable } from "./latency.ts";
 import { matching } from "./matching.ts";
 import { help, isWanted, type Options, readOptions } from "./options.ts";
+import { overhead } from "./overhead.ts";
 import { pgBoss } from "./pg_boss.ts";
 import { pgmq } from "./pgmq.ts";
 import { rawUpdates } from "./raw.ts";
@@ -39,6 +40,9 @@ async function bench(instance: Instance, options: Options): Promise<void> {
     }
     if (isWanted(options, "runtime") && instance.api) {
       tables.push(await runtime(instance.dbUrl, instance.api, settled, tell));
+    }
+    if (isWanted(options, "overhead") && instance.api) {
+      tables.push(await overhead(instance.dbUrl, instance.api, settled, tell));
     }
     if (isWanted(options, "matching")) {
       tables.push(await matching(instance, settled, options.matching, tell));

@@ -63,6 +63,7 @@ const idle: Situation = {
   room: 8,
   isClaiming: false,
   isReleasing: false,
+  gathering: "no",
   canCombine: true,
   lookAt: 1000,
   handBackAt: Number.POSITIVE_INFINITY,
@@ -70,7 +71,7 @@ const idle: Situation = {
   isLeaving: false,
   isTooLate: false,
 };
-const busy: Situation = { ...idle, running: 2, queued: 6, held: 8, room: 0 };
+const busy: Situation = { ...idle, running: 2, queued: 6, held: 8, room: 0, gathering: "done" };
 
 test.each<[string, Situation, string]>([
   ["an idle worker claims", idle, "claim"],
@@ -83,6 +84,17 @@ test.each<[string, Situation, string]>([
   ],
   ["a claim waits for a free handler", { ...busy, startable: 6 }, "wait Infinity"],
   ["an outcome is released while a claim call is under way", { ...busy, finished: 1, isClaiming: true }, "release"],
+  [
+    "outcomes of the same moment are gathered for one call",
+    { ...busy, finished: 1, queued: 4, room: 2, gathering: "no" },
+    "gather",
+  ],
+  [
+    "a due claim waits for the outcomes that are gathered",
+    { ...busy, finished: 1, queued: 4, room: 2, gathering: "under way" },
+    "wait Infinity",
+  ],
+  ["the last outcome waits for no other", { ...busy, running: 0, queued: 0, finished: 1, gathering: "no" }, "release"],
   [
     "outcomes wait for the release call that is under way",
     { ...busy, finished: 3, isReleasing: true },

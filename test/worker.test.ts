@@ -78,6 +78,17 @@ test("outcomes of the same moment go in one call", async () => {
   expect(server.of("finish_and_claim").map((call) => call.args.outcomes.length)).toEqual([4, 4]);
 });
 
+test("outcomes of handlers that end at once go in the call that claims the next batch", async () => {
+  const { clock, server, options } = world(300, { batch: 100, maxClaims: 300 });
+  await clock.drive(work("embed", () => {}, options));
+  const together = server.of("finish_and_claim").map(({ args }) => [args.outcomes.length, args.max_items]);
+  expect(together).toEqual([
+    [100, 100],
+    [100, 100],
+  ]);
+  expect(server.of("claim_next")).toHaveLength(1);
+});
+
 test("a worker runs no more handlers than its concurrency and claims no more than its batch", async () => {
   const { clock, server, options } = world(60, { concurrency: 3, batch: 7 });
   let running = 0;

@@ -25,6 +25,8 @@
 //                               wait, and are held               (half a second of work; slow jobs: WORK_CONCURRENCY)
 //   WORK_LEASE_SECONDS          the silence after which other workers may claim the item  (the work type's)
 //   WORK_ID                     a name different from every other worker's                (host, process, random)
+//   WORK_LOG                    json: one JSON object a line, for programs                (pretty)
+//   WORK_METRICS_PORT           the port at which Prometheus reads this worker's numbers  (none)
 //   WORK_UNTIL_EMPTY            1: leave when nothing is left                             (stay and wait for more)
 //   WORK_IDLE_SECONDS           the longest wait between two looks of an idle worker      (15)
 //   WORK_GRACE_SECONDS          after SIGTERM or SIGINT, how long running items may take  (20)

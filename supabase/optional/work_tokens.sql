@@ -407,6 +407,7 @@ begin
   -- Calls under way end first. A claim that one of them wins would be missed below, and its lease may be a day.
   perform pg_advisory_xact_lock(work.token_lock_key(t.hash))
      from (select k.hash from public.work_tokens k where k.worker_name = revoke_token.worker_name order by k.hash) as t;
+  -- A parked claim goes back too; its next holder learns the id of the job.
   with parked as materialized (
     select c.ctid as row_id
       from public.work_claims c
@@ -415,7 +416,7 @@ begin
        for no key update
   )
   update public.work_claims c
-     set poll_at = null, external_id = null
+     set poll_at = null
    where c.ctid = any (array(select p.row_id from parked p));
   with worker as materialized (
     select distinct c.worker_id as id from public.work_claims c
@@ -459,16 +460,11 @@ declare
   for_service_role constant text[] := array['create_token', 'revoke_token'];
   private constant text[] := array[
     'hash_of_request', 'is_worker_of', 'of_types', 'token_lock_key', 'valid_token', 'worker_of_request'];
+  -- The functions behind these are private, and do nothing without the rights on tables below.
+  may_run constant text[] := array[
+    'claim_next', 'describe_work_types', 'extend_claims', 'finish_and_claim', 'register_worker',
+    'release_claims_for_worker', 'release_items', 'release_parked', 'retire_worker', 'take_parked'];
   -- A claim call also takes back ended leases, prunes and folds tallies. "For update" needs the right to update.
-  may_run constant text[] := private || array[
-    'all_of', 'any_of', 'catch_up', 'check_claim', 'check_list', 'check_name', 'check_outcomes', 'check_properties',
-    'check_range', 'check_ttl', 'claim_next', 'claims_of_request', 'clause', 'close_claims', 'close_dropped_pools',
-    'close_others', 'close_succeeded', 'condition_clauses', 'describe_work_types', 'equal_clauses', 'extend_claims', 'finish_and_claim',
-    'fold_tallies', 'forget_workers', 'hold', 'is_more_ready', 'is_repeated', 'keep_up', 'lock_ahead', 'lock_few',
-    'lock_first', 'lock_lane', 'lock_range', 'lock_warm', 'max_crashes', 'not_all_of', 'operator_clause', 'outcome_error',
-    'park', 'parse_requirement', 'profile_of', 'prune_items', 'prune_next', 'ready_due', 'reap', 'record_stale', 'refresh_profile',
-    'refuse', 'register_worker', 'release_claims_for_worker', 'release_items', 'release_parked', 'remove_items', 'requirement_clauses',
-    'requirement_name', 'retire_worker', 'strip_claims', 'take_next', 'take_parked', 'touch_worker', 'without', 'without_path'];
   may_touch constant jsonb := '{
     "public.work_classes": "select",
     "public.work_claims": "select, update, delete",
@@ -510,10 +506,11 @@ begin
   for named in
     select p.oid::regprocedure as name
       from pg_proc p
-     where p.pronamespace in ('public'::regnamespace, 'work'::regnamespace) and p.proname = any (may_run)
+     where p.pronamespace = 'public'::regnamespace and p.proname = any (may_run)
   loop
     execute format('grant execute on function %s to work_worker', named.name);
   end loop;
+  grant execute on all functions in schema work to work_worker;
 
   -- To become the owner of a function, a role needs the right to create in its schema.
   grant create on schema public to work_worker;

@@ -61,7 +61,8 @@ export function createFakeClock(): FakeClock {
         resolve();
         return;
       }
-      const due = localTime(machine) + Math.max(0, ms);
+      // A wait too short for a difference in the sum of times would never end; a real one takes microseconds.
+      const due = localTime(machine) + (ms > 0 ? Math.max(0.001, ms) : 0);
       const sleeper: Sleeper = {
         due,
         at: Math.max(due + (machine?.behind ?? 0), time),

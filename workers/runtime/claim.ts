@@ -1,4 +1,5 @@
 import type { CallOptions, Json } from "./client.ts";
+import type { Log } from "./log.ts";
 import type { Outcome } from "./outcome.ts";
 
 /** A claimed item, as the database answers it. */
@@ -63,7 +64,7 @@ export interface SourceOptions {
   /** Null leaves it to the work type. */
   leaseSeconds: number | null;
   warm(): readonly string[];
-  log(line: string): void;
+  log: Log;
 }
 
 /** A value inside PostgREST's in.(…), where commas and brackets would end it. */

@@ -76,8 +76,10 @@ export function createClient(options: ClientOptions): Client {
     const abandon = (): void => stop.abort();
     let isLate = false;
     void clock.sleep(timeoutMs, over.signal).then(() => {
-      isLate = !over.signal.aborted;
-      stop.abort();
+      if (!over.signal.aborted) {
+        isLate = true;
+        stop.abort();
+      }
     });
     call.signal?.addEventListener("abort", abandon);
     if (call.signal?.aborted) {
@@ -107,7 +109,7 @@ export function createClient(options: ClientOptions): Client {
         { code: isLate ? "timeout" : "network", isRetryable: !call.signal?.aborted },
       );
     } finally {
-      over.abort();
+      over.abort("answered");
       call.signal?.removeEventListener("abort", abandon);
     }
     if (status < 200 || status > 299) {

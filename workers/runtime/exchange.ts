@@ -4,6 +4,7 @@ import type { CallOptions } from "./client.ts";
 import { isFatal, isRetryable } from "./errors.ts";
 import { handBack } from "./handle.ts";
 import { hold, unreleased } from "./held.ts";
+import { errorType, itemFields, operations } from "./log.ts";
 import { type Loop, roomOf } from "./loop-state.ts";
 import { messageOf, type Outcome, oneRequestOf } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
@@ -24,7 +25,7 @@ const exchangeTimeoutMs = 20_000;
 
 /** Makes one call and records its answer. The loop has at most one claim call and one release call under way. */
 export async function exchange(loop: Loop, made: Call): Promise<void> {
-  const { state, clock, holding } = loop;
+  const { state, holding } = loop;
   const isClaim = made !== "release";
   const isRelease = made !== "claim";
   state.isClaiming ||= isClaim;
@@ -32,8 +33,7 @@ export async function exchange(loop: Loop, made: Call): Promise<void> {
   let outcomes: Outcome[] = [];
   try {
     if (isRelease) {
-      // Outcomes of the same moment go in the same call.
-      await (state.running > 0 ? clock.sleep(0) : undefined);
+      state.gathering = "no";
       outcomes = oneRequestOf(unreleased(holding));
     }
     await (isClaim ? claim(loop, outcomes) : release(loop, outcomes));
@@ -130,9 +130,13 @@ function recordReleased({ holding, tally, log, state, outage }: Loop, outcomes: 
   outcomes.forEach((outcome, n) => {
     const became = states[n] ?? "lost";
     holding.delete(outcome.fence);
-    tally.addOutcome(outcome.outcome, became);
+    tally.addOutcome(outcome, became);
     if (became === "lost") {
-      log(`lost ${outcome.work_type} ${outcome.item_id}: its ${outcome.outcome} came too late`);
+      log(`lost ${outcome.work_type} ${outcome.item_id}: its ${outcome.outcome} came too late`, {
+        ...operations.release,
+        ...itemFields(outcome),
+        "error.type": "claim_lost",
+      });
     }
   });
 }
@@ -178,7 +182,7 @@ async function logReasons({ source, over, log }: Loop): Promise<void> {
   const why = await source.diagnose({ retryForMs: 0, signal: over.signal }).catch(() => null);
   const reasons = [...(why?.missing ?? []), ...(why?.waiting ?? [])];
   if (reasons.length > 0) {
-    log(`waiting for work: ${reasons.join(", ")}`);
+    log(`waiting for work: ${reasons.join(", ")}`, operations.claim);
   }
 }
 
@@ -199,7 +203,7 @@ async function recover(loop: Loop, made: Call, error: unknown, outcomes: Outcome
     await clock.sleep(fullJitter(state.releaseFailures++, random), over.signal);
     return;
   }
-  log(`the database does not take the request: ${messageOf(error)}`);
+  log(`the database does not take the request: ${messageOf(error)}`, errorType(error));
   for (const { fence } of outcomes) {
     const held = holding.get(fence);
     if (held) {

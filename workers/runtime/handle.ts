@@ -1,6 +1,7 @@
-import { type Held, inState, startable } from "./held.ts";
+import { firstStartable, type Held, inState } from "./held.ts";
 import { abortError } from "./host.ts";
 import { deadline, margin } from "./lease.ts";
+import { itemFields, operations } from "./log.ts";
 import type { Loop } from "./loop-state.ts";
 import { failed, type Outcome, released } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
@@ -8,17 +9,19 @@ import { leave, lose } from "./worker.ts";
 
 /** Runs the handler of the first claim that may start. */
 export async function start(loop: Loop): Promise<void> {
-  const { state, holding, clock, wakeUps } = loop;
-  const held = startable(holding, clock.now())[0] as Held;
+  const { state, holding, clock, metrics, wakeUps } = loop;
+  const held = firstStartable(holding, clock.now()) as Held;
   const startedAt = clock.now();
   held.state = "running";
   state.running++;
-  wakeUps.deadline.wake();
+  wakeUps.deadline.wakeBy(deadline(held.lease));
   const limit = new AbortController();
   state.limits.add(limit);
   void limitTry(loop, held, limit.signal);
+  const endHandler = metrics.startHandler(held.claim.work_type);
   const outcome = await loop.run(held);
-  limit.abort();
+  endHandler();
+  limit.abort("ended");
   state.limits.delete(limit);
   state.running--;
   wakeUps.loop.wake();
@@ -32,7 +35,7 @@ export async function start(loop: Loop): Promise<void> {
   if (outcome.outcome === "succeeded" || outcome.outcome === "parked") {
     state.pace = { ...state.pace, handlerMs: meanWith(state.pace.handlerMs, clock.now() - startedAt) };
   }
-  logOutcome(loop, outcome);
+  logOutcome(loop, held, outcome);
   finish(loop, held, outcome);
 }
 
@@ -58,7 +61,7 @@ async function limitTry(loop: Loop, held: Held, isOver: AbortSignal): Promise<vo
   }
   if (held.state === "running" && loop.holding.has(held.claim.fence)) {
     const outcome = failed(held.claim, new Error(why));
-    logOutcome(loop, outcome);
+    logOutcome(loop, held, outcome);
     finish(loop, held, outcome);
   }
   await clock.sleep(settings.graceMs, isOver);
@@ -68,10 +71,14 @@ async function limitTry(loop: Loop, held: Held, isOver: AbortSignal): Promise<vo
   }
 }
 
-function logOutcome({ log }: Loop, { outcome, work_type, item_id, ...rest }: Outcome): void {
-  const why = rest.error ?? rest.note ?? rest.external_id;
+function logOutcome({ log }: Loop, { claim }: Held, { outcome, error, note, external_id }: Outcome): void {
+  const why = error ?? note ?? external_id;
   if (why !== undefined) {
-    log(`${outcome} ${work_type} ${item_id}: ${why.split("\n", 1)[0]?.slice(0, 200)}`);
+    log(`${outcome} ${claim.work_type} ${claim.item_id}: ${why.split("\n", 1)[0]?.slice(0, 200)}`, {
+      ...operations.handle,
+      ...itemFields(claim),
+      ...(outcome === "failed" && { "error.type": "handler_failed" }),
+    });
   }
 }
 

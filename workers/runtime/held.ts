@@ -41,9 +41,40 @@ export function inState(holding: Holding, state: Held["state"]): Held[] {
   return [...holding.values()].filter((held) => held.state === state);
 }
 
-/** The claims that may start. One whose lease is half over waits for its heartbeat. */
-export function startable(holding: Holding, now: number): Held[] {
-  return inState(holding, "queued").filter((held) => isFresh(held.lease, now));
+/** The first claim that may start. One whose lease is half over waits for its heartbeat. */
+export function firstStartable(holding: Holding, now: number): Held | undefined {
+  for (const held of holding.values()) {
+    if (held.state === "queued" && isFresh(held.lease, now)) {
+      return held;
+    }
+  }
+  return undefined;
+}
+
+export interface HeldCounts {
+  queued: number;
+  startable: number;
+  finished: number;
+  /** Finished, and handed back without a try. */
+  goingBack: number;
+  /** When the first of the queue was queued. */
+  queuedSince: number;
+}
+
+/** Counts the claims in one pass: the loop asks before every step. */
+export function countHeld(holding: Holding, now: number): HeldCounts {
+  const counts = { queued: 0, startable: 0, finished: 0, goingBack: 0, queuedSince: Number.POSITIVE_INFINITY };
+  for (const held of holding.values()) {
+    if (held.state === "queued") {
+      counts.queued++;
+      counts.startable += Number(isFresh(held.lease, now));
+      counts.queuedSince = Math.min(counts.queuedSince, held.queuedAt);
+    } else if (held.state === "finished") {
+      counts.finished++;
+      counts.goingBack += Number(held.outcome?.outcome === "released");
+    }
+  }
+  return counts;
 }
 
 /** The outcomes that the database has not taken. */
@@ -66,7 +97,13 @@ export function nextBeat(holding: Holding): number {
 }
 
 export function nextDeadline(holding: Holding): number {
-  return Math.min(Number.POSITIVE_INFINITY, ...inState(holding, "running").map((held) => deadline(held.lease)));
+  let next = Number.POSITIVE_INFINITY;
+  for (const held of holding.values()) {
+    if (held.state === "running") {
+      next = Math.min(next, deadline(held.lease));
+    }
+  }
+  return next;
 }
 
 /** Those whose handler must not go on: their lease may have ended. */

@@ -6,6 +6,7 @@ interface Permission {
   kind?: string;
   path?: string;
   command?: string;
+  host?: string;
 }
 
 interface DenoHost {
@@ -27,6 +28,7 @@ interface NodeHost {
     (name: "node:os"): { hostname(): string } | undefined;
     (name: "node:child_process"): { spawn: Spawn } | undefined;
     (name: "node:fs"): { readFileSync(path: string, encoding: "utf8"): string } | undefined;
+    (name: "node:http"): HttpModule | undefined;
   };
   on(signal: string, listener: () => void): void;
   off(signal: string, listener: () => void): void;
@@ -133,6 +135,44 @@ export function onStopSignal(onSignal: (signal: StopSignal) => void): () => void
 
 export function exit(code: number): void {
   (host.Deno ?? host.process)?.exit(code);
+}
+
+interface HttpModule {
+  createServer(answer: (request: HttpRequest, response: HttpResponse) => void): HttpServer;
+}
+
+interface HttpRequest {
+  method?: string;
+  url?: string;
+}
+
+interface HttpResponse {
+  writeHead(status: number, headers?: Record<string, string>): HttpResponse;
+  end(text: string): void;
+}
+
+interface HttpServer {
+  listen(port: number, host: string, then: () => void): void;
+  address(): { port: number };
+  on(event: "error", listener: (error: Error) => void): void;
+  unref(): void;
+  close(then: () => void): void;
+  closeAllConnections(): void;
+}
+
+/** A server for this address, host and port. An Edge Function gets its requests from elsewhere. */
+export function createHttpServer(
+  address: string,
+  answer: (request: HttpRequest, response: HttpResponse) => void,
+): HttpServer {
+  if (host.Deno && !isAllowed({ name: "net", host: address })) {
+    throw new SettingsError(`Deno was not allowed to listen at ${address}; start it with --allow-net`);
+  }
+  const http = host.process?.getBuiltinModule?.("node:http");
+  if (http === undefined) {
+    throw new SettingsError("no server can be started here; Node 20.16 and later, and Deno 2, can");
+  }
+  return http.createServer(answer);
 }
 
 /** Starts programs, without a shell. Throws where the host cannot, so that a worker finds it out when it starts. */

@@ -1,6 +1,7 @@
 import type { Source } from "./claim.ts";
-import { type Held, inState, unreleased } from "./held.ts";
+import { countHeld, type Held, type HeldCounts } from "./held.ts";
 import { whenToLeave } from "./leaving.ts";
+import type { Situation } from "./next-step.ts";
 import type { Outcome } from "./outcome.ts";
 import { claimLimit, type Pace, unknownPace } from "./pace.ts";
 import type { Worker } from "./worker.ts";
@@ -21,6 +22,7 @@ export interface LoopState {
   readonly limits: Set<AbortController>;
   isClaiming: boolean;
   isReleasing: boolean;
+  gathering: Situation["gathering"];
   pace: Pace;
   /** The next look for work is not before this. */
   lookAt: number;
@@ -45,6 +47,7 @@ export function createLoop(worker: Worker, source: Source, run: Loop["run"]): Lo
     limits: new Set(),
     isClaiming: false,
     isReleasing: false,
+    gathering: "no",
     pace: unknownPace,
     lookAt: now,
     workSeenAt: now,
@@ -75,15 +78,14 @@ export function leaving({ settings, startedAt, holding, state }: Loop): ReturnTy
 }
 
 /** How many claims may be asked for now. */
-export function roomOf(loop: Loop): number {
+export function roomOf(loop: Loop, counts: HeldCounts = countHeld(loop.holding, loop.clock.now())): number {
   const { state, settings, holding, stop, tally } = loop;
   if (stop.asked.aborted) {
     return 0;
   }
   const limit = limitOf(loop);
   // Claims that go back are in hand until the database has them.
-  const goingBack = unreleased(holding).filter(({ outcome }) => outcome === "released");
-  const inHand = inState(holding, "queued").length + state.running + goingBack.length;
+  const inHand = counts.queued + state.running + counts.goingBack;
   return Math.max(
     0,
     Math.min(

@@ -1,6 +1,6 @@
 import { type Call, exchange } from "./exchange.ts";
 import { handBack, start } from "./handle.ts";
-import { inState, startable } from "./held.ts";
+import { countHeld } from "./held.ts";
 import { type Loop, leaving, limitOf, roomOf } from "./loop-state.ts";
 import { nextStep, type Situation } from "./next-step.ts";
 import { slowed, slowHandlerMs } from "./pace.ts";
@@ -46,6 +46,9 @@ async function takeSteps(loop: Loop, calls: Set<Promise<void>>): Promise<void> {
       case "start":
         void start(loop);
         break;
+      case "gather":
+        void gather(loop);
+        break;
       case "hand back":
         handBack(loop, "queued");
         loop.state.pace = slowed(loop.state.pace);
@@ -58,6 +61,14 @@ async function takeSteps(loop: Loop, calls: Set<Promise<void>>): Promise<void> {
         begin(loop, step.do, calls);
     }
   }
+}
+
+/** Outcomes of the same moment go in the same call. */
+async function gather({ state, clock, wakeUps }: Loop): Promise<void> {
+  state.gathering = "under way";
+  await clock.sleep(0);
+  state.gathering = "done";
+  wakeUps.loop.wake();
 }
 
 /** What runs may end: only the end of the process, where it is known, sets a limit. */
@@ -80,23 +91,23 @@ function begin(loop: Loop, call: Call, calls: Set<Promise<void>>): void {
 function situationOf(loop: Loop): Situation {
   const { state, settings, holding, clock, stop, tally } = loop;
   const now = clock.now();
-  const queued = inState(holding, "queued");
+  const counts = countHeld(holding, now);
   return {
     now,
     concurrency: settings.concurrency,
     running: state.running,
-    queued: queued.length,
-    startable: startable(holding, now).length,
-    finished: inState(holding, "finished").length,
+    queued: counts.queued,
+    startable: counts.startable,
+    finished: counts.finished,
     held: holding.size,
     limit: limitOf(loop),
-    room: roomOf(loop),
+    room: roomOf(loop, counts),
     isClaiming: state.isClaiming,
     isReleasing: state.isReleasing,
+    gathering: state.gathering,
     canCombine: loop.source.finishAndClaim !== undefined,
     lookAt: state.lookAt,
-    handBackAt:
-      settings.batch === null && queued[0] ? queued[0].queuedAt + slowHandlerMs(state.pace) : Number.POSITIVE_INFINITY,
+    handBackAt: settings.batch === null ? counts.queuedSince + slowHandlerMs(state.pace) : Number.POSITIVE_INFINITY,
     leaveAt: stop.asked.aborted ? Number.POSITIVE_INFINITY : leaving(loop).at,
     isLeaving: stop.asked.aborted || state.isEmpty || tally.claimed >= settings.maxClaims,
     isTooLate: stop.tooLate.aborted,

@@ -16,6 +16,8 @@ export interface Situation {
   readonly room: number;
   readonly isClaiming: boolean;
   readonly isReleasing: boolean;
+  /** Outcomes of this moment are being gathered for one call, or have been. */
+  readonly gathering: "no" | "under way" | "done";
   /** One call can release and claim. */
   readonly canCombine: boolean;
   /** The next look for work is not before this. */
@@ -31,7 +33,7 @@ export interface Situation {
 }
 
 export type Step =
-  | { do: "start" | "claim" | "release" | "finish and claim" | "hand back" | "leave" | "end" }
+  | { do: "start" | "gather" | "claim" | "release" | "finish and claim" | "hand back" | "leave" | "end" }
   | { do: "wait"; ms: number };
 
 /** Decides the next step. Calls are started, not waited for: handlers start whatever call is under way. */
@@ -49,8 +51,14 @@ export function nextStep(s: Situation): Step {
   if (s.now >= s.handBackAt) {
     return { do: "hand back" };
   }
-  const mustRelease = s.finished > 0 && !s.isReleasing;
-  const mayClaim = wantsClaims(s) && !s.isClaiming;
+  const hasOutcomes = s.finished > 0 && !s.isReleasing;
+  if (hasOutcomes && s.running > 0 && s.gathering === "no") {
+    return { do: "gather" };
+  }
+  // A claim that comes due meanwhile goes in their call.
+  const isGathering = s.gathering === "under way";
+  const mustRelease = hasOutcomes && !isGathering;
+  const mayClaim = wantsClaims(s) && !s.isClaiming && !isGathering;
   const mustClaim = mayClaim && s.now >= s.lookAt;
   if (mustRelease) {
     return { do: mustClaim && s.canCombine ? "finish and claim" : "release" };

@@ -1,5 +1,6 @@
 import type { Json } from "./client.ts";
 import { isFatal } from "./errors.ts";
+import { errorType, itemFields, operations } from "./log.ts";
 import { failed, messageOf, type Outcome, succeeded } from "./outcome.ts";
 import { isRefusal } from "./release.ts";
 import type { Worker } from "./worker.ts";
@@ -83,7 +84,11 @@ export async function keepPolling(worker: Worker): Promise<void> {
 
 async function settle({ settings, client, log }: Worker, parked: ParkedClaim, signal: AbortSignal): Promise<void> {
   const outcome = await (parked.is_ended ? abandoned(parked) : polled(parked)).catch((error: unknown) => {
-    log(`could not ask about job ${parked.external_id}, asking again later: ${messageOf(error)}`);
+    log(`could not ask about job ${parked.external_id}, asking again later: ${messageOf(error)}`, {
+      ...operations.poll,
+      ...itemFields(parked),
+      ...errorType(error),
+    });
   });
   if (!outcome || signal.aborted) {
     return;
@@ -91,12 +96,19 @@ async function settle({ settings, client, log }: Worker, parked: ParkedClaim, si
   const { external_id, work_type, item_id, fence } = parked;
   try {
     const closed: unknown[] = await client.rpc("release_parked", { ...outcome, external_id, fence }, { signal });
-    log(`${closed.length > 0 ? outcome.outcome : "lost"} ${work_type} ${item_id}, the job ${external_id}`);
+    log(`${closed.length > 0 ? outcome.outcome : "lost"} ${work_type} ${item_id}, the job ${external_id}`, {
+      ...operations.poll,
+      ...itemFields(parked),
+    });
   } catch (error) {
     if (!isRefusal(error)) {
       throw error;
     }
-    log(`refused ${work_type} ${item_id}, the job ${external_id}: ${messageOf(error)}`);
+    log(`refused ${work_type} ${item_id}, the job ${external_id}: ${messageOf(error)}`, {
+      ...operations.poll,
+      ...itemFields(parked),
+      ...errorType(error),
+    });
   }
 
   async function polled(of: ParkedClaim): Promise<Ending | undefined> {
@@ -116,7 +128,10 @@ async function settle({ settings, client, log }: Worker, parked: ParkedClaim, si
     if (settings.abandon) {
       await settings.abandon(of, signal);
     } else {
-      log(`the job ${of.external_id} goes on for a claim that has ended: this worker has no option abandon`);
+      log(
+        `the job ${of.external_id} goes on for a claim that has ended: this worker has no option abandon`,
+        itemFields(of),
+      );
     }
     return { outcome: "abandoned" };
   }

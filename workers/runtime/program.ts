@@ -2,7 +2,7 @@
 import { isHopeless, RequestError } from "./errors.ts";
 import { env, exit, programStarter, SettingsError } from "./host.ts";
 import type { Why } from "./leaving.ts";
-import { messageOf } from "./outcome.ts";
+import { printError } from "./log.ts";
 import { wrong } from "./variable.ts";
 import type { Summary } from "./work.ts";
 
@@ -22,12 +22,12 @@ export async function runAsProgram(start: () => Promise<Summary>): Promise<void>
     const { why, isWorkLeft } = await start();
     const failure = ownReasons.includes(why) ? await onLeave() : null;
     if (failure !== null) {
-      console.error(`WORK_ON_LEAVE failed: ${failure}`);
+      printError(new Error(`WORK_ON_LEAVE failed: ${failure}`));
       exit(statuses.crashed);
     }
     exit(isWorkLeft ? statuses.workLeft : statuses.nothingLeft);
   } catch (error) {
-    console.error(messageOf(error));
+    printError(error);
     exit(isWrongSetting(error) ? statuses.wrongSettings : statuses.crashed);
   }
 }

@@ -3,6 +3,7 @@ import type { CallOptions, Client, Json } from "./client.ts";
 import type { Clock } from "./clock.ts";
 import { describeWorkTypes } from "./describe.ts";
 import { randomUuid } from "./host.ts";
+import { errorType, operations } from "./log.ts";
 import { messageOf } from "./outcome.ts";
 
 /** The database picks what is next in order. */
@@ -14,7 +15,10 @@ export function createPull(client: Client, clock: Clock, options: SourceOptions)
     try {
       return await options.warm();
     } catch (error) {
-      options.log(`warm failed, and nothing is taken to be warm: ${messageOf(error)}`);
+      options.log(`warm failed, and nothing is taken to be warm: ${messageOf(error)}`, {
+        ...operations.claim,
+        ...errorType(error),
+      });
       return [];
     }
   }

@@ -1,5 +1,6 @@
 import type { CallOptions, Client } from "./client.ts";
 import { isHopeless, RequestError } from "./errors.ts";
+import { errorType, itemFields, type Log, operations } from "./log.ts";
 import { failed, messageOf, type Outcome } from "./outcome.ts";
 
 export async function releaseItems(
@@ -20,7 +21,7 @@ export async function releaseEach(
   workerId: string,
   outcomes: Outcome[],
   call: CallOptions,
-  log: (line: string) => void,
+  log: Log,
 ): Promise<string[]> {
   const states: string[] = [];
   for (const outcome of outcomes) {
@@ -31,7 +32,11 @@ export async function releaseEach(
         if (!isRefusal(why)) {
           throw why;
         }
-        log(`refused ${outcome.work_type} ${outcome.item_id}: ${messageOf(why)}`);
+        log(`refused ${outcome.work_type} ${outcome.item_id}: ${messageOf(why)}`, {
+          ...operations.release,
+          ...itemFields(outcome),
+          ...errorType(why),
+        });
         if (outcome.outcome === "released") {
           return "refused"; // The item did not fail. Retiring the worker hands it back, or else the end of its lease does.
         }

@@ -3,10 +3,13 @@ import type { Json } from "./client.ts";
 import type { Held } from "./held.ts";
 import { type Outcome, returned, threw } from "./outcome.ts";
 import type { Profile } from "./profile.ts";
+import { traceOfTry } from "./trace.ts";
 
 export interface Context {
   /** Aborts when the claim is lost or cancelled, its lease cannot be renewed, or the grace time of a stop is over. */
   readonly signal: AbortSignal;
+  /** The trace of the item, with a span of this try, for the headers of what the handler calls. Null where it has none. */
+  readonly traceparent: string | null;
   /** The done part, from 0 to 1: sent with the next heartbeat. */
   progress(fraction: number): void;
   /**
@@ -34,6 +37,7 @@ export async function run<Payload>(
 ): Promise<Outcome> {
   const context: Context = {
     signal: held.abort.signal,
+    traceparent: traceOfTry(held.claim.traceparent),
     progress(fraction) {
       if (Number.isFinite(fraction)) {
         held.progress = Math.min(1, Math.max(0, fraction));

@@ -4,10 +4,11 @@ import { env, hostname, processId, randomUuid, requiredEnv, SettingsError } from
 import { type LeaveOptions, type LeaveSettings, settleLeaving } from "./leave-settings.ts";
 import type { ParkedOptions } from "./parked.ts";
 import type { Profile } from "./profile.ts";
+import { settleTelemetry, type TelemetryOptions, type TelemetrySettings } from "./telemetry-settings.ts";
 import { flag, named, names, object, seconds, whole } from "./variable.ts";
 
 /** Each option, where it is not given, is read from the environment variable named beside it. */
-export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, ParkedOptions {
+export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, ParkedOptions, TelemetryOptions {
   /** The project's address: SUPABASE_URL. */
   url?: string;
   /** The worker picks candidates from this pool: WORK_POOL. Without it the database picks among declared work types. */
@@ -49,7 +50,7 @@ export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, P
   random?: () => number;
 }
 
-export interface Settings extends Credentials, LeaveSettings {
+export interface Settings extends Credentials, LeaveSettings, TelemetrySettings {
   url: string;
   /** The names of address, key and token where they were set. */
   called: Credentials["called"] & { url: string };
@@ -116,6 +117,7 @@ export function settle(workType: string | readonly string[], options: WorkOption
     workerId: named("the worker id", options.workerId ?? env("WORK_ID") ?? uniqueWorkerId()),
     graceMs: (whole("graceSeconds", options.graceSeconds, "WORK_GRACE_SECONDS", 0, 86_400) ?? 20) * 1000,
     untilEmpty: options.untilEmpty ?? flag("WORK_UNTIL_EMPTY"),
+    ...settleTelemetry(options),
     ...settleLeaving(options),
     idleMinMs,
     idleMaxMs: Math.max(idleMinMs, idleMaxSeconds * 1000),

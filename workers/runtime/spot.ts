@@ -2,6 +2,7 @@
 import { type Json, reasonOf } from "./client.ts";
 import type { Cloud } from "./leave-settings.ts";
 import { handBackMs } from "./leaving.ts";
+import { errorType } from "./log.ts";
 import { leave, type Worker } from "./worker.ts";
 
 type Ask = (url: string, headers: Record<string, string>, method?: string) => Promise<Response>;
@@ -75,7 +76,10 @@ export async function watchSpot(worker: Worker): Promise<void> {
     } catch (error) {
       if (!hasFailed && !ended.signal.aborted) {
         hasFailed = true;
-        log(`WORK_SPOT is ${settings.spot}, and no notice can be read, trying again: ${reasonOf(error)}`);
+        log(
+          `WORK_SPOT is ${settings.spot}, and no notice can be read, trying again: ${reasonOf(error)}`,
+          errorType(error),
+        );
       }
     }
     await clock.sleep(pollMs, ended.signal);

@@ -1,4 +1,6 @@
 import type { Clock } from "./clock.ts";
+import type { Fields, Log } from "./log.ts";
+import type { Metrics } from "./metrics.ts";
 import type { Outcome } from "./outcome.ts";
 
 /** The outcomes of a worker, for its summary and its log. */
@@ -18,13 +20,13 @@ export interface Tally {
   /** Claims that were not handed back. */
   readonly claimed: number;
   addClaims(workTypes: string[]): void;
-  addOutcome(outcome: Outcome["outcome"], state: string): void;
-  addLost(): void;
+  addOutcome(outcome: Outcome, state: string): void;
+  addLost(workType: string): void;
   /** Logs what was added since the last line; at most once a second, unless it must. */
   log(must?: boolean): void;
 }
 
-export function createTally(clock: Clock, print: (line: string) => void): Tally {
+export function createTally(clock: Clock, print: Log, metrics: Metrics): Tally {
   const counts: Counts = { succeeded: 0, failed: 0, released: 0, parked: 0, lost: 0 };
   const fresh = new Map<string, number>();
   const add = (what: string): void => {
@@ -32,6 +34,11 @@ export function createTally(clock: Clock, print: (line: string) => void): Tally 
   };
   let claimed = 0;
   let loggedAt = Number.NEGATIVE_INFINITY;
+  const count = (kind: keyof Counts | "snoozed", workType: string): void => {
+    counts[kind === "snoozed" ? "released" : kind]++;
+    add(kind);
+    metrics.addEnd(workType, kind);
+  };
   return {
     counts,
     get claimed() {
@@ -41,26 +48,35 @@ export function createTally(clock: Clock, print: (line: string) => void): Tally 
       claimed += workTypes.length;
       for (const workType of workTypes) {
         add(`claimed ${workType}`);
+        metrics.addClaim(workType);
       }
     },
-    addOutcome(outcome, state) {
+    addOutcome({ work_type, outcome }, state) {
       // An outcome that was refused counts as the failure that it became.
       const isLost = state === "lost" || state === "refused";
       const isFailed = outcome !== "snoozed" && (state === "failed" || state === "waiting");
-      const kind = isLost ? "lost" : isFailed ? "failed" : outcome;
-      counts[kind === "snoozed" ? "released" : kind]++;
-      add(kind);
+      count(isLost ? "lost" : isFailed ? "failed" : outcome, work_type);
     },
-    addLost() {
-      counts.lost++;
-      add("lost");
-    },
+    addLost: (workType) => count("lost", workType),
     log(must = false) {
       if (fresh.size > 0 && (must || clock.now() - loggedAt >= 1000)) {
         loggedAt = clock.now();
-        print([...fresh].map(([what, times]) => what.replace(/^\w+/, (verb) => `${verb} ${times}`)).join(", "));
+        print(
+          [...fresh].map(([what, times]) => what.replace(/^\w+/, (verb) => `${verb} ${times}`)).join(", "),
+          totals(fresh),
+        );
         fresh.clear();
       }
     },
   };
+}
+
+/** The numbers as fields; claims of all work types together. */
+export function totals(counts: Iterable<readonly [string, number]>): Fields {
+  const fields: Record<string, number> = {};
+  for (const [what, times] of counts) {
+    const name = `work_claims.${what.split(" ", 1)[0]}`;
+    fields[name] = (fields[name] ?? 0) + times;
+  }
+  return fields;
 }

@@ -6,8 +6,10 @@ import { handBack } from "./handle.ts";
 import { keepLeases, watchDeadlines } from "./heartbeat.ts";
 import { abortError, SettingsError } from "./host.ts";
 import type { Why } from "./leaving.ts";
+import { errorType, operations } from "./log.ts";
 import { leaveNow, runLoop } from "./loop.ts";
 import { createLoop, type Loop, leaving } from "./loop-state.ts";
+import { type MetricsServer, serveMetrics } from "./metrics-server.ts";
 import { messageOf } from "./outcome.ts";
 import { keepPolling } from "./parked.ts";
 import { createRegistration, type Profile, type Registration } from "./profile.ts";
@@ -17,7 +19,7 @@ import { save } from "./save.ts";
 import { settle, type WorkOptions } from "./settings.ts";
 import { watchSpot } from "./spot.ts";
 import { listenForStop } from "./stop.ts";
-import type { Counts } from "./tally.ts";
+import { type Counts, totals } from "./tally.ts";
 import { isWorkLeft } from "./until-empty.ts";
 import { checkVersion, watchVersion } from "./version.ts";
 import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
@@ -72,7 +74,9 @@ export async function work<Payload = Json>(
   const keepers = [keepLeases(worker), watchDeadlines(worker), watchSpot(worker), watchVersion(worker)];
   let isRegistered = false;
   let hasLeftWork = true;
+  let metricsServer: MetricsServer | null = null;
   try {
+    metricsServer = await startMetrics(worker);
     const isReady = new AbortController();
     void leaveUnready(loop, isReady.signal);
     const registered = await registration.register(untilStopped(worker, broken.signal));
@@ -101,9 +105,12 @@ export async function work<Payload = Json>(
     await Promise.all([...keepers, registration.settled()]);
     if (isRegistered) {
       const signOff = async (): Promise<unknown> =>
-        registration
-          .retire()
-          .catch((error: unknown) => log(`could not sign off, the leases will end by themselves: ${messageOf(error)}`));
+        registration.retire().catch((error: unknown) =>
+          log(`could not sign off, the leases will end by themselves: ${messageOf(error)}`, {
+            ...operations.release,
+            ...errorType(error),
+          }),
+        );
       // At once, since a supervisor may kill the process soon.
       [hasLeftWork] = await Promise.all([isWorkLeft(worker), signOff()]);
       tally.log(true);
@@ -111,8 +118,10 @@ export async function work<Payload = Json>(
       const elsewhere = parked > 0 ? `${parked} parked, ` : "";
       log(
         `worker ${workerId} ends: ${succeeded} succeeded, ${elsewhere}${failed} failed, ${released} handed back, ${lost} lost`,
+        totals(Object.entries(tally.counts)),
       );
     }
+    await metricsServer?.stop();
   }
   if (stop.why instanceof Error) {
     throw stop.why;
@@ -143,6 +152,19 @@ function opened(wanted: readonly string[], ofToken: readonly string[] = wanted):
     );
   }
   return ofToken;
+}
+
+/** Throws where nothing can listen at the port: a worker that nobody can watch must not start. */
+async function startMetrics({ settings, holding, outage, metrics, log }: Worker): Promise<MetricsServer | null> {
+  if (settings.metrics === null) {
+    return null;
+  }
+  const { concurrency } = settings;
+  const server = await serveMetrics(settings.metrics, () =>
+    metrics.text({ held: holding.size, concurrency, isDatabaseUp: !outage.isOut }),
+  );
+  log(`metrics are at ${server.url}`);
+  return server;
 }
 
 function createSource({ settings, client, clock, random, log }: Worker): Source {

@@ -3,6 +3,8 @@ import { type Clock, systemClock } from "./clock.ts";
 import type { Held, Holding } from "./held.ts";
 import { abortError } from "./host.ts";
 import type { Why } from "./leaving.ts";
+import { createLog, errorType, itemFields, type Log, operations } from "./log.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
 import { messageOf } from "./outcome.ts";
 import type { Settings, WorkOptions } from "./settings.ts";
 import { createStop, type Stop } from "./stop.ts";
@@ -17,7 +19,8 @@ export interface Worker {
   readonly startedAt: number;
   readonly clock: Clock;
   readonly random: () => number;
-  readonly log: (line: string) => void;
+  readonly log: Log;
+  readonly metrics: Metrics;
   readonly tally: Tally;
   readonly holding: Holding;
   readonly stop: Stop;
@@ -31,6 +34,7 @@ export interface Worker {
 
 /** Logs once that the database does not answer, and once that it does again. */
 export interface Outage {
+  readonly isOut: boolean;
   begin(error: unknown): void;
   end(): void;
 }
@@ -48,7 +52,8 @@ export function createWorker(settings: Settings, options: WorkOptions): Worker {
     ...(options.fetch ? { fetch: options.fetch } : {}),
     onRetry: (error, attempt) => attempt > 1 && outage.begin(error),
   });
-  const log = (line: string): void => print(client.redact(line.replace(/\s+/g, " ")));
+  const log = createLog(settings.logFormat, settings.workerId, client.redact, print);
+  const metrics = createMetrics(clock, settings.workTypes);
   const outage = createOutage(log);
   const ended = new AbortController();
   return {
@@ -59,7 +64,8 @@ export function createWorker(settings: Settings, options: WorkOptions): Worker {
     clock,
     random,
     log,
-    tally: createTally(clock, log),
+    metrics,
+    tally: createTally(clock, log, metrics),
     holding: new Map(),
     stop: createStop(clock, startedAt + settings.endsInMs, ended.signal),
     wakeUps: { loop: createWakeUp(clock), heartbeat: createWakeUp(clock), deadline: createWakeUp(clock) },
@@ -79,7 +85,9 @@ export function wakeAll({ wakeUps }: Worker): void {
 export function leave({ stop, holding, log }: Worker, why: Why | Error, said: string, graceMs: number): void {
   const finishMs = stop.ask(why, graceMs);
   const within = Number.isFinite(finishMs) ? ` within ${Math.round(finishMs / 1000)} s` : "";
-  log(`${said}: claiming no more, ${holding.size} to finish${within}`);
+  log(`${said}: claiming no more, ${holding.size} to finish${within}`, {
+    "messaging.batch.message_count": holding.size,
+  });
 }
 
 /** Gives up a claim that is no longer this worker's. A heartbeat and a deadline may both find it: it counts once. */
@@ -88,18 +96,25 @@ export function lose(worker: Worker, held: Held, why: string): void {
     return;
   }
   held.abort.abort(abortError(`the claim is gone: ${why}`));
-  worker.tally.addLost();
-  worker.log(`lost ${held.claim.work_type} ${held.claim.item_id}: ${why}`);
+  worker.tally.addLost(held.claim.work_type);
+  worker.log(`lost ${held.claim.work_type} ${held.claim.item_id}: ${why}`, {
+    ...operations.extend,
+    ...itemFields(held.claim),
+    "error.type": "claim_lost",
+  });
   wakeAll(worker);
 }
 
-function createOutage(log: (line: string) => void): Outage {
+function createOutage(log: Log): Outage {
   let isOut = false;
   return {
+    get isOut() {
+      return isOut;
+    },
     begin(error) {
       if (!isOut) {
         isOut = true;
-        log(`no answer, trying again: ${messageOf(error)}`);
+        log(`no answer, trying again: ${messageOf(error)}`, errorType(error));
       }
     },
     end() {

@@ -70,6 +70,7 @@ begin
   -- Calls under way end first. A claim that one of them wins would be missed below, and its lease may be a day.
   perform pg_advisory_xact_lock(work.token_lock_key(t.hash))
      from (select k.hash from public.work_tokens k where k.worker_name = revoke_token.worker_name order by k.hash) as t;
+  -- A parked claim goes back too; its next holder learns the id of the job.
   with parked as materialized (
     select c.ctid as row_id
       from public.work_claims c
@@ -78,7 +79,7 @@ begin
        for no key update
   )
   update public.work_claims c
-     set poll_at = null, external_id = null
+     set poll_at = null
    where c.ctid = any (array(select p.row_id from parked p));
   with worker as materialized (
     select distinct c.worker_id as id from public.work_claims c
