@@ -129,6 +129,15 @@ describe("work_depth", () => {
     expect(await depth(type, {})).toMatchObject({ ready: 0, held: 2 });
   });
 
+  test("counts nothing as ready while its work type is paused", async () => {
+    const { type } = await typeWithItems(3);
+    await claimNext(sql, type, "paused", 1);
+    await call(sql, "define_work_type", { work_type: type, paused: true });
+    expect(await depth(type)).toMatchObject({ ready: 0, held: 1 });
+    await call(sql, "define_work_type", { work_type: type, paused: false });
+    expect(await depth(type)).toMatchObject({ ready: 2, held: 1 });
+  });
+
   test("counts as ready what is due again and what a dead worker holds, where no worker runs", async () => {
     const { type } = await typeWithItems(2, { backoff_seconds: 100 });
     const [one] = await claimNext(sql, type, "a", 2);

@@ -61,3 +61,9 @@ test("init works without the packages of the stack, also with the Edge Functions
   ]);
   expect(await readdir(join(project, "supabase", "functions"))).toEqual(["_shared", "work-callback", "work-drain"]);
 });
+
+test("fleet finds its files in the installed package", async () => {
+  const args = ["work-claims", "fleet", "slurm", "--types", "embed", "--url", "https://abc.supabase.co"];
+  const { stdout } = await run("npx", args, { cwd: project });
+  expect(stdout).toContain("SUPABASE_URL=https://abc.supabase.co\n");
+});

@@ -9,6 +9,7 @@ import { demo } from "./demo.ts";
 import { doctor } from "./doctor.ts";
 import { down } from "./down.ts";
 import { explain } from "./explain.ts";
+import { fleet } from "./fleet.ts";
 import { init } from "./init.ts";
 import { items } from "./items.ts";
 import { match } from "./match.ts";
@@ -40,6 +41,7 @@ const commands: readonly Command[] = [
   retry,
   cancel,
   priority,
+  fleet,
   demo,
 ];
 

@@ -15,20 +15,43 @@ export type Project = { url: string; key: string; dbUrl: string | undefined };
 
 type Around = { env: Record<string, string | undefined>; folder: string };
 
-type Source = { url: string | undefined; key: string | undefined; dbUrl: string | undefined };
+type Source = { [name in "url" | "key" | "publishableKey" | "dbUrl"]: string | undefined };
 
 /** The project of the flags, else of the environment, else of the env file here. */
 export async function findProject(flags: ProjectFlags, around: Around = here()): Promise<Project> {
   const { url, key, dbUrl } = resolved(flags, around);
   if (!url) throw missing("address", "--url", "SUPABASE_URL");
   if (!key) throw missing(`service key of ${url}`, "--key", "SUPABASE_SERVICE_ROLE_KEY");
-  if (!/^https?:\/\/[^/]/.test(url)) {
-    throw new NoProject(`The project's address is ${url}; one like https://abc.supabase.co was expected`);
-  }
+  checkAddress(url);
   if (opensLittle(key)) {
     throw new NoProject("The key is the project's public one; the service_role key or an sb_secret_ key is needed");
   }
-  return { url: url.replace(/\/+$/, "").replace(/\/rest\/v1$/, ""), key, dbUrl };
+  return { url: withoutPath(url), key, dbUrl };
+}
+
+function checkAddress(url: string): void {
+  if (!/^https?:\/\/[^/]/.test(url)) {
+    throw new NoProject(`The project's address is ${url}; one like https://abc.supabase.co was expected`);
+  }
+}
+
+function withoutPath(url: string): string {
+  return url.replace(/\/+$/, "").replace(/\/rest\/v1$/, "");
+}
+
+/** The project's address and its public key, for files that lie on other machines. */
+export async function findPublic(
+  flags: ProjectFlags,
+  around: Around = here(),
+): Promise<{ url: string; publishableKey: string | undefined }> {
+  const { url, publishableKey } = resolved(flags, around);
+  if (!url) throw missing("address", "--url", "SUPABASE_URL");
+  checkAddress(url);
+  if (url.includes("@")) throw new NoProject("The project's address holds a password; give --url without it");
+  if (publishableKey && !opensLittle(publishableKey)) {
+    throw new NoProject("SUPABASE_PUBLISHABLE_KEY or SUPABASE_ANON_KEY holds a key that is not public");
+  }
+  return { url: withoutPath(url), publishableKey };
 }
 
 /** The project's database, for commands that need no address and no key. */
@@ -59,7 +82,7 @@ function isReadable(dbUrl: string): boolean {
 /** Each value from the first source that has it; a source that speaks of another project's address is passed over. */
 function resolved(flags: ProjectFlags, around: Around): Source {
   const sources: Source[] = [
-    { url: flags.url, key: flags.key, dbUrl: flags["db-url"] },
+    { url: flags.url, key: flags.key, publishableKey: undefined, dbUrl: flags["db-url"] },
     named(around.env),
     named(readEnvFile(around.folder)),
   ];
@@ -68,6 +91,7 @@ function resolved(flags: ProjectFlags, around: Around): Source {
   return {
     url,
     key: fitting.find((source) => source.key)?.key,
+    publishableKey: fitting.find((source) => source.publishableKey)?.publishableKey,
     dbUrl: fitting.find((source) => source.dbUrl)?.dbUrl,
   };
 }
@@ -76,6 +100,7 @@ function named(variables: Record<string, string | undefined>): Source {
   return {
     url: variables.SUPABASE_URL,
     key: variables.SUPABASE_SERVICE_ROLE_KEY || variables.SUPABASE_SECRET_KEY,
+    publishableKey: variables.SUPABASE_PUBLISHABLE_KEY || variables.SUPABASE_ANON_KEY,
     dbUrl: variables.SUPABASE_DB_URL,
   };
 }

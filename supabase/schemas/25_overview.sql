@@ -151,7 +151,8 @@ comment on function public.work_pulse is
   'One small answer for a monitor, cheap enough to ask every second: work_overview with live workers, at most 200 workers (late ones first), the last 20 events after since_event.';
 
 -- The work for a worker with these capabilities, each number at most so large; null counts all work.
--- Ended waits and leases count as ready: where no worker runs, no call has made them ready.
+-- Ended waits and leases count as ready: where no worker runs, no call has made them ready. Nothing of a paused work type
+-- is ready, or an autoscaler would start workers that leave at once, again and again.
 create or replace function public.work_depth(work_type text, capabilities jsonb default null, at_most integer default 10000)
 returns jsonb
 language plpgsql
@@ -160,8 +161,10 @@ as $$
 #variable_conflict use_column
 declare
   moment timestamptz := clock_timestamp();
+  is_paused boolean;
 begin
-  if not exists (select from public.work_types t where t.name = work_depth.work_type) then
+  select t.paused into is_paused from public.work_types t where t.name = work_depth.work_type;
+  if not found then
     perform work.refuse('work_type', work_depth.work_type, 'there is no such work type; see work_overview', 'PT404');
   end if;
   if work_depth.at_most is null or work_depth.at_most not between 1 and 100000 then
@@ -205,14 +208,14 @@ begin
       select h.due_at from held h where h.is_late
     )
     select jsonb_build_object(
-      'ready', least(count(*), work_depth.at_most),
+      'ready', case when is_paused then 0 else least(count(*), work_depth.at_most) end,
       'held', (select count(*) from held h where not h.is_late and not h.is_parked),
       'oldest_wait_seconds', coalesce(greatest(0, round(extract(epoch from moment - min(t.due_at))::numeric, 1)), 0))
       from takeable t);
 end
 $$;
 comment on function public.work_depth is
-  'What an autoscaler asks: {ready, held, oldest_wait_seconds} of a work type, for a worker with these capabilities (null: any). Numbers stop at at_most.';
+  'What an autoscaler asks: {ready, held, oldest_wait_seconds} of a work type, for a worker with these capabilities (null: any). Numbers stop at at_most; ready is 0 while the work type is paused.';
 
 create or replace view public.work_history with (security_invoker = true) as
 select t.span, t.starts_at, t.work_type,

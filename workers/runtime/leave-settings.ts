@@ -59,8 +59,8 @@ function settleEndTime(given: number | undefined): number | null {
   const endTime = whole("endTime", given, variable, 1_000_000_000, 9_999_999_999);
   if (endTime === undefined) {
     throw new SettingsError(
-      "WORK_UNTIL is time and no end is known; expected was WORK_END_TIME in seconds since 1970 (under Slurm: " +
-        'export WORK_END_TIME=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s))',
+      "WORK_UNTIL is time and no end is known; expected was WORK_END_TIME in seconds since 1970 (under Slurm, the " +
+        "script that work-claims fleet slurm prints asks for it)",
     );
   }
   return endTime;

@@ -135,9 +135,26 @@ export function workTypesFromEnv(): string[] {
   return names("WORK_TYPE") ?? [];
 }
 
-/** Host and process are for the person who reads it, the random part makes it unique. */
+/**
+ * Job, host and process are for the person who reads it, the random part makes it unique. With a token it follows the
+ * token's name, which allows 100 of these characters.
+ */
 function uniqueWorkerId(): string {
-  return `${hostname().slice(0, 100)}-${processId()}-${randomUuid().slice(0, 8)}`;
+  const place = [jobName(), hostname()].filter((part) => part !== undefined).join("-");
+  const readable = place.replace(/[^A-Za-z0-9._-]/g, "_").slice(0, 80);
+  return `${readable}-${processId()}-${randomUuid().slice(0, 8)}`;
+}
+
+/** The name by which a Slurm array, a Slurm job, RunPod or Vast.ai knows this worker. A pod's name is its host's name. */
+function jobName(): string | undefined {
+  const array = env("SLURM_ARRAY_JOB_ID");
+  const names = {
+    slurm: array ? `${array}_${env("SLURM_ARRAY_TASK_ID")}` : env("SLURM_JOB_ID"),
+    runpod: env("RUNPOD_POD_ID"),
+    vast: env("VAST_CONTAINERLABEL"),
+  };
+  const known = Object.entries(names).find(([, name]) => name !== undefined);
+  return known?.join("-");
 }
 
 function profileFrom(options: WorkOptions): Profile {

@@ -1,0 +1,46 @@
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { addMigration } from "../../src/stack/migrations.ts";
+import { packageRoot } from "../../src/stack/package-root.ts";
+import { type Stack, startStack } from "../../src/stack/stack.ts";
+import { call } from "./calls.ts";
+import type { Sql } from "./database.ts";
+
+export interface Ran {
+  status: number | null;
+  out: string;
+  err: string;
+}
+
+/** The worker that printed files start here, in place of worker.ts: the oldest Node runs no TypeScript. */
+export const worker: string = join(import.meta.dirname, "fleet-worker.mjs");
+
+/** Runs `work-claims fleet`, in an environment that knows of no other project. */
+export function fleet(args: readonly string[], variables: Record<string, string>, folder: string): Promise<Ran> {
+  const program = join(packageRoot(), "dist", "src", "cli", "main.js");
+  const env = { PATH: process.env.PATH ?? "", ...variables };
+  return new Promise((resolve) => {
+    execFile(process.execPath, [program, "fleet", ...args], { cwd: folder, env }, (error, out, err) => {
+      resolve({ status: error ? Number(error.code) : 0, out, err });
+    });
+  });
+}
+
+/** Declares a work type with a pool of its own. */
+export async function declare(sql: Sql, type: string): Promise<void> {
+  await sql`insert into public.work_pools (name) values (${type})`;
+  await call(sql, "define_work_type", { work_type: type, pool: type, lease_seconds: 3 });
+}
+
+/** A project whose workers may come with a token. */
+export function startTokenStack(): Promise<Stack> {
+  return startStack({
+    ephemeral: true,
+    migrations: async (dataDir) => {
+      const project = join(dataDir, "project");
+      await addMigration(project);
+      await addMigration(project, { name: "work_tokens" });
+      return project;
+    },
+  });
+}
