@@ -152,6 +152,16 @@ describe("every function, through supabase-js and through plain fetch", () => {
     expect(await send("prune_finished", { work_type: type, older_than: "1 day" })).toEqual({ pruned: 0, done: true });
     expect(await send("refused_classes", { worker_id: way, class_ids: [1, 123456] })).toEqual([123456]);
     expect(await send("set_priority", { item_ids: [claims[1]?.item_id], priority: 7 })).toBe(1);
+    expect(await send("describe_work_types", { work_types: [type] })).toMatchObject([
+      { has_open: true, has_parked: false },
+    ]);
+    const [again] = (await send("claim_next", { work_types: [type], worker_id: way })) as Claim[];
+    await send("release_items", {
+      worker_id: way,
+      outcomes: [{ ...key(again), outcome: "parked", external_id: way, seconds: 60 }],
+    });
+    expect(await send("take_parked", { work_types: [type], worker_id: way })).toMatchObject([{ external_id: way }]);
+    expect(await send("release_parked", { external_id: way, outcome: "released" })).toMatchObject([{ state: "ready" }]);
     expect(await send("cancel_items", { work_type: type })).toBe(2);
     expect(await send("reap_expired_claims", {})).toBe(0);
     expect(await send("retire_worker", { worker_id: way })).toBe(true);

@@ -1328,9 +1328,18 @@ create table if not exists public.work_events (
   at timestamptz not null default clock_timestamp(),
   foreign key (item_id, work_type) references public.work_claims (item_id, work_type) on delete cascade
 );
-alter table public.work_events drop constraint if exists work_events_event_check;
-alter table public.work_events add constraint work_events_event_check check (event in (
-  'expired', 'failed', 'handed_back', 'snoozed', 'retried', 'cancelled', 'stale_release', 'stale_extend'));
+do $$
+begin
+  -- The check of an earlier version has no snoozed.
+  if not exists (
+    select from pg_constraint c
+     where c.conname = 'work_events_event_check' and pg_get_constraintdef(c.oid) like '%snoozed%') then
+    alter table public.work_events drop constraint if exists work_events_event_check;
+    alter table public.work_events add constraint work_events_event_check check (event in (
+      'expired', 'failed', 'handed_back', 'snoozed', 'retried', 'cancelled', 'stale_release', 'stale_extend'));
+  end if;
+end
+$$;
 comment on table public.work_events is
   'work-claims: one row an ended lease, failure, late call or action of a person. The newest 20 of each claim are kept.';
 create index if not exists work_events_by_claim on public.work_events (item_id, work_type, id);
