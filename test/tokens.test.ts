@@ -439,6 +439,9 @@ test("an upload is allowed below a claim that the token's worker holds, and nowh
     [token, `/${folder}/a`],
     [token, `${type}/not-a-uuid/1/a`],
     [token, `${type}/${held.item_id}/99999999999999999999/a`],
+    [token, `${folder}/../a`],
+    [token, `${folder}/a/..`],
+    [token, `${folder}/./a`],
     [token, ""],
   ];
   for (const [sender, name, bucket] of refused) {
