@@ -193,7 +193,13 @@ test("a result that the database refuses becomes a failure that says why", async
     status: "waiting",
     error: expect.stringContaining("the result was refused"),
   });
-  expect((await send(signed("x".repeat(2_000_001)))).status).toBe(413);
+});
+
+test("a message that is too long is refused whatever its signature, also where it comes in chunks without its length", async () => {
+  const text = "x".repeat(2_000_001);
+  expect((await send({ body: text })).status).toBe(413);
+  const inChunks = { body: new Blob([text]).stream(), duplex: "half" };
+  expect((await send(inChunks as RequestInit)).status).toBe(413);
 });
 
 test("an id that is too long is refused with a sentence that has no key in it", async () => {

@@ -119,6 +119,23 @@ describe("a parked claim", () => {
     expect(await release(sql, "other", next, "succeeded")).toBe("succeeded");
   });
 
+  test.each([
+    ["released", {}],
+    ["snoozed", { seconds: 0 }],
+  ])("whose next holder ends its claim as %s keeps the id of its job for the one after", async (outcome, more) => {
+    const { type, job } = await parkOne();
+    await endLeases(sql, type);
+    const [next] = await claimNext(sql, type, "other");
+    await release(sql, "other", next, outcome, more);
+    expect(await claimNext(sql, type, "third")).toMatchObject([{ external_id: job }]);
+  });
+
+  test("that is given back by the id of its job is tried without it", async () => {
+    const { type, job } = await parkOne();
+    await call(sql, "release_parked", { external_id: job, outcome: "released" });
+    expect(await claimNext(sql, type, "other")).toMatchObject([{ external_id: null }]);
+  });
+
   test("is counted apart", async () => {
     const { type, job } = await parkOne();
     const [counts] = await sql`select claimed, parked, ready from work_overview where work_type = ${type}`;
@@ -177,6 +194,23 @@ describe("asking about parked claims", () => {
     const { type, job } = await parkOne({ max_crashes: 1 });
     await endLeases(sql, type);
     expect(await claimNext(sql, type, "other")).toEqual([]);
+    expect(await takeParked(type)).toMatchObject([{ external_id: job, is_ended: true }]);
+  });
+
+  test("a claim that is cancelled after the time for its job has passed comes up to be stopped", async () => {
+    const { type, id, job } = await parkOne();
+    await endLeases(sql, type);
+    await claimNext(sql, type, "other");
+    await call(sql, "cancel_items", { work_type: type, item_ids: [id] });
+    expect(await takeParked(type)).toMatchObject([{ external_id: job, is_ended: true }]);
+  });
+
+  test("a claim whose next holder crashes for the last time comes up to be stopped", async () => {
+    const { type, job } = await parkOne({ max_crashes: 2 });
+    for (const worker of ["other", "third"]) {
+      await endLeases(sql, type);
+      await claimNext(sql, type, worker);
+    }
     expect(await takeParked(type)).toMatchObject([{ external_id: job, is_ended: true }]);
   });
 

@@ -331,6 +331,22 @@ describe("a revoked token", () => {
     expect(await stored(owner, ids[0], type)).toMatchObject({ status: "ready" });
   });
 
+  test("locks the claims of its workers in the order of keys, so that it cannot deadlock with a cancelling", async () => {
+    const { ids, name, token } = await fleet(8);
+    for (const n of ids.keys()) await claim(token, { worker_suffix: `host-${9 - n}` });
+    // As cancel_items() locks them: in the order of keys.
+    const keys = ids.toSorted();
+    let revoked: Promise<unknown> = Promise.resolve();
+    await owner.begin(async (transaction) => {
+      const lock = (id?: string) => transaction`select from work_claims where item_id = ${id ?? ""} for no key update`;
+      await lock(keys[0]);
+      revoked = call(as("service_role"), "revoke_token", { worker_name: name });
+      await someoneWaits(admin);
+      for (const id of keys) await lock(id);
+    });
+    expect(await revoked).toBe(8);
+  });
+
   test("that nobody made is an error", async () => {
     await expect(call(sql, "revoke_token", { worker_name: "nobody" })).rejects.toMatchObject({ code: "PT404" });
   });
@@ -423,6 +439,9 @@ test("an upload is allowed below a claim that the token's worker holds, and nowh
     [token, `/${folder}/a`],
     [token, `${type}/not-a-uuid/1/a`],
     [token, `${type}/${held.item_id}/99999999999999999999/a`],
+    [token, `${folder}/../a`],
+    [token, `${folder}/a/..`],
+    [token, `${folder}/./a`],
     [token, ""],
   ];
   for (const [sender, name, bucket] of refused) {

@@ -1983,7 +1983,7 @@ begin
              case when c.poll_at is null then 'the lease of worker ' || c.worker_id else 'the time for the job ' || c.external_id end,
              c.crashes + 1, work.max_crashes(c.work_type)),
            -- A job whose claim failed for good is to be stopped; else the next try gets its id.
-           poll_at = case when c.crashes + 1 >= work.max_crashes(c.work_type) then c.poll_at end,
+           poll_at = case when c.external_id is not null and c.crashes + 1 >= work.max_crashes(c.work_type) then moment end,
            due_at = greatest(c.due_at, moment),
            worker_id = null,
            progress = null
@@ -2925,7 +2925,8 @@ begin
            result = null,
            progress = null,
            poll_at = null,
-           external_id = null,
+           -- A holder that gives up its claim has not said how a job of an earlier try ended.
+           external_id = case when g.outcome <> 'failed' and c.poll_at is null then c.external_id end,
            state = coalesce(g.state, c.state)
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
@@ -3660,7 +3661,7 @@ begin
     update public.work_claims c
        set status = 'cancelled', finished_at = clock_timestamp(), worker_id = null, progress = null,
            -- A job elsewhere is to be stopped at once.
-           poll_at = case when c.status = 'claimed' and c.poll_at is not null then clock_timestamp() end
+           poll_at = case when c.external_id is not null then clock_timestamp() end
       from wanted
      where c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')

@@ -317,7 +317,10 @@ declare
   part text[] := string_to_array(name, '/');
 begin
   -- False and no error: another policy may allow the upload.
-  if token.hash is null or name !~ '^[^/]+/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/[0-9]{1,16}/[^/]' then
+  if token.hash is null
+    or name !~ '^[^/]+/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/[0-9]{1,16}/[^/]'
+    -- A reader of addresses or paths resolves these, and would land below another claim.
+    or name ~ '/\.\.?(/|$)' then
     return false;
   end if;
   return exists (
@@ -407,17 +410,16 @@ begin
   -- Calls under way end first. A claim that one of them wins would be missed below, and its lease may be a day.
   perform pg_advisory_xact_lock(work.token_lock_key(t.hash))
      from (select k.hash from public.work_tokens k where k.worker_name = revoke_token.worker_name order by k.hash) as t;
+  -- All in the order of keys: each worker's claims go back in a statement of its own, which could deadlock with a cancelling.
+  perform
+     from public.work_claims c
+    where c.status = 'claimed' and work.is_worker_of(c.worker_id, revoke_token.worker_name)
+    order by c.item_id, c.work_type
+      for no key update;
   -- A parked claim goes back too; its next holder learns the id of the job.
-  with parked as materialized (
-    select c.ctid as row_id
-      from public.work_claims c
-     where c.status = 'claimed' and c.poll_at is not null and work.is_worker_of(c.worker_id, revoke_token.worker_name)
-     order by c.item_id, c.work_type
-       for no key update
-  )
   update public.work_claims c
      set poll_at = null
-   where c.ctid = any (array(select p.row_id from parked p));
+   where c.status = 'claimed' and c.poll_at is not null and work.is_worker_of(c.worker_id, revoke_token.worker_name);
   with worker as materialized (
     select distinct c.worker_id as id from public.work_claims c
      where c.status = 'claimed' and work.is_worker_of(c.worker_id, revoke_token.worker_name)

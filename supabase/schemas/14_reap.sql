@@ -36,7 +36,7 @@ begin
              case when c.poll_at is null then 'the lease of worker ' || c.worker_id else 'the time for the job ' || c.external_id end,
              c.crashes + 1, work.max_crashes(c.work_type)),
            -- A job whose claim failed for good is to be stopped; else the next try gets its id.
-           poll_at = case when c.crashes + 1 >= work.max_crashes(c.work_type) then c.poll_at end,
+           poll_at = case when c.external_id is not null and c.crashes + 1 >= work.max_crashes(c.work_type) then moment end,
            due_at = greatest(c.due_at, moment),
            worker_id = null,
            progress = null

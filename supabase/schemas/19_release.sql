@@ -76,7 +76,8 @@ begin
            result = null,
            progress = null,
            poll_at = null,
-           external_id = null,
+           -- A holder that gives up its claim has not said how a job of an earlier try ended.
+           external_id = case when g.outcome <> 'failed' and c.poll_at is null then c.external_id end,
            state = coalesce(g.state, c.state)
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type

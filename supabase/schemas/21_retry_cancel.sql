@@ -155,7 +155,7 @@ begin
     update public.work_claims c
        set status = 'cancelled', finished_at = clock_timestamp(), worker_id = null, progress = null,
            -- A job elsewhere is to be stopped at once.
-           poll_at = case when c.status = 'claimed' and c.poll_at is not null then clock_timestamp() end
+           poll_at = case when c.external_id is not null then clock_timestamp() end
       from wanted
      where c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')

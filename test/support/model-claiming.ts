@@ -20,7 +20,7 @@ function lapse(model: Model, claim: Claim): void {
   claim.worker = null;
   claim.events.push("expired");
   reopen(claim, claim.dueAt, model.now);
-  claim.isParked &&= claim.crashes >= rulesOf(model, claim.type).max_crashes;
+  claim.isParked = claim.job !== null && claim.crashes >= rulesOf(model, claim.type).max_crashes;
   if (claim.crashes >= rulesOf(model, claim.type).max_crashes) {
     end(claim, "failed", model.now);
   }

@@ -54,7 +54,8 @@ function close(model: Model, worker: string, given: Given): string {
     }
     return "parked";
   }
-  Object.assign(claim, { isParked: false, job: null, state: given.state ?? claim.state });
+  const keepsJob = !claim.isParked && (given.outcome === "released" || given.outcome === "snoozed");
+  Object.assign(claim, { isParked: false, job: keepsJob ? claim.job : null, state: given.state ?? claim.state });
   if (given.outcome === "succeeded") {
     end(claim, "succeeded", model.now);
     claim.result = given.result ?? null;
@@ -142,6 +143,7 @@ export function cancel(model: Model, type: string, ids: string[]): number {
     end(claim, "cancelled", model.now);
     claim.worker = null;
     claim.progress = null;
+    claim.isParked = claim.job !== null;
     claim.events.push("cancelled");
     model.claims.set(key(claim.item.id, type), claim);
   }

@@ -10,7 +10,10 @@ declare
   part text[] := string_to_array(name, '/');
 begin
   -- False and no error: another policy may allow the upload.
-  if token.hash is null or name !~ '^[^/]+/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/[0-9]{1,16}/[^/]' then
+  if token.hash is null
+    or name !~ '^[^/]+/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/[0-9]{1,16}/[^/]'
+    -- A reader of addresses or paths resolves these, and would land below another claim.
+    or name ~ '/\.\.?(/|$)' then
     return false;
   end if;
   return exists (
