@@ -8,6 +8,7 @@ import { errorType, itemFields, operations } from "./log.ts";
 import { type Loop, roomOf } from "./loop-state.ts";
 import { messageOf, type Outcome, oneRequestOf } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
+import { abandonJob } from "./parked.ts";
 import { isRefusal, releaseEach, releaseItems } from "./release.ts";
 import { isNothingToCome, refuseMissing } from "./until-empty.ts";
 import { lose } from "./worker.ts";
@@ -124,12 +125,17 @@ async function releaseRefused(
 }
 
 /** The database has taken these outcomes. */
-function recordReleased({ holding, tally, log, state, outage }: Loop, outcomes: Outcome[], states: string[]): void {
+function recordReleased(loop: Loop, outcomes: Outcome[], states: string[]): void {
+  const { holding, tally, log, state, outage } = loop;
   state.releaseFailures = 0;
   outage.end();
   outcomes.forEach((outcome, n) => {
     const became = states[n] ?? "lost";
+    const held = holding.get(outcome.fence);
     holding.delete(outcome.fence);
+    if (became === "lost" && outcome.outcome === "parked" && held) {
+      abandonJob(loop, held.claim, outcome.external_id as string);
+    }
     tally.addOutcome(outcome, became);
     if (became === "lost") {
       log(`lost ${outcome.work_type} ${outcome.item_id}: its ${outcome.outcome} came too late`, {

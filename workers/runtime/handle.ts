@@ -5,6 +5,7 @@ import { itemFields, operations } from "./log.ts";
 import type { Loop } from "./loop-state.ts";
 import { failed, type Outcome, released } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
+import { abandonJob } from "./parked.ts";
 import { leave, lose } from "./worker.ts";
 
 /** Runs the handler of the first claim that may start. */
@@ -25,11 +26,13 @@ export async function start(loop: Loop): Promise<void> {
   state.limits.delete(limit);
   state.running--;
   wakeUps.loop.wake();
-  if (held.state !== "running" || !holding.has(held.claim.fence)) {
-    return;
-  }
-  if (deadline(held.lease) <= clock.now()) {
+  if (held.state === "running" && deadline(held.lease) <= clock.now()) {
     lose(loop, held, "it ended after its lease");
+  }
+  if (held.state !== "running" || !holding.has(held.claim.fence)) {
+    if (outcome.outcome === "parked") {
+      abandonJob(loop, held.claim, outcome.external_id as string);
+    }
     return;
   }
   if (outcome.outcome === "succeeded" || outcome.outcome === "parked") {

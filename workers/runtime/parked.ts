@@ -1,3 +1,4 @@
+import type { Claim } from "./claim.ts";
 import type { Json } from "./client.ts";
 import { isFatal } from "./errors.ts";
 import { errorType, itemFields, operations } from "./log.ts";
@@ -39,6 +40,9 @@ export interface ParkedOptions {
 /** So many jobs are asked about at once. */
 const atOnce = 10;
 
+/** A job that takes longer to ask about does not hold up the others. */
+const askMs = 60_000;
+
 /** Asks about parked claims until the worker stops; several workers share them. */
 export async function keepPolling(worker: Worker): Promise<void> {
   const { settings, client, clock, random, stop, ended } = worker;
@@ -67,8 +71,11 @@ export async function keepPolling(worker: Worker): Promise<void> {
         },
         { signal: over.signal, retryForMs: 0 },
       );
-      // A poll that ignores its signal must not hold up the end of the worker.
-      await Promise.race([Promise.all(taken.map((parked) => settle(worker, parked, over.signal))), isOver]);
+      // A poll that never ends must hold up neither the others nor the end of the worker.
+      const asked = new AbortController();
+      const settled = Promise.all(taken.map((parked) => settle(worker, parked, over.signal)));
+      await Promise.race([settled, isOver, clock.sleep(askMs, asked.signal)]);
+      asked.abort();
     } catch (error) {
       if (isFatal(error) && !over.signal.aborted) {
         worker.broken.abort(error);
@@ -80,6 +87,19 @@ export async function keepPolling(worker: Worker): Promise<void> {
       await clock.sleep(settings.pollSeconds * 1000 * (0.5 + 0.5 * random()), over.signal);
     }
   }
+}
+
+/** Stops the job of a try that has lost its claim: no row has its id. */
+export function abandonJob(worker: Worker, claim: Claim, external_id: string): void {
+  const { log, settings, ended } = worker;
+  const claimed_at = new Date(Date.parse(claim.expires_at) - claim.ttl_seconds * 1000).toISOString();
+  const facts = { ...operations.release, ...itemFields(claim) };
+  log(`lost ${claim.work_type} ${claim.item_id}: no claim waits for the job ${external_id}`, facts);
+  Promise.resolve({ ...claim, external_id, claimed_at, is_ended: true })
+    .then((parked) => settings.abandon?.(parked, ended.signal))
+    .catch((error: unknown) => {
+      log(`could not stop the job ${external_id}: ${messageOf(error)}`, { ...facts, ...errorType(error) });
+    });
 }
 
 async function settle({ settings, client, log }: Worker, parked: ParkedClaim, signal: AbortSignal): Promise<void> {

@@ -16,7 +16,8 @@ export interface Ended {
 export function read(body: Json): Ended | null | undefined {
   // Our own form.
   if (typeof body?.external_id === "string" && ["succeeded", "failed"].includes(body.outcome)) {
-    return body;
+    const { external_id, outcome, result, error, final } = body;
+    return { external_id, outcome, result, error: error && String(error), final: final === true };
   }
   // A prediction of Replicate.
   if (typeof body?.id === "string" && typeof body.status === "string") {

@@ -86,11 +86,14 @@ async function release({ external_id, outcome, result, error, final }: Ended): P
   const client = createClient({ url: env("SUPABASE_URL") ?? "", key: projectKey() });
   const call = (args: object): Promise<unknown[]> =>
     client.rpc("release_parked", { external_id, ...args }, { retryForMs: 5000 });
-  const closed = await call({ outcome, result, error, final }).catch((refusal: unknown) => {
-    if (outcome !== "succeeded" || !isRefusal(refusal)) {
-      throw refusal;
-    }
-    return call({ outcome: "failed", error: `the result was refused: ${messageOf(refusal)}` });
-  });
+  // Postgres cannot store the character NUL.
+  const closed = await call({ outcome, result, error: error?.replaceAll("\0", ""), final }).catch(
+    (refusal: unknown) => {
+      if (outcome !== "succeeded" || !isRefusal(refusal)) {
+        throw refusal;
+      }
+      return call({ outcome: "failed", error: `the result was refused: ${messageOf(refusal)}` });
+    },
+  );
   return closed.length;
 }

@@ -127,6 +127,7 @@ function limited(handle: Handler, seconds: number): Handler {
       seconds * 1000,
     );
     const signal = AbortSignal.any([context.signal, tooLong.signal]);
+    signal.throwIfAborted();
     const over = new Promise<never>((_, reject) => {
       signal.addEventListener("abort", () => reject(signal.reason));
     });
