@@ -8,7 +8,7 @@ import { abortError, SettingsError } from "./host.ts";
 import type { Why } from "./leaving.ts";
 import { errorType, operations } from "./log.ts";
 import { leaveNow, runLoop } from "./loop.ts";
-import { createLoop, type Loop, leaving } from "./loop-state.ts";
+import { createLoop, type Loop, leaving, noAnswer } from "./loop-state.ts";
 import { type MetricsServer, serveMetrics } from "./metrics-server.ts";
 import { messageOf } from "./outcome.ts";
 import { keepPolling } from "./parked.ts";
@@ -79,11 +79,12 @@ export async function work<Payload = Json>(
     metricsServer = await startMetrics(worker);
     const isReady = new AbortController();
     void leaveUnready(loop, isReady.signal);
-    const registered = await registration.register(untilStopped(worker, broken.signal));
+    const call = { ...untilStopped(worker, broken.signal), onRetry: () => noAnswer(loop) };
+    const registered = await registration.register(call);
     isRegistered = true;
     workerId = registered.worker_id;
     const readyFor = opened(workTypes, registered.work_types);
-    await checkVersion(worker, untilStopped(worker, broken.signal));
+    await checkVersion(worker, call);
     isReady.abort();
     keepers.push(keepPolling(worker));
     log(`worker ${workerId} is ready for ${readyFor.join(", ")}`);
@@ -140,7 +141,8 @@ async function leaveUnready(loop: Loop, isReady: AbortSignal): Promise<void> {
       leaveNow(loop);
       return;
     }
-    await clock.sleep(wait, isOver);
+    // A second at most: the first failed attempt begins its idleness.
+    await clock.sleep(Math.min(wait, 1000), isOver);
   }
 }
 
