@@ -71,6 +71,8 @@ const count = async (status: string): Promise<number> => {
   return row?.count;
 };
 
+const isThere = async (rows: PromiseLike<readonly unknown[]>): Promise<boolean> => (await rows).length > 0;
+
 async function until(isTrue: () => Promise<boolean>): Promise<void> {
   for (const limit = Date.now() + 20_000; !(await isTrue()); await sleep(20)) {
     expect(Date.now()).toBeLessThan(limit);
@@ -157,6 +159,23 @@ describe.each<Host>(["Node", "Deno"])("on %s", (host) => {
     expect(await ended).toMatchObject({ status: 75 });
     expect(await count("ready")).toBe(1);
     expect(existsSync(file)).toBe(false);
+  });
+
+  test("a worker signs off although SIGTERM comes while it does", async () => {
+    const id = `late on ${host}`;
+    const { child, ended } = start(hosts[host], { WORK_ID: id, WORK_LEAVE_IDLE_SECONDS: "1" });
+    await until(() => isThere(sql`select from work_workers where id = ${id}`));
+    await sql.begin(async (locking) => {
+      await locking`select from work_workers where id = ${id} for update`;
+      await until(() =>
+        isThere(sql`
+        select from pg_stat_activity where wait_event_type = 'Lock' and query ~ 'retire_worker'`),
+      );
+      child.kill("SIGTERM");
+      await sleep(100); // A process without a listener ends at once.
+    });
+    expect(await ended).toMatchObject({ status: 0 });
+    expect(await isThere(sql`select from work_workers where id = ${id} and retired_at is not null`)).toBe(true);
   });
 
   test("a handler that never ends fails by name, and its worker hands back the rest and exits with 1", async () => {

@@ -96,7 +96,6 @@ export async function work<Payload = Json>(
   } finally {
     ended.abort();
     wakeAll(worker);
-    stopListening();
     for (const held of holding.values()) {
       held.abort.abort(abortError("the worker has ended"));
     }
@@ -123,6 +122,7 @@ export async function work<Payload = Json>(
       );
     }
     await metricsServer?.stop();
+    stopListening();
   }
   if (stop.why instanceof Error) {
     throw stop.why;
