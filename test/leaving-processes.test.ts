@@ -2,6 +2,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -129,6 +131,16 @@ describe.each<Host>(["Node", "Deno"])("on %s", (host) => {
   ])("a worker exits with 78 because of %s", async (_, variables, message) => {
     const { status, log } = await run(host, variables);
     expect(log).toContain(message);
+    expect(status).toBe(78);
+  });
+
+  test("a worker exits with 78 because its address redirects", async () => {
+    const moved = createServer((_, response) => response.writeHead(301, { location: stack.url }).end());
+    await once(moved.listen(0, "127.0.0.1"), "listening");
+    const { port } = moved.address() as AddressInfo;
+    const { status, log } = await run(host, { SUPABASE_URL: `http://127.0.0.1:${port}` });
+    moved.close();
+    expect(log).toContain("answered with a redirect (301); is the address right?");
     expect(status).toBe(78);
   });
 
