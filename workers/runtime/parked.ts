@@ -46,14 +46,9 @@ export async function keepPolling(worker: Worker): Promise<void> {
     return;
   }
   const over = new AbortController();
-  const isOver = new Promise<void>((resolve) => {
-    for (const signal of [stop.asked, ended.signal]) {
-      signal.addEventListener("abort", () => {
-        over.abort();
-        resolve();
-      });
-    }
-  });
+  for (const signal of [stop.asked, ended.signal]) {
+    signal.addEventListener("abort", () => over.abort());
+  }
   while (!stop.asked.aborted && !ended.signal.aborted) {
     let taken: ParkedClaim[] = [];
     try {
@@ -67,8 +62,10 @@ export async function keepPolling(worker: Worker): Promise<void> {
         },
         { signal: over.signal, retryForMs: 0 },
       );
-      // A poll that ignores its signal must not hold up the end of the worker.
-      await Promise.race([Promise.all(taken.map((parked) => settle(worker, parked, over.signal))), isOver]);
+      await allUnless(
+        over.signal,
+        taken.map((parked) => settle(worker, parked, over.signal)),
+      );
     } catch (error) {
       if (isFatal(error) && !over.signal.aborted) {
         worker.broken.abort(error);
@@ -80,6 +77,20 @@ export async function keepPolling(worker: Worker): Promise<void> {
       await clock.sleep(settings.pollSeconds * 1000 * (0.5 + 0.5 * random()), over.signal);
     }
   }
+}
+
+/** Resolves when all have, or at the abort: a poll that ignores its signal must not hold up the end of the worker. */
+async function allUnless(signal: AbortSignal, all: Promise<void>[]): Promise<void> {
+  let end = (): void => {};
+  // One promise for all turns would keep something of each of them.
+  const aborted = new Promise<void>((resolve) => {
+    end = resolve;
+    signal.addEventListener("abort", end);
+    if (signal.aborted) {
+      end();
+    }
+  });
+  await Promise.race([Promise.all(all), aborted]).finally(() => signal.removeEventListener("abort", end));
 }
 
 async function settle({ settings, client, log }: Worker, parked: ParkedClaim, signal: AbortSignal): Promise<void> {
