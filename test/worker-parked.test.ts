@@ -20,6 +20,7 @@ import {
 } from "../workers/runtime/work.ts";
 import { call, endWaits, stored, typeWithItems, waitUntil } from "./support/calls.ts";
 import { expectInvariants } from "./support/invariants.ts";
+import { parseMetrics } from "./support/prometheus.ts";
 
 const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
 const sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
@@ -87,6 +88,24 @@ test("a worker that polls closes what it parked, with the result of the job", as
   for (const id of ids) {
     expect(await stored(sql, id, type)).toMatchObject({ status: "succeeded", result: { output: `made by ${id}` } });
   }
+});
+
+test("the metrics of a worker count what its poll closes", async () => {
+  const { type, ids } = await typeWithItems(sql, 2);
+  const { ended, lines } = worker(type, (claim) => parked(claim.item_id, 600), {
+    concurrency: 2,
+    pollSeconds: 1,
+    metricsPort: 0,
+    async poll({ item_id }) {
+      if (item_id === ids[0]) {
+        return "done at once";
+      }
+      const url = lines.find((line) => line.startsWith("metrics are at "))?.slice("metrics are at ".length) ?? "";
+      const metrics = parseMetrics(await (await fetch(url)).text());
+      return metrics[`work_claims_outcomes_total{work_type="${type}",outcome="succeeded"}`] === 1 ? "done" : undefined;
+    },
+  });
+  expect(await ended).toMatchObject({ parked: 2, succeeded: 0 });
 });
 
 test("a worker without poll leaves parked claims alone", async () => {

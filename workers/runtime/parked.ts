@@ -93,7 +93,11 @@ async function allUnless(signal: AbortSignal, all: Promise<void>[]): Promise<voi
   await Promise.race([Promise.all(all), aborted]).finally(() => signal.removeEventListener("abort", end));
 }
 
-async function settle({ settings, client, log }: Worker, parked: ParkedClaim, signal: AbortSignal): Promise<void> {
+async function settle(
+  { settings, client, log, metrics }: Worker,
+  parked: ParkedClaim,
+  signal: AbortSignal,
+): Promise<void> {
   const outcome = await (parked.is_ended ? abandoned(parked) : polled(parked)).catch((error: unknown) => {
     log(`could not ask about job ${parked.external_id}, asking again later: ${messageOf(error)}`, {
       ...operations.poll,
@@ -107,6 +111,9 @@ async function settle({ settings, client, log }: Worker, parked: ParkedClaim, si
   const { external_id, work_type, item_id, fence } = parked;
   try {
     const closed: unknown[] = await client.rpc("release_parked", { ...outcome, external_id, fence }, { signal });
+    if (closed.length > 0) {
+      metrics.addEnd(work_type, outcome.outcome);
+    }
     log(`${closed.length > 0 ? outcome.outcome : "lost"} ${work_type} ${item_id}, the job ${external_id}`, {
       ...operations.poll,
       ...itemFields(parked),
