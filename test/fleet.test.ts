@@ -183,6 +183,8 @@ async function rent(engine: string): Promise<Box> {
   for (const name of ["runpodctl", "vastai"]) {
     writeFileSync(join(box, name), `#!/bin/sh\necho "${name} $*" >> "${box}/told"\n`, { mode: 0o755 });
   }
+  // A controller that does not answer.
+  writeFileSync(join(box, "squeue"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
   const { out } = await fleet([engine, "--types", type, "--worker", worker], here, folder);
   writeFileSync(join(box, "start.sh"), engine === "github" ? parse(out).jobs.work.steps.at(-1).run : out);
 
@@ -261,6 +263,14 @@ describe.concurrent("on a rented box", () => {
     expect((await ended).err).toBe("this pod has no GPU: it stops\n");
     expect(told()).toBe(stops.runpod);
   });
+});
+
+test("an array task does its items where Slurm does not say when it ends", async () => {
+  const { type, start, statuses } = await rent("slurm");
+  await call(sql, "enqueue_items", { items: [{ pool: type }] });
+  const { ended } = await start({ SLURM_JOB_ID: "1" });
+  expect(await ended).toMatchObject({ status: 0 });
+  expect(await statuses()).toEqual(["succeeded"]);
 });
 
 test("the SQL of the page on fleets gives KEDA a role that may ask for ready items, and nothing else", async () => {

@@ -2,6 +2,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -71,6 +73,8 @@ const count = async (status: string): Promise<number> => {
   return row?.count;
 };
 
+const isThere = async (rows: PromiseLike<readonly unknown[]>): Promise<boolean> => (await rows).length > 0;
+
 async function until(isTrue: () => Promise<boolean>): Promise<void> {
   for (const limit = Date.now() + 20_000; !(await isTrue()); await sleep(20)) {
     expect(Date.now()).toBeLessThan(limit);
@@ -130,12 +134,24 @@ describe.each<Host>(["Node", "Deno"])("on %s", (host) => {
     expect(status).toBe(78);
   });
 
+  test("a worker exits with 78 because its address redirects", async () => {
+    const moved = createServer((_, response) => response.writeHead(301, { location: stack.url }).end());
+    await once(moved.listen(0, "127.0.0.1"), "listening");
+    const { port } = moved.address() as AddressInfo;
+    const { status, log } = await run(host, { SUPABASE_URL: `http://127.0.0.1:${port}` });
+    moved.close();
+    expect(log).toContain("answered with a redirect (301); is the address right?");
+    expect(status).toBe(78);
+  });
+
   test("a worker that was idle runs the program with its arguments as they are", async () => {
     const { file, argv } = program(`idle on ${host}`);
-    expect(await run(host, { WORK_LEAVE_IDLE_SECONDS: "1", WORK_ON_LEAVE: argv })).toMatchObject({ status: 0 });
+    const id = `idle on ${host}`;
+    const idle = { WORK_ID: id, WORK_LEAVE_IDLE_SECONDS: "1", WORK_ON_LEAVE: argv };
+    expect(await run(host, idle)).toMatchObject({ status: 0 });
     expect(JSON.parse(readFileSync(file, "utf8"))).toEqual(["a b", "$HOME; $(id)", "*", ""]);
-    const [worker] = await sql`select from work_workers where retired_at is null`;
-    expect(worker).toBeUndefined();
+    const [worker] = await sql`select retired_at is not null as is_retired from work_workers where id = ${id}`;
+    expect(worker?.is_retired).toBe(true);
   });
 
   test("a program that fails, or is not there, makes the worker exit with 1", async () => {
@@ -157,6 +173,23 @@ describe.each<Host>(["Node", "Deno"])("on %s", (host) => {
     expect(await ended).toMatchObject({ status: 75 });
     expect(await count("ready")).toBe(1);
     expect(existsSync(file)).toBe(false);
+  });
+
+  test("a worker signs off although SIGTERM comes while it does", async () => {
+    const id = `late on ${host}`;
+    const { child, ended } = start(hosts[host], { WORK_ID: id, WORK_LEAVE_IDLE_SECONDS: "1" });
+    await until(() => isThere(sql`select from work_workers where id = ${id}`));
+    await sql.begin(async (locking) => {
+      await locking`select from work_workers where id = ${id} for update`;
+      await until(() =>
+        isThere(sql`
+        select from pg_stat_activity where wait_event_type = 'Lock' and query ~ 'retire_worker'`),
+      );
+      child.kill("SIGTERM");
+      await sleep(100); // A process without a listener ends at once.
+    });
+    expect(await ended).toMatchObject({ status: 0 });
+    expect(await isThere(sql`select from work_workers where id = ${id} and retired_at is not null`)).toBe(true);
   });
 
   test("a handler that never ends fails by name, and its worker hands back the rest and exits with 1", async () => {

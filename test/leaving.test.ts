@@ -161,6 +161,24 @@ test("a worker is idle from the end of its last handler, and leaves after that t
   expect(elapsed()).toBeLessThan(131_000);
 });
 
+test.each(["register_worker", "describe_work_types", "claim_next"])(
+  "a worker is not idle while the first attempt of its first %s is under way",
+  async (name) => {
+    const { clock, server, options } = world(1, { leaveIdleSeconds: 1 });
+    server.script = (call, nth) => (call.name === name && nth === 1 ? { delayMs: 5000 } : undefined);
+    const summary = await clock.drive(work("embed", () => null, options));
+    expect(summary).toMatchObject({ why: "idle", succeeded: 1 });
+  },
+);
+
+test.each(["register_worker", "claim_next"])("a worker whose %s gets no answer is idle", async (name) => {
+  const { clock, server, options, elapsed } = world(1, { leaveIdleSeconds: 1 });
+  server.script = (call) => (call.name === name ? { stalls: true } : undefined);
+  const summary = await clock.drive(work("embed", () => null, options));
+  expect(summary).toMatchObject({ why: "idle", isWorkLeft: true, succeeded: 0 });
+  expect(elapsed()).toBeLessThan(60_000);
+});
+
 test("a worker that is idle since the database does not answer leaves too", async () => {
   const { clock, server, options, elapsed } = world(1, { leaveIdleSeconds: 30 });
   server.script = (call) => (call.name === "claim_next" ? problem(503, "") : undefined);

@@ -20,6 +20,12 @@ const preempt = (more: object): string =>
 
 test.each<[string, Cloud, () => [number, string], [number, number] | null]>([
   ["AWS", "aws", () => [200, `{"action": "terminate", "time": "${inTwoMinutes()}"}`], [110_000, 120_000]],
+  [
+    "AWS, where the machine's clock is slow",
+    "aws",
+    () => [200, '{"time": "2100-01-01T00:00:00Z"}'],
+    [120_000, 120_000],
+  ],
   ["AWS, without one", "aws", () => [404, "not found"], null],
   ["Google", "gcp", () => [200, "TRUE"], [30_000, 30_000]],
   ["Google, without one", "gcp", () => [200, "FALSE"], null],

@@ -88,7 +88,12 @@ describe("log lines", () => {
   test.each(["pretty", "json"] as const)("a %s line is one line without the key, whatever is in it", (format) => {
     const lines: string[] = [];
     const redact = (text: string): string => text.replaceAll(key, "[key]");
-    const log = createLog(format, `a ${key} worker`, redact, (line) => lines.push(line));
+    const log = createLog(
+      format,
+      () => `a ${key} worker`,
+      redact,
+      (line) => lines.push(line),
+    );
     log(`two\nlines\r\n\u2028 and ${key} "quoted" \ud800`, { field: `${key}\nand more`, count: 3 });
     log("");
     expect(lines).toHaveLength(2);

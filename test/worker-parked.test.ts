@@ -9,6 +9,7 @@ import { join } from "node:path";
 import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startStack } from "../src/stack/stack.ts";
+import { systemClock } from "../workers/runtime/clock.ts";
 import {
   type Claim,
   type Context,
@@ -20,6 +21,7 @@ import {
 } from "../workers/runtime/work.ts";
 import { call, endWaits, stored, typeWithItems, waitUntil } from "./support/calls.ts";
 import { expectInvariants } from "./support/invariants.ts";
+import { parseMetrics } from "./support/prometheus.ts";
 
 const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
 const sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
@@ -89,6 +91,24 @@ test("a worker that polls closes what it parked, with the result of the job", as
   }
 });
 
+test("the metrics of a worker count what its poll closes", async () => {
+  const { type, ids } = await typeWithItems(sql, 2);
+  const { ended, lines } = worker(type, (claim) => parked(claim.item_id, 600), {
+    concurrency: 2,
+    pollSeconds: 1,
+    metricsPort: 0,
+    async poll({ item_id }) {
+      if (item_id === ids[0]) {
+        return "done at once";
+      }
+      const url = lines.find((line) => line.startsWith("metrics are at "))?.slice("metrics are at ".length) ?? "";
+      const metrics = parseMetrics(await (await fetch(url)).text());
+      return metrics[`work_claims_outcomes_total{work_type="${type}",outcome="succeeded"}`] === 1 ? "done" : undefined;
+    },
+  });
+  expect(await ended).toMatchObject({ parked: 2, succeeded: 0 });
+});
+
 test("a worker without poll leaves parked claims alone", async () => {
   const { type, ids } = await typeWithItems(sql, 1);
   const { ended } = worker(type, () => parked("elsewhere", 600));
@@ -154,6 +174,37 @@ test("a poll that never ends does not hold up the end of the worker", async () =
     },
   });
   expect(await ended).toMatchObject({ parked: 1 });
+});
+
+test("the job of a claim that was cancelled before it was parked is stopped", async () => {
+  const { type, ids } = await typeWithItems(sql, 1);
+  const abandoned: string[] = [];
+  const { ended, lines } = worker(
+    type,
+    async () => {
+      await call(sql, "cancel_items", { work_type: type, item_ids: ids });
+      return parked("too late", 600);
+    },
+    { abandon: ({ external_id, is_ended }) => abandoned.push(`${external_id} ${is_ended}`) },
+  );
+  expect(await ended).toMatchObject({ lost: 1, parked: 0 });
+  expect(abandoned).toEqual(["too late true"]);
+  expect(lines.join("\n")).toContain("no claim waits for the job too late");
+});
+
+test("a poll that never ends does not keep other jobs from being asked about", async () => {
+  const { type, ids } = await typeWithItems(sql, 2);
+  let isSecond = false;
+  const { ended } = worker(type, (claim) => parked(claim.item_id, 600), {
+    concurrency: 2,
+    pollSeconds: 1,
+    clock: { now: systemClock.now, sleep: (ms, signal) => systemClock.sleep(ms === 60_000 ? 500 : ms, signal) },
+    poll: ({ external_id }) => (external_id === ids[0] && !isSecond ? new Promise(() => {}) : "done"),
+  });
+  await waitUntil(async () => (await stored(sql, ids[1], type)).status === "succeeded");
+  isSecond = true;
+  await ended;
+  expect(await stored(sql, ids[0], type)).toMatchObject({ status: "succeeded" });
 });
 
 test("parked() with a wrong time is a failure that says what was expected", async () => {

@@ -25,7 +25,12 @@ export class RequestError extends Error {
 
 /** No request of this worker can succeed: a wrong key, a wrong address, or a project without work-claims. */
 export function isHopeless(error: unknown): boolean {
-  return error instanceof RequestError && (error.status === 401 || error.status === 403 || error.status === 404);
+  return error instanceof RequestError && ([401, 403, 404].includes(error.status) || isRedirect(error));
+}
+
+/** Another server answers at this address. */
+function isRedirect({ status, code }: { status: number; code: string }): boolean {
+  return status >= 300 && status < 400 && code === "";
 }
 
 /** The same request will be refused again: a person must set something right. A conflict or a fault of the server passes. */
@@ -81,7 +86,7 @@ export function errorOf(status: number, body: string, retryAfterHeader: string |
       { ...is, hint: said.hint ?? null },
     );
   }
-  if (status >= 300 && status < 400 && !code) {
+  if (isRedirect(is)) {
     return new RequestError(`${what}: answered with a redirect (${status}); is the address right?`, is);
   }
   return new RequestError(`${what}: ${said.message ?? `status ${status}`}`, { ...is, hint: said.hint ?? null });

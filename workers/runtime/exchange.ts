@@ -5,7 +5,7 @@ import { isFatal, isRetryable } from "./errors.ts";
 import { handBack } from "./handle.ts";
 import { hold, unreleased } from "./held.ts";
 import { errorType, itemFields, operations } from "./log.ts";
-import { type Loop, roomOf } from "./loop-state.ts";
+import { type Loop, noAnswer, roomOf } from "./loop-state.ts";
 import { messageOf, type Outcome, oneRequestOf } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
 import { abandonJob } from "./parked.ts";
@@ -30,6 +30,7 @@ export async function exchange(loop: Loop, made: Call): Promise<void> {
   const isClaim = made !== "release";
   const isRelease = made !== "claim";
   state.isClaiming ||= isClaim;
+  state.isAsking ||= isClaim;
   state.isReleasing ||= isRelease;
   let outcomes: Outcome[] = [];
   try {
@@ -42,6 +43,7 @@ export async function exchange(loop: Loop, made: Call): Promise<void> {
     await recover(loop, made, error, outcomes);
   } finally {
     state.isClaiming &&= !isClaim;
+    state.isAsking &&= !isClaim;
     state.isReleasing &&= !isRelease;
   }
 }
@@ -60,6 +62,7 @@ async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
   let isRepeated = false;
   const call = callOptions(loop, "claim", outcomes, () => {
     isRepeated = true;
+    noAnswer(loop);
   });
   await refuseMissing(loop, call);
   // Asked before the last look, so that the look finds what others hand back in between.

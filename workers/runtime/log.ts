@@ -15,7 +15,7 @@ export type LogFormat = "pretty" | "json";
 /** An event is one line in both formats. The text of an error may bring line breaks, and the worker's key. */
 export function createLog(
   format: LogFormat,
-  workerId: string | undefined,
+  workerId: () => string | undefined,
   redact: (text: string) => string,
   print: (line: string) => void,
 ): Log {
@@ -29,7 +29,7 @@ export function createLog(
       level: "error.type" in fields ? "warn" : "info",
       message: sentence,
       "messaging.system": "work_claims",
-      "messaging.client.id": workerId,
+      "messaging.client.id": workerId(),
       ...fields,
     };
     print(JSON.stringify(line, (_, value) => (typeof value === "string" ? clean(value) : value)));
@@ -41,7 +41,7 @@ export function printError(error: unknown): void {
   const format = env("WORK_LOG") === "json" ? "json" : "pretty";
   const log = createLog(
     format,
-    env("WORK_ID"),
+    () => env("WORK_ID"),
     (text) => text,
     (line) => console.error(line),
   );

@@ -20,6 +20,8 @@ export interface LoopState {
   running: number;
   /** Ends the time limits of these handlers. One signal for all would keep a listener, or leak memory, for each item. */
   readonly limits: Set<AbortController>;
+  /** The first attempt of the call that may bring claims is under way, so nobody knows yet whether there is work. */
+  isAsking: boolean;
   isClaiming: boolean;
   isReleasing: boolean;
   gathering: Situation["gathering"];
@@ -45,6 +47,7 @@ export function createLoop(worker: Worker, source: Source, run: Loop["run"]): Lo
   const state: LoopState = {
     running: 0,
     limits: new Set(),
+    isAsking: true,
     isClaiming: false,
     isReleasing: false,
     gathering: "no",
@@ -61,6 +64,12 @@ export function createLoop(worker: Worker, source: Source, run: Loop["run"]): Lo
   return { ...worker, source, run, state, over: new AbortController() };
 }
 
+/** An attempt of a call that may bring claims has failed: from here on its wait is idleness. */
+export function noAnswer({ state, wakeUps }: Loop): void {
+  state.isAsking = false;
+  wakeUps.loop.wake();
+}
+
 /** The most claims to have queued or running. */
 export function limitOf({ state, settings }: Loop): number {
   const { batch, concurrency } = settings;
@@ -69,7 +78,7 @@ export function limitOf({ state, settings }: Loop): number {
 
 /** When and why this worker leaves by itself, as far as is known now. */
 export function leaving({ settings, startedAt, holding, state }: Loop): ReturnType<typeof whenToLeave> {
-  const isIdle = holding.size === 0 && state.running === 0;
+  const isIdle = holding.size === 0 && state.running === 0 && !state.isAsking;
   return whenToLeave(settings, {
     startedAt,
     idleSince: isIdle ? state.busyAt : null,

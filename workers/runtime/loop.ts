@@ -113,3 +113,18 @@ function situationOf(loop: Loop): Situation {
     isTooLate: stop.tooLate.aborted,
   };
 }
+
+/** While the database does not answer, a worker may wait for its first answer until its time is over. */
+export async function leaveUnready(loop: Loop, isReady: AbortSignal): Promise<void> {
+  const { clock, ended, stop } = loop;
+  const isOver = AbortSignal.any([isReady, ended.signal, stop.asked]);
+  while (!isOver.aborted) {
+    const wait = leaving(loop).at - clock.now();
+    if (wait <= 0) {
+      leaveNow(loop);
+      return;
+    }
+    // A second at most: the first failed attempt begins its idleness.
+    await clock.sleep(Math.min(wait, 1000), isOver);
+  }
+}

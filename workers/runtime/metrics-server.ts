@@ -1,4 +1,5 @@
 import { createHttpServer, SettingsError } from "./host.ts";
+import type { Worker } from "./worker.ts";
 
 export interface MetricsAddress {
   readonly host: string;
@@ -54,4 +55,17 @@ function listenError(error: unknown, host: string, port: number): Error {
     );
   }
   return new SettingsError(`no metrics at ${host}:${port}: ${message}`);
+}
+
+/** Throws where nothing can listen at the port: a worker that nobody can watch must not start. */
+export async function startMetrics({ settings, holding, outage, metrics, log }: Worker): Promise<MetricsServer | null> {
+  if (settings.metrics === null) {
+    return null;
+  }
+  const { concurrency } = settings;
+  const server = await serveMetrics(settings.metrics, () =>
+    metrics.text({ held: holding.size, concurrency, isDatabaseUp: !outage.isOut }),
+  );
+  log(`metrics are at ${server.url}`);
+  return server;
 }

@@ -1,5 +1,6 @@
 import type { Claim } from "./claim.ts";
 import type { Json } from "./client.ts";
+import type { Clock } from "./clock.ts";
 import { isFatal } from "./errors.ts";
 import { errorType, itemFields, operations } from "./log.ts";
 import { failed, messageOf, type Outcome, succeeded } from "./outcome.ts";
@@ -50,14 +51,9 @@ export async function keepPolling(worker: Worker): Promise<void> {
     return;
   }
   const over = new AbortController();
-  const isOver = new Promise<void>((resolve) => {
-    for (const signal of [stop.asked, ended.signal]) {
-      signal.addEventListener("abort", () => {
-        over.abort();
-        resolve();
-      });
-    }
-  });
+  for (const signal of [stop.asked, ended.signal]) {
+    signal.addEventListener("abort", () => over.abort());
+  }
   while (!stop.asked.aborted && !ended.signal.aborted) {
     let taken: ParkedClaim[] = [];
     try {
@@ -71,16 +67,17 @@ export async function keepPolling(worker: Worker): Promise<void> {
         },
         { signal: over.signal, retryForMs: 0 },
       );
-      // A poll that never ends must hold up neither the others nor the end of the worker.
-      const asked = new AbortController();
-      const settled = Promise.all(taken.map((parked) => settle(worker, parked, over.signal)));
-      await Promise.race([settled, isOver, clock.sleep(askMs, asked.signal)]);
-      asked.abort();
+      await allWithin(
+        clock,
+        over.signal,
+        taken.map((parked) => settle(worker, parked, over.signal)),
+      );
     } catch (error) {
       if (isFatal(error) && !over.signal.aborted) {
         worker.broken.abort(error);
         return;
       }
+      worker.outage.begin(error);
       taken = [];
     }
     if (taken.length < atOnce) {
@@ -102,7 +99,25 @@ export function abandonJob(worker: Worker, claim: Claim, external_id: string): v
     });
 }
 
-async function settle({ settings, client, log }: Worker, parked: ParkedClaim, signal: AbortSignal): Promise<void> {
+/** Resolves when all have, at the abort, or after a minute: a poll that never ends must not hold up others, nor the end. */
+async function allWithin(clock: Clock, signal: AbortSignal, all: Promise<void>[]): Promise<void> {
+  const turn = new AbortController();
+  const end = (): void => turn.abort("over");
+  signal.addEventListener("abort", end);
+  if (signal.aborted) {
+    end();
+  }
+  await Promise.race([Promise.all(all), clock.sleep(askMs, turn.signal)]).finally(() => {
+    signal.removeEventListener("abort", end);
+    end();
+  });
+}
+
+async function settle(
+  { settings, client, log, metrics }: Worker,
+  parked: ParkedClaim,
+  signal: AbortSignal,
+): Promise<void> {
   const outcome = await (parked.is_ended ? abandoned(parked) : polled(parked)).catch((error: unknown) => {
     log(`could not ask about job ${parked.external_id}, asking again later: ${messageOf(error)}`, {
       ...operations.poll,
@@ -116,6 +131,9 @@ async function settle({ settings, client, log }: Worker, parked: ParkedClaim, si
   const { external_id, work_type, item_id, fence } = parked;
   try {
     const closed: unknown[] = await client.rpc("release_parked", { ...outcome, external_id, fence }, { signal });
+    if (closed.length > 0) {
+      metrics.addEnd(work_type, outcome.outcome);
+    }
     log(`${closed.length > 0 ? outcome.outcome : "lost"} ${work_type} ${item_id}, the job ${external_id}`, {
       ...operations.poll,
       ...itemFields(parked),

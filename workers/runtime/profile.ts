@@ -1,5 +1,5 @@
 import type { CallOptions, Client, Json } from "./client.ts";
-import { randomUuid } from "./host.ts";
+import { randomUuid, SettingsError } from "./host.ts";
 import type { Settings } from "./settings.ts";
 
 /** A worker's capabilities and conditions. A worker without a profile gets the items that require nothing. */
@@ -28,7 +28,7 @@ export interface Registration {
   /** Waits until no change is under way. */
   settled(): Promise<void>;
   /** Releases all that the worker still holds. If that fails, the leases end by themselves. */
-  retire(): Promise<void>;
+  retire(call: CallOptions): Promise<void>;
 }
 
 export function createRegistration(
@@ -67,6 +67,16 @@ export function createRegistration(
       return sent;
     },
     settled: () => last,
-    retire: () => client.rpc("retire_worker", { worker_id: workerId }, { timeoutMs: 5000, retryForMs: 3000 }),
+    retire: (call) => client.rpc("retire_worker", { worker_id: workerId }, call),
   };
+}
+
+/** The work types of the worker. A token opens exactly its own: with other ones the handler would get what it is not for. */
+export function typesOpened(wanted: readonly string[], ofToken: readonly string[] = wanted): readonly string[] {
+  if (wanted.length > 0 && [...wanted].sort().join() !== [...ofToken].sort().join()) {
+    throw new SettingsError(
+      `the worker is for ${wanted.join(", ")} and its token for ${ofToken.join(", ")}; leave out the work types (WORK_TYPE), or make another token`,
+    );
+  }
+  return ofToken;
 }

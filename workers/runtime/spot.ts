@@ -13,6 +13,9 @@ const pollMs = 5000;
 /** The shortest notice of the three, where a notice names no time. */
 const shortestNoticeMs = 30_000;
 
+/** The longest, of AWS. More is a fault of this machine's clock. */
+const longestNoticeMs = 120_000;
+
 /** Azure needs up to two minutes for its first answer. */
 const timeoutMs: Record<Cloud, number> = { aws: 5000, gcp: 5000, azure: 130_000 };
 
@@ -88,7 +91,7 @@ export async function watchSpot(worker: Worker): Promise<void> {
 
 function untilTime(time: unknown): number {
   const noticeMs = Date.parse(String(time)) - Date.now();
-  return Number.isNaN(noticeMs) ? shortestNoticeMs : noticeMs;
+  return Number.isNaN(noticeMs) ? shortestNoticeMs : Math.min(noticeMs, longestNoticeMs);
 }
 
 async function textOf(response: Response): Promise<string> {

@@ -33,9 +33,9 @@ function isOpen({ has_open, has_parked }: WorkType, { poll }: Settings): boolean
  * Whether something is ready, held or to be tried again. True where that cannot be known: the database does not answer,
  * or the work type is not declared, so that its items have no claims before they are claimed.
  */
-export async function isWorkLeft({ client, settings, log }: Worker): Promise<boolean> {
+export async function isWorkLeft({ client, settings, log }: Worker, call: CallOptions): Promise<boolean> {
   try {
-    const types = await describeWorkTypes(client, settings.workTypes, { timeoutMs: 5000, retryForMs: 3000 });
+    const types = await describeWorkTypes(client, settings.workTypes, call);
     return types.some((type) => !type.is_declared || type.has_ready || isOpen(type, settings));
   } catch (error) {
     log(`could not ask whether work is left: ${messageOf(error)}`);

@@ -4,23 +4,21 @@ import type { CallOptions, Json } from "./client.ts";
 import { isFatal } from "./errors.ts";
 import { handBack } from "./handle.ts";
 import { keepLeases, watchDeadlines } from "./heartbeat.ts";
-import { abortError, SettingsError } from "./host.ts";
+import { abortError } from "./host.ts";
 import type { Why } from "./leaving.ts";
-import { errorType, operations } from "./log.ts";
-import { leaveNow, runLoop } from "./loop.ts";
-import { createLoop, type Loop, leaving } from "./loop-state.ts";
-import { type MetricsServer, serveMetrics } from "./metrics-server.ts";
-import { messageOf } from "./outcome.ts";
+import { leaveUnready, runLoop } from "./loop.ts";
+import { createLoop, type Loop, noAnswer } from "./loop-state.ts";
+import { type MetricsServer, startMetrics } from "./metrics-server.ts";
 import { keepPolling } from "./parked.ts";
-import { createRegistration, type Profile, type Registration } from "./profile.ts";
+import { createRegistration, type Profile, type Registration, typesOpened } from "./profile.ts";
 import { createPull } from "./pull.ts";
 import { type Handler, run } from "./run.ts";
 import { save } from "./save.ts";
 import { settle, type WorkOptions } from "./settings.ts";
+import { signOff } from "./sign-off.ts";
 import { watchSpot } from "./spot.ts";
 import { listenForStop } from "./stop.ts";
-import { type Counts, totals } from "./tally.ts";
-import { isWorkLeft } from "./until-empty.ts";
+import type { Counts } from "./tally.ts";
 import { checkVersion, watchVersion } from "./version.ts";
 import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
 
@@ -57,7 +55,6 @@ export async function work<Payload = Json>(
 ): Promise<Summary> {
   const settings = settle(workType, options);
   const { workTypes } = settings;
-  let { workerId } = settings;
   const worker = createWorker(settings, options);
   const { client, holding, stop, tally, log, broken, ended } = worker;
   const registration = createRegistration(client, settings);
@@ -79,14 +76,15 @@ export async function work<Payload = Json>(
     metricsServer = await startMetrics(worker);
     const isReady = new AbortController();
     void leaveUnready(loop, isReady.signal);
-    const registered = await registration.register(untilStopped(worker, broken.signal));
+    const call = { ...untilStopped(worker, broken.signal), onRetry: () => noAnswer(loop) };
+    const registered = await registration.register(call);
     isRegistered = true;
-    workerId = registered.worker_id;
-    const readyFor = opened(workTypes, registered.work_types);
-    await checkVersion(worker, untilStopped(worker, broken.signal));
+    worker.registered.workerId = registered.worker_id;
+    const readyFor = typesOpened(workTypes, registered.work_types);
+    await checkVersion(worker, call);
     isReady.abort();
     keepers.push(keepPolling(worker));
-    log(`worker ${workerId} is ready for ${readyFor.join(", ")}`);
+    log(`worker ${worker.registered.workerId} is ready for ${readyFor.join(", ")}`);
     await runLoop(loop);
   } catch (error) {
     if (!stop.asked.aborted || isFatal(error)) {
@@ -95,7 +93,6 @@ export async function work<Payload = Json>(
   } finally {
     ended.abort();
     wakeAll(worker);
-    stopListening();
     for (const held of holding.values()) {
       held.abort.abort(abortError("the worker has ended"));
     }
@@ -104,67 +101,16 @@ export async function work<Payload = Json>(
     }
     await Promise.all([...keepers, registration.settled()]);
     if (isRegistered) {
-      const signOff = async (): Promise<unknown> =>
-        registration.retire().catch((error: unknown) =>
-          log(`could not sign off, the leases will end by themselves: ${messageOf(error)}`, {
-            ...operations.release,
-            ...errorType(error),
-          }),
-        );
-      // At once, since a supervisor may kill the process soon.
-      [hasLeftWork] = await Promise.all([isWorkLeft(worker), signOff()]);
-      tally.log(true);
-      const { succeeded, failed, released, parked, lost } = tally.counts;
-      const elsewhere = parked > 0 ? `${parked} parked, ` : "";
-      log(
-        `worker ${workerId} ends: ${succeeded} succeeded, ${elsewhere}${failed} failed, ${released} handed back, ${lost} lost`,
-        totals(Object.entries(tally.counts)),
-      );
+      hasLeftWork = await signOff(worker, registration);
     }
     await metricsServer?.stop();
+    stopListening();
   }
   if (stop.why instanceof Error) {
     throw stop.why;
   }
   const why = stop.why ?? (loop.state.isEmpty ? "empty" : "claims");
-  return { workerId, ...tally.counts, why, isWorkLeft: hasLeftWork && why !== "empty" };
-}
-
-/** While the database does not answer, a worker may wait for its first answer until its time is over. */
-async function leaveUnready(loop: Loop, isReady: AbortSignal): Promise<void> {
-  const { clock, ended, stop } = loop;
-  const isOver = AbortSignal.any([isReady, ended.signal, stop.asked]);
-  while (!isOver.aborted) {
-    const wait = leaving(loop).at - clock.now();
-    if (wait <= 0) {
-      leaveNow(loop);
-      return;
-    }
-    await clock.sleep(wait, isOver);
-  }
-}
-
-/** The work types of the worker. A token opens exactly its own: with other ones the handler would get what it is not for. */
-function opened(wanted: readonly string[], ofToken: readonly string[] = wanted): readonly string[] {
-  if (wanted.length > 0 && [...wanted].sort().join() !== [...ofToken].sort().join()) {
-    throw new SettingsError(
-      `the worker is for ${wanted.join(", ")} and its token for ${ofToken.join(", ")}; leave out the work types (WORK_TYPE), or make another token`,
-    );
-  }
-  return ofToken;
-}
-
-/** Throws where nothing can listen at the port: a worker that nobody can watch must not start. */
-async function startMetrics({ settings, holding, outage, metrics, log }: Worker): Promise<MetricsServer | null> {
-  if (settings.metrics === null) {
-    return null;
-  }
-  const { concurrency } = settings;
-  const server = await serveMetrics(settings.metrics, () =>
-    metrics.text({ held: holding.size, concurrency, isDatabaseUp: !outage.isOut }),
-  );
-  log(`metrics are at ${server.url}`);
-  return server;
+  return { workerId: worker.registered.workerId, ...tally.counts, why, isWorkLeft: hasLeftWork && why !== "empty" };
 }
 
 function createSource({ settings, client, clock, random, log }: Worker): Source {

@@ -14,6 +14,8 @@ import { createWakeUp, type WakeUp } from "./wake-up.ts";
 /** All that the loop, the heartbeat and the stop of one worker share. */
 export interface Worker {
   readonly settings: Settings;
+  /** Its registered name: with a token, the token's and its own. */
+  readonly registered: { workerId: string };
   readonly client: Client;
   readonly fetch: typeof globalThis.fetch;
   readonly startedAt: number;
@@ -52,12 +54,14 @@ export function createWorker(settings: Settings, options: WorkOptions): Worker {
     ...(options.fetch ? { fetch: options.fetch } : {}),
     onRetry: (error, attempt) => attempt > 1 && outage.begin(error),
   });
-  const log = createLog(settings.logFormat, settings.workerId, client.redact, print);
+  const registered = { workerId: settings.workerId };
+  const log = createLog(settings.logFormat, () => registered.workerId, client.redact, print);
   const metrics = createMetrics(clock, settings.workTypes);
   const outage = createOutage(log);
   const ended = new AbortController();
   return {
     settings,
+    registered,
     client,
     fetch: options.fetch ?? globalThis.fetch,
     startedAt,
