@@ -13,7 +13,7 @@ import { fleet as command, files } from "../src/cli/fleet.ts";
 import { packageRoot } from "../src/stack/package-root.ts";
 import type { Stack } from "../src/stack/stack.ts";
 import { call } from "./support/calls.ts";
-import { declare, fleet, type Ran, startTokenStack, worker } from "./support/fleet.ts";
+import { declare, fleet, placeWorker, type Ran, startTokenStack } from "./support/fleet.ts";
 import { createToken } from "./support/tokens.ts";
 
 const page = readFileSync(join(packageRoot(), "docs", "fleets.md"), "utf8");
@@ -185,7 +185,7 @@ async function rent(engine: string): Promise<Box> {
   }
   // A controller that does not answer.
   writeFileSync(join(box, "squeue"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
-  const { out } = await fleet([engine, "--types", type, "--worker", worker], here, folder);
+  const { out } = await fleet([engine, "--types", type, "--worker", placeWorker(box)], here, folder);
   writeFileSync(join(box, "start.sh"), engine === "github" ? parse(out).jobs.work.steps.at(-1).run : out);
 
   return {

@@ -5,7 +5,7 @@ import postgres, { type Sql } from "postgres";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import type { Stack } from "../src/stack/stack.ts";
 import { call } from "./support/calls.ts";
-import { declare, fleet, startTokenStack, worker } from "./support/fleet.ts";
+import { declare, fleet, placeWorker, startTokenStack } from "./support/fleet.ts";
 import { type Slurm, startSlurm, withoutSlurm } from "./support/slurm.ts";
 import { createToken } from "./support/tokens.ts";
 
@@ -25,6 +25,7 @@ describe.skipIf(reason)(`an array of four tasks on two GPUs${reason ? ` (skipped
     await declare(sql, "render");
     script = join(slurm.folder, "work.sbatch");
     const project = { SUPABASE_URL: stack.url, SUPABASE_PUBLISHABLE_KEY: stack.publishableKey };
+    const worker = placeWorker(slurm.folder);
     const { out } = await fleet(["slurm", "--types", "render", "--worker", worker], project, slurm.folder);
     writeFileSync(script, out);
     token = join(slurm.folder, "token");

@@ -72,7 +72,7 @@ describe.each(["Node", "Deno"])("on %s", (host) => {
       join(folder, "caption.mjs"),
       host === "Node" ? block("js") : block("js").replace("work-claims/worker", runtime),
     );
-    const deno = `${denoProgram()} run --quiet --no-config --no-lock --allow-net --allow-env --allow-sys=hostname`;
+    const deno = `"${denoProgram()}" run --quiet --no-config --no-lock --allow-net --allow-env --allow-sys=hostname`;
     const startHere = host === "Node" ? start : start?.replace("node ", `${deno} `);
     await call(sql, "define_work_type", { work_type: "caption", pool: "default", backoff_seconds: 0 });
     received.length = 0;

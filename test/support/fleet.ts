@@ -1,5 +1,7 @@
 import { execFile } from "node:child_process";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { addMigration } from "../../src/stack/migrations.ts";
 import { packageRoot } from "../../src/stack/package-root.ts";
 import { type Stack, startStack } from "../../src/stack/stack.ts";
@@ -12,8 +14,16 @@ export interface Ran {
   err: string;
 }
 
-/** The worker that printed files start here, in place of worker.ts: the oldest Node runs no TypeScript. */
-export const worker: string = join(import.meta.dirname, "fleet-worker.mjs");
+/**
+ * Puts into a folder the worker that printed files start here, in place of worker.ts: the oldest Node runs no TypeScript.
+ * The path of this checkout may have spaces, which the printed files do not take.
+ */
+export function placeWorker(folder: string): string {
+  const file = join(folder, "worker.mjs");
+  const { href } = pathToFileURL(join(import.meta.dirname, "fleet-worker.mjs"));
+  writeFileSync(file, `await import(${JSON.stringify(href)});\n`);
+  return file;
+}
 
 /** Runs `work-claims fleet`, in an environment that knows of no other project. */
 export function fleet(args: readonly string[], variables: Record<string, string>, folder: string): Promise<Ran> {
