@@ -1,5 +1,5 @@
 #!/bin/bash
-# RunPod: the start command of a pod is `bash /workspace/work/runpod.sh`; worker.ts and runtime/ lie beside this file.
+# RunPod: the start command of a pod is `bash /workspace/runpod.sh`; worker.ts and runtime/ lie beside this file.
 # The token is a secret of RunPod's, and an environment variable of the pod:
 #
 #   WORK_TOKEN={{ RUNPOD_SECRET_work_token }}

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Vast.ai: the on-start script of an instance; worker.ts and runtime/ lie in /workspace/work. The token is an environment
+# Vast.ai: the on-start script of an instance; worker.ts and runtime/ lie in /workspace/worker. The token is an environment
 # variable of your account, set under Account, Environment Variables: WORK_TOKEN
 #
 #   vastai create instance OFFER --image IMAGE --disk 32 --ssh --onstart vast.sh
 #
 # An instance costs while it runs. The worker stops it after ten minutes without work; a stopped one pays for its disk.
-# Who is outbid is paused without a notice: the leases end by themselves.
+# An outbid instance is paused without a notice: the leases end by themselves.
 export SUPABASE_URL=https://YOUR-PROJECT.supabase.co
 export SUPABASE_PUBLISHABLE_KEY=sb_publishable_YOUR_KEY
 export WORK_TYPE=YOUR_WORK_TYPE
@@ -15,7 +15,7 @@ export WORK_ON_LEAVE="[\"vastai\", \"stop\", \"instance\", \"$CONTAINER_ID\"]"
 # On an instance it has a key for that instance alone.
 command -v vastai >/dev/null || pip install --quiet vastai
 
-cd "${WORK_FOLDER:-/workspace/work}" || exit 78
+cd "${WORK_FOLDER:-/workspace/worker}" || exit 78
 node worker.ts &
 worker=$!
 trap 'kill -TERM "$worker" 2>/dev/null' TERM INT

@@ -23,7 +23,7 @@ export type ClaimedItem = {
   crashes: number;
   /** The job elsewhere that an earlier try was parked as. */
   external_id: string | null;
-  /** What an earlier try has saved. */
+  /** The state that an earlier try has saved. */
   state: Json;
   traceparent: string | null;
 };

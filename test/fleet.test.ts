@@ -1,4 +1,4 @@
-// What `work-claims fleet` prints: refused, filled in, asked as KEDA asks, and run.
+// The files that `work-claims fleet` prints: tests fill them in, ask as KEDA asks, and run them.
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -168,7 +168,7 @@ describe("KEDA's question", () => {
 interface Box {
   type: string;
   start: (variables?: Record<string, string>) => Promise<{ child: ChildProcess; ended: Promise<Omit<Ran, "out">> }>;
-  /** What the provider's program was told. */
+  /** The arguments that the provider's program got. */
   told: () => string;
   statuses: () => Promise<string[]>;
 }

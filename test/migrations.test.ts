@@ -88,7 +88,7 @@ interface Advice {
   level: string;
 }
 
-/** What the advisors of the dashboard say, but for the indexes that a new database has not used yet. */
+/** The findings of the dashboard's advisors, less the indexes that a new database has not used yet. */
 async function advice(url: string): Promise<Advice[]> {
   const output = await supabase(["db", "advisors", `--remote=${url}`, "--yes", "--level", "info", "--output", "json"]);
   const findings: Advice[] = JSON.parse(output.slice(output.indexOf("["), output.lastIndexOf("]") + 1));

@@ -1,4 +1,4 @@
-// What a worker tells about itself: its log lines, its numbers, and the trace of an item.
+// A worker reports on itself: it logs lines, counts, and carries the trace of an item.
 import { execFileSync, spawnSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
 import { RequestError } from "../workers/runtime/errors.ts";

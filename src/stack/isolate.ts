@@ -7,7 +7,7 @@ import { findPackage, packageManifest, packageRoot } from "./package-root.ts";
 import { freePort } from "./ports.ts";
 import { lastLines } from "./supervise.ts";
 
-/** Why an isolate ends, in the words of Supabase's event beforeunload. */
+/** The reasons for the end of an isolate, in the words of Supabase's event beforeunload. */
 export type EndReason = "cpu" | "memory" | "wall_clock" | "early_drop" | "termination";
 
 export type Limits = {

@@ -55,7 +55,7 @@ comment on column public.work_claims.failures is 'How often a handler failed. Cr
 comment on column public.work_claims.poll_at is
   'When its job elsewhere is next asked about. A claimed row that has it is parked: no process holds it. An ended one has it until its job is stopped.';
 comment on column public.work_claims.external_id is 'The job elsewhere that its latest try was handed to, while nobody has said how that ended.';
-comment on column public.work_claims.state is 'What its handler has saved for the next try.';
+comment on column public.work_claims.state is 'The state that its handler has saved for the next try.';
 
 create index if not exists work_claims_ready on public.work_claims
   (class_id, work_type, priority desc, rank, position) where status = 'ready';

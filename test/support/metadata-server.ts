@@ -7,7 +7,7 @@ type Answer = [status: number, body: string];
 export interface MetadataServer {
   /** Sends requests for the clouds' own addresses here, and all others on. */
   fetch: typeof globalThis.fetch;
-  /** What the clouds announce; none at first. */
+  /** The notices of the clouds; none at first. */
   aws: Answer;
   gcp: Answer;
   azure: Answer;

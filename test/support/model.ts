@@ -46,7 +46,7 @@ export interface Claim {
   finishedAt: number;
   progress: number | null;
   result: Json;
-  /** What its handler has saved for the next try. */
+  /** The state that its handler has saved for the next try. */
   state: Json;
   /** The job elsewhere, while nobody has said how it ended. */
   job: string | null;

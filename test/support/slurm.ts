@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import { vi } from "vitest";
 import { has } from "./programs.ts";
 
-/** Why Slurm cannot run here; undefined where it can. */
+/** The reason that Slurm cannot run here; undefined if it can. */
 export function withoutSlurm(): string | undefined {
   if (process.getuid?.() !== 0) return "Slurm's daemons need root here";
   const isInstalled = ["slurmctld", "slurmd", "sbatch"].every(has);

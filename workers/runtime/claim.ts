@@ -15,7 +15,7 @@ export interface Claim<Payload = Json> {
   readonly crashes: number;
   /** How long its handler may take; null: no limit. */
   readonly try_seconds: number | null;
-  /** What the handler of an earlier try has saved. */
+  /** The state that the handler of an earlier try has saved. */
   readonly state: Json;
   /** The job elsewhere that an earlier try was parked as, where nobody has said how that ended. */
   readonly external_id: string | null;

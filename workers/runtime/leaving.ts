@@ -1,6 +1,6 @@
 import type { LeaveSettings } from "./leave-settings.ts";
 
-/** Why a worker has left. */
+/** The reason that a worker has left. */
 export type Why = "empty" | "idle" | "claims" | "time" | "spot" | "version" | "signal";
 
 /** Handing back and signing off take this long at most. A worker keeps it free before a supervisor kills the process. */

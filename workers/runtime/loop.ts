@@ -71,7 +71,7 @@ async function gather({ state, clock, wakeUps }: Loop): Promise<void> {
   wakeUps.loop.wake();
 }
 
-/** What runs may end: only the end of the process, where it is known, sets a limit. */
+/** Running handlers may end: only the end of the process, if it is known, sets a limit. */
 export function leaveNow(loop: Loop): void {
   const { why } = leaving(loop);
   const said = why === "idle" ? `idle for ${loop.settings.leaveIdleMs / 1000} s` : "the time of this worker is over";

@@ -18,7 +18,7 @@ export interface Outcome {
   readonly state?: Json;
 }
 
-/** What names a claim, or its outcome. */
+/** The columns that name a claim or its outcome. */
 interface Key {
   readonly item_id: string;
   readonly work_type: string;

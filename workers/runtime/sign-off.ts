@@ -8,7 +8,7 @@ import type { Worker } from "./worker.ts";
 /** Hands back what the worker still holds, and logs what it did. True where work is left. */
 export async function signOff(worker: Worker, registration: Registration): Promise<boolean> {
   const { registered, stop, tally, log } = worker;
-  // Where handing back did not get through, a supervisor is about to kill the process.
+  // A supervisor is about to kill a process that could not hand back in time.
   const call = stop.tooLate.aborted ? { timeoutMs: 2000, retryForMs: 0 } : { timeoutMs: 5000, retryForMs: 3000 };
   const retire = async (): Promise<unknown> =>
     registration.retire(call).catch((error: unknown) =>
