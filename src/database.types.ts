@@ -6,6 +6,9 @@ export type Database = {
       work_claims: {
         Row: {
           affinity: string | null;
+          again: string | null;
+          changed_at: string | null;
+          changes: number | null;
           claimed_at: string | null;
           class_id: number;
           crashes: number;
@@ -22,10 +25,13 @@ export type Database = {
           priority: number;
           progress: number | null;
           rank: number;
+          read_input: string | null;
           request_id: string | null;
           result: Json | null;
+          stale: string | null;
           state: Json | null;
           status: string;
+          waits_for: number;
           work_type: string;
           worker_id: string | null;
           workflow_id: number | null;
@@ -33,6 +39,9 @@ export type Database = {
         ComputedFields: never;
         Insert: {
           affinity?: string | null;
+          again?: string | null;
+          changed_at?: string | null;
+          changes?: number | null;
           claimed_at?: string | null;
           class_id?: number;
           crashes?: number;
@@ -49,16 +58,22 @@ export type Database = {
           priority?: number;
           progress?: number | null;
           rank?: number;
+          read_input?: string | null;
           request_id?: string | null;
           result?: Json | null;
+          stale?: string | null;
           state?: Json | null;
           status?: string;
+          waits_for?: number;
           work_type: string;
           worker_id?: string | null;
           workflow_id?: number | null;
         };
         Update: {
           affinity?: string | null;
+          again?: string | null;
+          changed_at?: string | null;
+          changes?: number | null;
           claimed_at?: string | null;
           class_id?: number;
           crashes?: number;
@@ -75,10 +90,13 @@ export type Database = {
           priority?: number;
           progress?: number | null;
           rank?: number;
+          read_input?: string | null;
           request_id?: string | null;
           result?: Json | null;
+          stale?: string | null;
           state?: Json | null;
           status?: string;
+          waits_for?: number;
           work_type?: string;
           worker_id?: string | null;
           workflow_id?: number | null;
@@ -146,33 +164,45 @@ export type Database = {
       };
       work_events: {
         Row: {
+          actor: string | null;
           at: string;
           detail: string | null;
           event: string;
           fence: number | null;
+          from_status: string | null;
           id: number;
+          input: string | null;
           item_id: string;
+          to_status: string | null;
           work_type: string;
           worker_id: string | null;
         };
         ComputedFields: never;
         Insert: {
+          actor?: string | null;
           at?: string;
           detail?: string | null;
           event: string;
           fence?: number | null;
+          from_status?: string | null;
           id?: never;
+          input?: string | null;
           item_id: string;
+          to_status?: string | null;
           work_type: string;
           worker_id?: string | null;
         };
         Update: {
+          actor?: string | null;
           at?: string;
           detail?: string | null;
           event?: string;
           fence?: number | null;
+          from_status?: string | null;
           id?: never;
+          input?: string | null;
           item_id?: string;
+          to_status?: string | null;
           work_type?: string;
           worker_id?: string | null;
         };
@@ -220,7 +250,11 @@ export type Database = {
           class_id: number;
           created_at: string;
           dedupe_key: string | null;
+          fingerprint: string | null;
+          gathers_id: number | null;
           id: string;
+          max_failures: number | null;
+          needs: Json | null;
           payload: NonNullable<Json>;
           pool: string;
           priority: number;
@@ -236,7 +270,11 @@ export type Database = {
           class_id?: number;
           created_at?: string;
           dedupe_key?: string | null;
+          fingerprint?: string | null;
+          gathers_id?: number | null;
           id?: string;
+          max_failures?: number | null;
+          needs?: Json | null;
           payload?: NonNullable<Json>;
           pool: string;
           priority?: number;
@@ -251,7 +289,11 @@ export type Database = {
           class_id?: number;
           created_at?: string;
           dedupe_key?: string | null;
+          fingerprint?: string | null;
+          gathers_id?: number | null;
           id?: string;
+          max_failures?: number | null;
+          needs?: Json | null;
           payload?: NonNullable<Json>;
           pool?: string;
           priority?: number;
@@ -326,11 +368,19 @@ export type Database = {
       };
       work_types: {
         Row: {
+          apply: string | null;
           backoff_limit_seconds: number;
           backoff_seconds: number;
+          copy_of: string | null;
           created_at: string;
+          depends_on: string[];
           enroll_until: number;
           enrolled_through: number;
+          history: string;
+          input_columns: string[] | null;
+          into_column: string | null;
+          is_plain: boolean;
+          keep_events: number;
           keep_failed: string | null;
           keep_succeeded: string | null;
           lease_seconds: number;
@@ -338,20 +388,38 @@ export type Database = {
           max_failures: number;
           min_worker_version: string | null;
           name: string;
+          on_change: string | null;
+          on_dead_end: string;
+          on_failed_need: string;
           passed_over_seconds: number;
           paused: boolean;
+          payload_schema: Json | null;
           pool: string | null;
           pruned_at: string | null;
           pruned_through: string | null;
+          redone_through: string | null;
+          result_schema: Json | null;
+          several: number;
+          stopped: string | null;
           try_seconds: number | null;
+          version: number;
+          version_at: string | null;
         };
         ComputedFields: never;
         Insert: {
+          apply?: string | null;
           backoff_limit_seconds?: number;
           backoff_seconds?: number;
+          copy_of?: string | null;
           created_at?: string;
+          depends_on?: string[];
           enroll_until?: number;
           enrolled_through?: number;
+          history?: string;
+          input_columns?: string[] | null;
+          into_column?: string | null;
+          is_plain?: boolean;
+          keep_events?: number;
           keep_failed?: string | null;
           keep_succeeded?: string | null;
           lease_seconds?: number;
@@ -359,19 +427,37 @@ export type Database = {
           max_failures?: number;
           min_worker_version?: string | null;
           name: string;
+          on_change?: string | null;
+          on_dead_end?: string;
+          on_failed_need?: string;
           passed_over_seconds?: number;
           paused?: boolean;
+          payload_schema?: Json | null;
           pool?: string | null;
           pruned_at?: string | null;
           pruned_through?: string | null;
+          redone_through?: string | null;
+          result_schema?: Json | null;
+          several?: number;
+          stopped?: string | null;
           try_seconds?: number | null;
+          version?: number;
+          version_at?: string | null;
         };
         Update: {
+          apply?: string | null;
           backoff_limit_seconds?: number;
           backoff_seconds?: number;
+          copy_of?: string | null;
           created_at?: string;
+          depends_on?: string[];
           enroll_until?: number;
           enrolled_through?: number;
+          history?: string;
+          input_columns?: string[] | null;
+          into_column?: string | null;
+          is_plain?: boolean;
+          keep_events?: number;
           keep_failed?: string | null;
           keep_succeeded?: string | null;
           lease_seconds?: number;
@@ -379,12 +465,22 @@ export type Database = {
           max_failures?: number;
           min_worker_version?: string | null;
           name?: string;
+          on_change?: string | null;
+          on_dead_end?: string;
+          on_failed_need?: string;
           passed_over_seconds?: number;
           paused?: boolean;
+          payload_schema?: Json | null;
           pool?: string | null;
           pruned_at?: string | null;
           pruned_through?: string | null;
+          redone_through?: string | null;
+          result_schema?: Json | null;
+          several?: number;
+          stopped?: string | null;
           try_seconds?: number | null;
+          version?: number;
+          version_at?: string | null;
         };
         Relationships: [];
       };
@@ -438,6 +534,7 @@ export type Database = {
         Row: {
           created_at: string;
           id: number;
+          is_gathered: boolean;
           name: string;
           priority: number;
           rank: number;
@@ -446,6 +543,7 @@ export type Database = {
         Insert: {
           created_at?: string;
           id?: never;
+          is_gathered?: boolean;
           name: string;
           priority?: number;
           rank?: number;
@@ -453,6 +551,7 @@ export type Database = {
         Update: {
           created_at?: string;
           id?: never;
+          is_gathered?: boolean;
           name?: string;
           priority?: number;
           rank?: number;
@@ -1043,18 +1142,31 @@ export type Database = {
       };
       define_work_type: {
         Args: {
+          apply?: string;
           backoff_limit_seconds?: number;
           backoff_seconds?: number;
+          depends_on?: string[];
+          history?: string;
+          input_columns?: string[];
+          into_column?: string;
+          keep_events?: number;
           keep_failed?: string;
           keep_succeeded?: string;
           lease_seconds?: number;
           max_crashes?: number;
           max_failures?: number;
           min_worker_version?: string;
+          on_change?: string;
+          on_dead_end?: string;
+          on_failed_need?: string;
           passed_over_seconds?: number;
           paused?: boolean;
+          payload_schema?: Json;
           pool?: string;
+          result_schema?: Json;
+          several?: number;
           try_seconds?: number;
+          version?: number;
           work_type: string;
         };
         Returns: Json;

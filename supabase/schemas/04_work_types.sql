@@ -12,6 +12,24 @@ create table if not exists public.work_types (
   paused boolean not null default false,
   try_seconds integer check (try_seconds between 1 and 604800),
   min_worker_version text check (min_worker_version ~ '^\d{1,9}(\.\d{1,9}){0,3}$'),
+  input_columns text[],
+  on_change text check (on_change in ('again', 'keep')),
+  version integer not null default 1 check (version between 1 and 1000000000),
+  version_at timestamptz,
+  redone_through uuid,
+  depends_on text[] not null default '{}',
+  on_failed_need text not null default 'wait' check (on_failed_need in ('wait', 'fail', 'run')),
+  apply text,
+  into_column text,
+  history text not null default 'unhappy' check (history in ('unhappy', 'full')),
+  keep_events integer not null default 20 check (keep_events between 1 and 1000),
+  on_dead_end text not null default 'go_on' check (on_dead_end in ('go_on', 'stop')),
+  stopped text,
+  several integer not null default 1 check (several between 1 and 100),
+  copy_of text collate "C",
+  payload_schema jsonb,
+  result_schema jsonb,
+  is_plain boolean not null default true,
   enrolled_through bigint not null default 0,
   enroll_until bigint not null default 0,
   keep_succeeded interval check (keep_succeeded >= '0'),
@@ -36,6 +54,26 @@ comment on column public.work_types.keep_succeeded is
 comment on column public.work_types.keep_failed is 'How long a failed or cancelled claim is kept; null: for ever.';
 comment on column public.work_types.pruned_through is 'The last item that pruning has looked at; null: it begins anew.';
 comment on column public.work_types.enrolled_through is 'The seq of the last past item that enroll_pool() has enrolled.';
+comment on column public.work_types.input_columns is
+  'The members of the payload that are its input; null: the whole payload, or the fingerprint that the item came with.';
+comment on column public.work_types.on_change is
+  'again: done work whose input changed is done again; keep: it stays done. null: again where input_columns are named or the item has a fingerprint.';
+comment on column public.work_types.version is 'Raised, all that was claimed before version_at is done again.';
+comment on column public.work_types.redone_through is 'How far claims of older versions have been reopened; null: none are left.';
+comment on column public.work_types.depends_on is 'The work types that must have succeeded on an item before.';
+comment on column public.work_types.on_failed_need is
+  'A need that ended failed or cancelled: wait for it, fail with it, or run anyway.';
+comment on column public.work_types.apply is 'The function (item jsonb, result jsonb) that runs inside of each successful release.';
+comment on column public.work_types.into_column is 'The column of the attached table that gets each result.';
+comment on column public.work_types.history is 'Which steps are recorded in work_events: unhappy, or full.';
+comment on column public.work_types.keep_events is 'How many events of one claim are kept.';
+comment on column public.work_types.on_dead_end is 'A claim failed for good: go_on, or stop the work type.';
+comment on column public.work_types.stopped is 'Why the work type was stopped at a claim that failed for good.';
+comment on column public.work_types.several is 'How many claims each item has; the others are of the work types NAME#2, NAME#3, ….';
+comment on column public.work_types.copy_of is 'The work type that this one is a further claim of.';
+comment on column public.work_types.payload_schema is 'The JSON schema of payloads, for forms. Clients and workers judge by it, the database does not.';
+comment on column public.work_types.is_plain is
+  'Nothing follows from the end of its claims: none waits for them, none reopens, no result is applied.';
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
 
@@ -47,8 +85,71 @@ language sql
 immutable
 as $$ select hashtextextended('work-claims pool ' || pool, 0) $$;
 
--- Declare a work type, or change its rules: an argument that is null keeps its value. Later items are enrolled as they
--- come; enroll_pool() enrols the present ones.
+-- Refuse values that no work type can have. Null passes: it keeps the present value.
+create or replace function work.check_rules(rules jsonb)
+returns void
+language plpgsql
+as $$
+declare
+  wrong record;
+begin
+  perform work.check_range(l.rule, (rules ->> l.rule)::bigint, l.low, l.high)
+     from (values
+       ('lease_seconds', 1, 86400), ('max_failures', 1, 1000), ('max_crashes', 1, 1000), ('backoff_seconds', 0, 86400),
+       ('backoff_limit_seconds', 0, 604800), ('passed_over_seconds', 0, 604800), ('try_seconds', 1, 604800),
+       ('version', 1, 1000000000), ('keep_events', 1, 1000), ('several', 1, 100)) as l(rule, low, high);
+  select o.* into wrong
+    from (values
+      ('on_change', 'again or keep', '{again,keep}'),
+      ('on_failed_need', 'wait, fail or run', '{wait,fail,run}'),
+      ('history', 'unhappy or full', '{unhappy,full}'),
+      ('on_dead_end', 'go_on or stop', '{go_on,stop}')) as o(rule, expected, allowed)
+   where rules ->> o.rule <> all (o.allowed::text[])
+   limit 1;
+  if found then
+    perform work.refuse(wrong.rule, rules ->> wrong.rule, wrong.expected || ' was expected');
+  end if;
+  if rules ->> 'min_worker_version' !~ '^\d{1,9}(\.\d{1,9}){0,3}$' then
+    perform work.refuse('min_worker_version', rules ->> 'min_worker_version',
+      'numbers with points between them were expected, such as 1.4.2');
+  end if;
+  if least((rules ->> 'keep_succeeded')::interval, (rules ->> 'keep_failed')::interval) < '0' then
+    perform work.refuse(
+      'keep_succeeded or keep_failed', least((rules ->> 'keep_succeeded')::interval, (rules ->> 'keep_failed')::interval)::text,
+      'an interval such as "30 days" was expected');
+  end if;
+end
+$$;
+
+-- Give the further claims of an item's work type, NAME#2 and on, the rules of the first.
+create or replace function work.define_copies(declared public.work_types)
+returns void
+language plpgsql
+as $$
+begin
+  insert into public.work_types
+  select c.*
+    from generate_series(2, declared.several) as n
+   cross join lateral jsonb_populate_record(
+     declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name)) as c
+  on conflict do nothing;
+  update public.work_types t
+     set lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
+         backoff_seconds = declared.backoff_seconds, backoff_limit_seconds = declared.backoff_limit_seconds,
+         passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
+         min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,
+         keep_failed = declared.keep_failed, input_columns = declared.input_columns, on_change = declared.on_change,
+         version = declared.version, version_at = declared.version_at, redone_through = declared.redone_through,
+         depends_on = declared.depends_on, on_failed_need = declared.on_failed_need, apply = declared.apply,
+         history = declared.history, keep_events = declared.keep_events, on_dead_end = declared.on_dead_end,
+         stopped = declared.stopped, several = declared.several, payload_schema = declared.payload_schema,
+         result_schema = declared.result_schema, is_plain = declared.is_plain
+   where t.copy_of = declared.name;
+end
+$$;
+
+-- Declare a work type, or change its rules: an argument that is null keeps its value, '{}' or '' takes it away. Later items
+-- are enrolled as they come; enroll_pool() enrols the present ones.
 create or replace function public.define_work_type(
   work_type text,
   pool text default null,
@@ -62,44 +163,48 @@ create or replace function public.define_work_type(
   keep_succeeded interval default null,
   keep_failed interval default null,
   try_seconds integer default null,
-  min_worker_version text default null
+  min_worker_version text default null,
+  depends_on text[] default null,
+  on_failed_need text default null,
+  input_columns text[] default null,
+  on_change text default null,
+  version integer default null,
+  apply text default null,
+  into_column text default null,
+  history text default null,
+  keep_events integer default null,
+  on_dead_end text default null,
+  several integer default null,
+  payload_schema jsonb default null,
+  result_schema jsonb default null
 )
 returns jsonb
 language plpgsql
 as $$
 #variable_conflict use_column
 declare
+  before public.work_types;
   declared public.work_types;
 begin
   perform work.check_name('work_type', define_work_type.work_type);
-  perform work.check_range('lease_seconds', define_work_type.lease_seconds, 1, 86400);
-  perform work.check_range('max_failures', define_work_type.max_failures, 1, 1000);
-  perform work.check_range('max_crashes', define_work_type.max_crashes, 1, 1000);
-  perform work.check_range('backoff_seconds', define_work_type.backoff_seconds, 0, 86400);
-  perform work.check_range('backoff_limit_seconds', define_work_type.backoff_limit_seconds, 0, 604800);
-  perform work.check_range('passed_over_seconds', define_work_type.passed_over_seconds, 0, 604800);
-  perform work.check_range('try_seconds', define_work_type.try_seconds, 1, 604800);
-  if define_work_type.min_worker_version !~ '^\d{1,9}(\.\d{1,9}){0,3}$' then
-    perform work.refuse('min_worker_version', define_work_type.min_worker_version,
-      'numbers with points between them were expected, such as 1.4.2');
-  end if;
-  if define_work_type.keep_succeeded < '0' or define_work_type.keep_failed < '0' then
-    perform work.refuse(
-      'keep_succeeded or keep_failed', least(define_work_type.keep_succeeded, define_work_type.keep_failed)::text,
-      'an interval such as "30 days" was expected');
-  end if;
+  perform work.check_rules(jsonb_build_object(
+    'lease_seconds', lease_seconds, 'max_failures', max_failures, 'max_crashes', max_crashes, 'try_seconds', try_seconds,
+    'backoff_seconds', backoff_seconds, 'backoff_limit_seconds', backoff_limit_seconds,
+    'passed_over_seconds', passed_over_seconds, 'min_worker_version', min_worker_version, 'keep_succeeded', keep_succeeded,
+    'keep_failed', keep_failed, 'on_failed_need', on_failed_need, 'on_change', on_change, 'version', version,
+    'history', history, 'keep_events', keep_events, 'on_dead_end', on_dead_end, 'several', several));
   if define_work_type.pool is not null then
     perform work.check_pool(define_work_type.pool);
     perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
   end if;
 
   insert into public.work_types (name) values (define_work_type.work_type) on conflict do nothing;
-  select * into declared from public.work_types t where t.name = define_work_type.work_type for update;
-  if declared.pool <> define_work_type.pool then
+  select * into before from public.work_types t where t.name = define_work_type.work_type for update;
+  if before.pool <> define_work_type.pool then
     perform work.refuse(
       'pool', define_work_type.pool,
       format('work type %s belongs to pool %s; give the other pool a work type of its own',
-        define_work_type.work_type, declared.pool),
+        define_work_type.work_type, before.pool),
       'PT409');
   end if;
 
@@ -116,15 +221,49 @@ begin
          backoff_seconds = coalesce(define_work_type.backoff_seconds, t.backoff_seconds),
          backoff_limit_seconds = coalesce(define_work_type.backoff_limit_seconds, t.backoff_limit_seconds),
          paused = coalesce(define_work_type.paused, t.paused),
+         stopped = case when define_work_type.paused is null then t.stopped end,
          passed_over_seconds = coalesce(define_work_type.passed_over_seconds, t.passed_over_seconds),
          keep_succeeded = coalesce(define_work_type.keep_succeeded, t.keep_succeeded),
          keep_failed = coalesce(define_work_type.keep_failed, t.keep_failed),
          try_seconds = coalesce(define_work_type.try_seconds, t.try_seconds),
-         min_worker_version = coalesce(define_work_type.min_worker_version, t.min_worker_version)
+         min_worker_version = coalesce(define_work_type.min_worker_version, t.min_worker_version),
+         depends_on = coalesce(define_work_type.depends_on, t.depends_on),
+         on_failed_need = coalesce(define_work_type.on_failed_need, t.on_failed_need),
+         input_columns = nullif(coalesce(define_work_type.input_columns, t.input_columns), '{}'),
+         on_change = coalesce(define_work_type.on_change, t.on_change),
+         version = coalesce(define_work_type.version, t.version),
+         version_at = case when define_work_type.version > t.version then clock_timestamp() else t.version_at end,
+         redone_through = case
+           when define_work_type.version > t.version then '00000000-0000-0000-0000-000000000000'
+           else t.redone_through
+         end,
+         apply = nullif(coalesce(define_work_type.apply, t.apply), ''),
+         into_column = nullif(coalesce(define_work_type.into_column, t.into_column), ''),
+         history = coalesce(define_work_type.history, t.history),
+         keep_events = coalesce(define_work_type.keep_events, t.keep_events),
+         on_dead_end = coalesce(define_work_type.on_dead_end, t.on_dead_end),
+         several = coalesce(define_work_type.several, t.several),
+         payload_schema = coalesce(define_work_type.payload_schema, t.payload_schema),
+         result_schema = coalesce(define_work_type.result_schema, t.result_schema)
    where t.name = define_work_type.work_type
   returning * into declared;
-  return to_jsonb(declared);
+  return to_jsonb(work.settle_rules(before, declared));
 end
 $$;
 comment on function public.define_work_type is
   'Declares a work type for a pool, or changes its rules; a null argument keeps its value. Later items are enrolled as they come, enroll_pool() enrols the present ones.';
+
+-- Check what the rules name, and make what follows from a change of them.
+create or replace function work.settle_rules(before public.work_types, declared public.work_types)
+returns public.work_types
+language plpgsql
+as $$
+begin
+  if declared.several < before.several then
+    perform work.refuse('several', declared.several::text,
+      format('%s has %s claims an item already; that number only grows', declared.name, before.several), 'PT409');
+  end if;
+  perform work.define_copies(declared);
+  return declared;
+end
+$$;

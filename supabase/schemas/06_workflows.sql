@@ -4,11 +4,13 @@ create table if not exists public.work_workflows (
   name text not null unique check (length(name) between 1 and 200),
   priority integer not null default 0 check (priority between -1000000 and 1000000),
   rank bigint not null default nextval('work.item_seq'),
+  is_gathered boolean not null default false,
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_workflows is
   'work-claims: named sets of items that are worked on together. The first item that names one makes it; define_workflow() gives it a priority.';
 comment on column public.work_workflows.priority is 'Counts for all its items, in place of their own.';
+comment on column public.work_workflows.is_gathered is 'An item waits for all of it.';
 comment on column public.work_workflows.rank is 'Its rank within one priority: older workflows have lower ones.';
 
 -- Make the workflows that are missing, ranked in the order of names[].

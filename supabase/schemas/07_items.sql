@@ -56,6 +56,10 @@ create table if not exists public.work_items (
   affinity text check (length(affinity) between 1 and 200),
   workflow_id bigint,
   traceparent text check (length(traceparent) <= 200),
+  fingerprint text check (length(fingerprint) between 1 and 200),
+  needs jsonb,
+  gathers_id bigint,
+  max_failures integer check (max_failures between 1 and 1000),
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_items is
@@ -66,6 +70,10 @@ comment on column public.work_items.class_id is 'Its requirement and its labels:
 comment on column public.work_items.affinity is 'The name of a thing that a worker may have ready: a model in memory, a snapshot on disk.';
 comment on column public.work_items.workflow_id is 'The workflow it belongs to: its row in work_workflows.';
 comment on column public.work_items.traceparent is 'The trace that it belongs to, as W3C Trace Context has it. Its claims carry it.';
+comment on column public.work_items.fingerprint is 'Names its input, in place of the payload: another one means another input.';
+comment on column public.work_items.needs is 'The items that it waits for: [{item_id, work_type}], without work_type those of its own.';
+comment on column public.work_items.gathers_id is 'The workflow that it waits for as a whole.';
+comment on column public.work_items.max_failures is 'In place of the work type''s.';
 comment on column public.work_items.dedupe_key is 'At most one item of a pool has it.';
 
 create unique index if not exists work_items_by_source on public.work_items (pool, source_key) where source_key is not null;

@@ -22,6 +22,7 @@ create table if not exists public.work_claims (
   due_at timestamptz not null default clock_timestamp(),
   expires_at timestamptz not null default '-infinity',
   crashes integer not null default 0,
+  waits_for integer not null default 0,
   status public.work_claim_status not null default 'ready',
   work_type text collate "C" not null,
   worker_id text,
@@ -37,6 +38,11 @@ create table if not exists public.work_claims (
   poll_at timestamptz,
   external_id text,
   state jsonb,
+  read_input text,
+  again text,
+  stale text,
+  changes integer,
+  changed_at timestamptz,
   -- Half of each page of the index is left free for the entries of later versions.
   primary key (item_id, work_type) with (fillfactor = 50)
 );
@@ -55,6 +61,11 @@ comment on column public.work_claims.failures is 'How often a handler failed. Cr
 comment on column public.work_claims.poll_at is
   'When its job elsewhere is next asked about. A claimed row that has it is parked: no process holds it. An ended one has it until its job is stopped.';
 comment on column public.work_claims.external_id is 'The job elsewhere that its latest try was handed to, while nobody has said how that ended.';
+comment on column public.work_claims.waits_for is 'How many of its needs are not met. An open claim that nobody holds is blocked while there are any.';
+comment on column public.work_claims.read_input is 'The input that its holder has read, where the item has another one since.';
+comment on column public.work_claims.again is 'Why it is to be done once more after its present holder.';
+comment on column public.work_claims.stale is 'Why its result is out of date; null: it is not.';
+comment on column public.work_claims.changes is 'How often a changed input reopened it, one within an hour after the other.';
 comment on column public.work_claims.state is 'The state that its handler has saved for the next try.';
 
 create index if not exists work_claims_ready on public.work_claims

@@ -7,6 +7,10 @@ create table if not exists public.work_events (
   worker_id text,
   fence bigint,
   detail text,
+  from_status text,
+  to_status text,
+  actor text,
+  input text,
   at timestamptz not null default clock_timestamp(),
   foreign key (item_id, work_type) references public.work_claims (item_id, work_type) on delete cascade
 );
