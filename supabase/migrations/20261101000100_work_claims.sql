@@ -444,265 +444,9 @@ $$;
 comment on function work.parse_requirement is
   'A requirement as {"tag", "path", "clauses"}; refuses with PT400 and one sentence what is none.';
 
--- 04_work_types.sql
+-- 04_work_type_rules.sql
 
--- Work types: the kinds of work on the items of a pool, and their rules.
-create table if not exists public.work_types (
-  -- Compared byte by byte, here and in the claims: a claim call compares little else.
-  name text collate "C" primary key check (length(name) between 1 and 200),
-  pool text,
-  lease_seconds integer not null default 60 check (lease_seconds between 1 and 86400),
-  max_failures integer not null default 3 check (max_failures between 1 and 1000),
-  max_crashes integer not null default 5 check (max_crashes between 1 and 1000),
-  backoff_seconds integer not null default 10 check (backoff_seconds between 0 and 86400),
-  backoff_limit_seconds integer not null default 3600 check (backoff_limit_seconds between 0 and 604800),
-  passed_over_seconds integer not null default 300 check (passed_over_seconds between 0 and 604800),
-  paused boolean not null default false,
-  try_seconds integer check (try_seconds between 1 and 604800),
-  min_worker_version text check (min_worker_version ~ '^\d{1,9}(\.\d{1,9}){0,3}$'),
-  input_columns text[],
-  on_change text check (on_change in ('again', 'keep')),
-  version integer not null default 1 check (version between 1 and 1000000000),
-  version_at timestamptz,
-  redone_through uuid,
-  depends_on text[] not null default '{}',
-  on_failed_need text not null default 'wait' check (on_failed_need in ('wait', 'fail', 'run')),
-  apply text,
-  into_column text,
-  history text not null default 'unhappy' check (history in ('unhappy', 'full')),
-  keep_events integer not null default 20 check (keep_events between 1 and 1000),
-  on_dead_end text not null default 'go_on' check (on_dead_end in ('go_on', 'stop')),
-  stopped text,
-  several integer not null default 1 check (several between 1 and 100),
-  copy_of text collate "C",
-  payload_schema jsonb,
-  result_schema jsonb,
-  is_plain boolean not null default true,
-  enrolled_through bigint not null default 0,
-  enroll_until bigint not null default 0,
-  keep_succeeded interval check (keep_succeeded >= '0'),
-  keep_failed interval check (keep_failed >= '0'),
-  pruned_through uuid,
-  pruned_at timestamptz,
-  created_at timestamptz not null default clock_timestamp()
-);
-comment on table public.work_types is
-  'work-claims: one row a work type, with its rules. define_work_type() writes it; a work type that is first seen in claim_items() gets the defaults.';
-comment on column public.work_types.pool is 'The pool whose items are enrolled for this work; null: only claim_items() makes claims.';
-comment on column public.work_types.max_failures is 'A claim ends failed when its handler has failed so often.';
-comment on column public.work_types.max_crashes is 'A claim ends failed when its lease has ended so often without a release.';
-comment on column public.work_types.backoff_seconds is 'The wait after the first failure; it doubles with each further one, up to backoff_limit_seconds.';
-comment on column public.work_types.passed_over_seconds is
-  'How long an item may wait while workers take others of its priority that they are warm for.';
-comment on column public.work_types.try_seconds is
-  'How long a handler may take for one try; null: as long as its worker extends the lease. The worker ends the try.';
-comment on column public.work_types.min_worker_version is 'Workers with a lower version, or without one, leave: "1.4.2".';
-comment on column public.work_types.keep_succeeded is
-  'How long the record of a success is kept; null: for ever. Claim calls remove what is older, in passing.';
-comment on column public.work_types.keep_failed is 'How long a failed or cancelled claim is kept; null: for ever.';
-comment on column public.work_types.pruned_through is 'The last item that pruning has looked at; null: it begins anew.';
-comment on column public.work_types.enrolled_through is 'The seq of the last past item that enroll_pool() has enrolled.';
-comment on column public.work_types.input_columns is
-  'The members of the payload that are its input; null: the whole payload, or the fingerprint that the item came with.';
-comment on column public.work_types.on_change is
-  'again: done work whose input changed is done again; keep: it stays done. null: again where input_columns are named or the item has a fingerprint.';
-comment on column public.work_types.version is 'Raised, all that was claimed before version_at is done again.';
-comment on column public.work_types.redone_through is 'How far claims of older versions have been reopened; null: none are left.';
-comment on column public.work_types.depends_on is 'The work types that must have succeeded on an item before.';
-comment on column public.work_types.on_failed_need is
-  'A need that ended failed or cancelled: wait for it, fail with it, or run anyway.';
-comment on column public.work_types.apply is 'The function (item jsonb, result jsonb) that runs inside of each successful release.';
-comment on column public.work_types.into_column is 'The column of the attached table that gets each result.';
-comment on column public.work_types.history is 'Which steps are recorded in work_events: unhappy, or full.';
-comment on column public.work_types.keep_events is 'How many events of one claim are kept.';
-comment on column public.work_types.on_dead_end is 'A claim failed for good: go_on, or stop the work type.';
-comment on column public.work_types.stopped is 'Why the work type was stopped at a claim that failed for good.';
-comment on column public.work_types.several is 'How many claims each item has; the others are of the work types NAME#2, NAME#3, ….';
-comment on column public.work_types.copy_of is 'The work type that this one is a further claim of.';
-comment on column public.work_types.payload_schema is 'The JSON schema of payloads, for forms. Clients and workers judge by it, the database does not.';
-comment on column public.work_types.is_plain is
-  'Nothing follows from the end of its claims: none waits for them, none reopens, no result is applied.';
-comment on column public.work_types.enroll_until is
-  'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
-
-create index if not exists work_types_not_plain on public.work_types (name) where not is_plain;
-comment on index public.work_types_not_plain is 'From the end of which work types'' claims does something follow?';
-
--- Inserting items and declaring a work type for their pool must not pass each other: an insert shares this advisory
--- lock, a declaration takes it alone.
-create or replace function work.pool_lock_key(pool text)
-returns bigint
-language sql
-immutable
-as $$ select hashtextextended('work-claims pool ' || pool, 0) $$;
-
--- Refuse values that no work type can have. Null passes: it keeps the present value.
-create or replace function work.check_rules(rules jsonb)
-returns void
-language plpgsql
-as $$
-declare
-  wrong record;
-begin
-  perform work.check_range(l.rule, (rules ->> l.rule)::bigint, l.low, l.high)
-     from (values
-       ('lease_seconds', 1, 86400), ('max_failures', 1, 1000), ('max_crashes', 1, 1000), ('backoff_seconds', 0, 86400),
-       ('backoff_limit_seconds', 0, 604800), ('passed_over_seconds', 0, 604800), ('try_seconds', 1, 604800),
-       ('version', 1, 1000000000), ('keep_events', 1, 1000), ('several', 1, 100)) as l(rule, low, high);
-  select o.* into wrong
-    from (values
-      ('on_change', 'again or keep', '{again,keep}'),
-      ('on_failed_need', 'wait, fail or run', '{wait,fail,run}'),
-      ('history', 'unhappy or full', '{unhappy,full}'),
-      ('on_dead_end', 'go_on or stop', '{go_on,stop}')) as o(rule, expected, allowed)
-   where rules ->> o.rule <> all (o.allowed::text[])
-   limit 1;
-  if found then
-    perform work.refuse(wrong.rule, rules ->> wrong.rule, wrong.expected || ' was expected');
-  end if;
-  if rules ->> 'min_worker_version' !~ '^\d{1,9}(\.\d{1,9}){0,3}$' then
-    perform work.refuse('min_worker_version', rules ->> 'min_worker_version',
-      'numbers with points between them were expected, such as 1.4.2');
-  end if;
-  if least((rules ->> 'keep_succeeded')::interval, (rules ->> 'keep_failed')::interval) < '0' then
-    perform work.refuse(
-      'keep_succeeded or keep_failed', least((rules ->> 'keep_succeeded')::interval, (rules ->> 'keep_failed')::interval)::text,
-      'an interval such as "30 days" was expected');
-  end if;
-end
-$$;
-
--- Give the further claims of an item's work type, NAME#2 and on, the rules of the first.
-create or replace function work.define_copies(declared public.work_types)
-returns void
-language plpgsql
-as $$
-begin
-  insert into public.work_types
-  select c.*
-    from generate_series(2, declared.several) as n
-   cross join lateral jsonb_populate_record(
-     declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name)) as c
-  on conflict do nothing;
-  update public.work_types t
-     set lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
-         backoff_seconds = declared.backoff_seconds, backoff_limit_seconds = declared.backoff_limit_seconds,
-         passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
-         min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,
-         keep_failed = declared.keep_failed, input_columns = declared.input_columns, on_change = declared.on_change,
-         version = declared.version, version_at = declared.version_at, redone_through = declared.redone_through,
-         depends_on = declared.depends_on, on_failed_need = declared.on_failed_need, apply = declared.apply,
-         history = declared.history, keep_events = declared.keep_events, on_dead_end = declared.on_dead_end,
-         stopped = declared.stopped, several = declared.several, payload_schema = declared.payload_schema,
-         result_schema = declared.result_schema, is_plain = declared.is_plain
-   where t.copy_of = declared.name;
-end
-$$;
-
--- Declare a work type, or change its rules: an argument that is null keeps its value, '{}' or '' takes it away. Later items
--- are enrolled as they come; enroll_pool() enrols the present ones.
-create or replace function public.define_work_type(
-  work_type text,
-  pool text default null,
-  lease_seconds integer default null,
-  max_failures integer default null,
-  max_crashes integer default null,
-  backoff_seconds integer default null,
-  backoff_limit_seconds integer default null,
-  paused boolean default null,
-  passed_over_seconds integer default null,
-  keep_succeeded interval default null,
-  keep_failed interval default null,
-  try_seconds integer default null,
-  min_worker_version text default null,
-  depends_on text[] default null,
-  on_failed_need text default null,
-  input_columns text[] default null,
-  on_change text default null,
-  version integer default null,
-  apply text default null,
-  into_column text default null,
-  history text default null,
-  keep_events integer default null,
-  on_dead_end text default null,
-  several integer default null,
-  payload_schema jsonb default null,
-  result_schema jsonb default null
-)
-returns jsonb
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  before public.work_types;
-  declared public.work_types;
-begin
-  perform work.check_name('work_type', define_work_type.work_type);
-  perform work.check_rules(jsonb_build_object(
-    'lease_seconds', lease_seconds, 'max_failures', max_failures, 'max_crashes', max_crashes, 'try_seconds', try_seconds,
-    'backoff_seconds', backoff_seconds, 'backoff_limit_seconds', backoff_limit_seconds,
-    'passed_over_seconds', passed_over_seconds, 'min_worker_version', min_worker_version, 'keep_succeeded', keep_succeeded,
-    'keep_failed', keep_failed, 'on_failed_need', on_failed_need, 'on_change', on_change, 'version', version,
-    'history', history, 'keep_events', keep_events, 'on_dead_end', on_dead_end, 'several', several));
-  if define_work_type.pool is not null then
-    perform work.check_pool(define_work_type.pool);
-    perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
-  end if;
-
-  insert into public.work_types (name) values (define_work_type.work_type) on conflict do nothing;
-  select * into before from public.work_types t where t.name = define_work_type.work_type for update;
-  if before.pool <> define_work_type.pool then
-    perform work.refuse(
-      'pool', define_work_type.pool,
-      format('work type %s belongs to pool %s; give the other pool a work type of its own',
-        define_work_type.work_type, before.pool),
-      'PT409');
-  end if;
-
-  update public.work_types t
-     set pool = coalesce(define_work_type.pool, t.pool),
-         enroll_until = case
-           when t.pool is null and define_work_type.pool is not null
-             then coalesce((select max(i.seq) from public.work_items i where i.pool = define_work_type.pool), 0)
-           else t.enroll_until
-         end,
-         lease_seconds = coalesce(define_work_type.lease_seconds, t.lease_seconds),
-         max_failures = coalesce(define_work_type.max_failures, t.max_failures),
-         max_crashes = coalesce(define_work_type.max_crashes, t.max_crashes),
-         backoff_seconds = coalesce(define_work_type.backoff_seconds, t.backoff_seconds),
-         backoff_limit_seconds = coalesce(define_work_type.backoff_limit_seconds, t.backoff_limit_seconds),
-         paused = coalesce(define_work_type.paused, t.paused),
-         stopped = case when define_work_type.paused is null then t.stopped end,
-         passed_over_seconds = coalesce(define_work_type.passed_over_seconds, t.passed_over_seconds),
-         keep_succeeded = coalesce(define_work_type.keep_succeeded, t.keep_succeeded),
-         keep_failed = coalesce(define_work_type.keep_failed, t.keep_failed),
-         try_seconds = coalesce(define_work_type.try_seconds, t.try_seconds),
-         min_worker_version = coalesce(define_work_type.min_worker_version, t.min_worker_version),
-         depends_on = coalesce(define_work_type.depends_on, t.depends_on),
-         on_failed_need = coalesce(define_work_type.on_failed_need, t.on_failed_need),
-         input_columns = nullif(coalesce(define_work_type.input_columns, t.input_columns), '{}'),
-         on_change = coalesce(define_work_type.on_change, t.on_change),
-         version = coalesce(define_work_type.version, t.version),
-         version_at = case when define_work_type.version > t.version then clock_timestamp() else t.version_at end,
-         redone_through = case
-           when define_work_type.version > t.version then '00000000-0000-0000-0000-000000000000'
-           else t.redone_through
-         end,
-         apply = nullif(coalesce(define_work_type.apply, t.apply), ''),
-         into_column = nullif(coalesce(define_work_type.into_column, t.into_column), ''),
-         history = coalesce(define_work_type.history, t.history),
-         keep_events = coalesce(define_work_type.keep_events, t.keep_events),
-         on_dead_end = coalesce(define_work_type.on_dead_end, t.on_dead_end),
-         several = coalesce(define_work_type.several, t.several),
-         payload_schema = coalesce(define_work_type.payload_schema, t.payload_schema),
-         result_schema = coalesce(define_work_type.result_schema, t.result_schema)
-   where t.name = define_work_type.work_type
-  returning * into declared;
-  return to_jsonb(work.settle_rules(before, declared));
-end
-$$;
-comment on function public.define_work_type is
-  'Declares a work type for a pool, or changes its rules; a null argument keeps its value. Later items are enrolled as they come, enroll_pool() enrols the present ones.';
+-- The rules of work types: what they name is checked, and what follows from a change is made.
 
 -- Check what the rules name, and make what follows from a change of them.
 create or replace function work.settle_rules(before public.work_types, declared public.work_types)
@@ -844,6 +588,266 @@ begin
   end loop;
 end
 $$;
+
+-- Give the further claims of an item's work type, NAME#2 and on, the rules of the first.
+create or replace function work.define_copies(declared public.work_types)
+returns void
+language plpgsql
+as $$
+begin
+  insert into public.work_types
+  select c.*
+    from generate_series(2, declared.several) as n
+   cross join lateral jsonb_populate_record(
+     declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name)) as c
+  on conflict do nothing;
+  update public.work_types t
+     set lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
+         backoff_seconds = declared.backoff_seconds, backoff_limit_seconds = declared.backoff_limit_seconds,
+         passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
+         min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,
+         keep_failed = declared.keep_failed, input_columns = declared.input_columns, on_change = declared.on_change,
+         version = declared.version, version_at = declared.version_at, redone_through = declared.redone_through,
+         depends_on = declared.depends_on, on_failed_need = declared.on_failed_need, apply = declared.apply,
+         history = declared.history, keep_events = declared.keep_events, on_dead_end = declared.on_dead_end,
+         stopped = declared.stopped, several = declared.several, payload_schema = declared.payload_schema,
+         result_schema = declared.result_schema, is_plain = declared.is_plain
+   where t.copy_of = declared.name;
+end
+$$;
+
+-- 04_work_types.sql
+
+-- Work types: the kinds of work on the items of a pool, and their rules.
+create table if not exists public.work_types (
+  -- Compared byte by byte, here and in the claims: a claim call compares little else.
+  name text collate "C" primary key check (length(name) between 1 and 200),
+  pool text,
+  lease_seconds integer not null default 60 check (lease_seconds between 1 and 86400),
+  max_failures integer not null default 3 check (max_failures between 1 and 1000),
+  max_crashes integer not null default 5 check (max_crashes between 1 and 1000),
+  backoff_seconds integer not null default 10 check (backoff_seconds between 0 and 86400),
+  backoff_limit_seconds integer not null default 3600 check (backoff_limit_seconds between 0 and 604800),
+  passed_over_seconds integer not null default 300 check (passed_over_seconds between 0 and 604800),
+  paused boolean not null default false,
+  try_seconds integer check (try_seconds between 1 and 604800),
+  min_worker_version text check (min_worker_version ~ '^\d{1,9}(\.\d{1,9}){0,3}$'),
+  input_columns text[],
+  on_change text check (on_change in ('again', 'keep')),
+  version integer not null default 1 check (version between 1 and 1000000000),
+  version_at timestamptz,
+  redone_through uuid,
+  depends_on text[] not null default '{}',
+  on_failed_need text not null default 'wait' check (on_failed_need in ('wait', 'fail', 'run')),
+  apply text,
+  into_column text,
+  history text not null default 'unhappy' check (history in ('unhappy', 'full')),
+  keep_events integer not null default 20 check (keep_events between 1 and 1000),
+  on_dead_end text not null default 'go_on' check (on_dead_end in ('go_on', 'stop')),
+  stopped text,
+  several integer not null default 1 check (several between 1 and 100),
+  copy_of text collate "C",
+  payload_schema jsonb,
+  result_schema jsonb,
+  is_plain boolean not null default true,
+  enrolled_through bigint not null default 0,
+  enroll_until bigint not null default 0,
+  keep_succeeded interval check (keep_succeeded >= '0'),
+  keep_failed interval check (keep_failed >= '0'),
+  pruned_through uuid,
+  pruned_at timestamptz,
+  created_at timestamptz not null default clock_timestamp()
+);
+comment on table public.work_types is
+  'work-claims: one row a work type, with its rules. define_work_type() writes it; a work type that is first seen in claim_items() gets the defaults.';
+comment on column public.work_types.pool is 'The pool whose items are enrolled for this work; null: only claim_items() makes claims.';
+comment on column public.work_types.max_failures is 'A claim ends failed when its handler has failed so often.';
+comment on column public.work_types.max_crashes is 'A claim ends failed when its lease has ended so often without a release.';
+comment on column public.work_types.backoff_seconds is 'The wait after the first failure; it doubles with each further one, up to backoff_limit_seconds.';
+comment on column public.work_types.passed_over_seconds is
+  'How long an item may wait while workers take others of its priority that they are warm for.';
+comment on column public.work_types.try_seconds is
+  'How long a handler may take for one try; null: as long as its worker extends the lease. The worker ends the try.';
+comment on column public.work_types.min_worker_version is 'Workers with a lower version, or without one, leave: "1.4.2".';
+comment on column public.work_types.keep_succeeded is
+  'How long the record of a success is kept; null: for ever. Claim calls remove what is older, in passing.';
+comment on column public.work_types.keep_failed is 'How long a failed or cancelled claim is kept; null: for ever.';
+comment on column public.work_types.pruned_through is 'The last item that pruning has looked at; null: it begins anew.';
+comment on column public.work_types.enrolled_through is 'The seq of the last past item that enroll_pool() has enrolled.';
+comment on column public.work_types.input_columns is
+  'The members of the payload that are its input; null: the whole payload, or the fingerprint that the item came with.';
+comment on column public.work_types.on_change is
+  'again: done work whose input changed is done again; keep: it stays done. null: again where input_columns are named or the item has a fingerprint.';
+comment on column public.work_types.version is 'Raised, all that was claimed before version_at is done again.';
+comment on column public.work_types.redone_through is 'How far claims of older versions have been reopened; null: none are left.';
+comment on column public.work_types.depends_on is 'The work types that must have succeeded on an item before.';
+comment on column public.work_types.on_failed_need is
+  'A need that ended failed or cancelled: wait for it, fail with it, or run anyway.';
+comment on column public.work_types.apply is 'The function (item jsonb, result jsonb) that runs inside of each successful release.';
+comment on column public.work_types.into_column is 'The column of the attached table that gets each result.';
+comment on column public.work_types.history is 'Which steps are recorded in work_events: unhappy, or full.';
+comment on column public.work_types.keep_events is 'How many events of one claim are kept.';
+comment on column public.work_types.on_dead_end is 'A claim failed for good: go_on, or stop the work type.';
+comment on column public.work_types.stopped is 'Why the work type was stopped at a claim that failed for good.';
+comment on column public.work_types.several is 'How many claims each item has; the others are of the work types NAME#2, NAME#3, ….';
+comment on column public.work_types.copy_of is 'The work type that this one is a further claim of.';
+comment on column public.work_types.payload_schema is 'The JSON schema of payloads, for forms. Clients and workers judge by it, the database does not.';
+comment on column public.work_types.is_plain is
+  'Nothing follows from the end of its claims: none waits for them, none reopens, no result is applied.';
+comment on column public.work_types.enroll_until is
+  'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
+
+create index if not exists work_types_not_plain on public.work_types (name) where not is_plain;
+comment on index public.work_types_not_plain is 'From the end of which work types'' claims does something follow?';
+
+-- Inserting items and declaring a work type for their pool must not pass each other: an insert shares this advisory
+-- lock, a declaration takes it alone.
+create or replace function work.pool_lock_key(pool text)
+returns bigint
+language sql
+immutable
+as $$ select hashtextextended('work-claims pool ' || pool, 0) $$;
+
+-- Refuse values that no work type can have. Null passes: it keeps the present value.
+create or replace function work.check_rules(rules jsonb)
+returns void
+language plpgsql
+as $$
+declare
+  wrong record;
+begin
+  perform work.check_range(l.rule, (rules ->> l.rule)::bigint, l.low, l.high)
+     from (values
+       ('lease_seconds', 1, 86400), ('max_failures', 1, 1000), ('max_crashes', 1, 1000), ('backoff_seconds', 0, 86400),
+       ('backoff_limit_seconds', 0, 604800), ('passed_over_seconds', 0, 604800), ('try_seconds', 1, 604800),
+       ('version', 1, 1000000000), ('keep_events', 1, 1000), ('several', 1, 100)) as l(rule, low, high);
+  select o.* into wrong
+    from (values
+      ('on_change', 'again or keep', '{again,keep}'),
+      ('on_failed_need', 'wait, fail or run', '{wait,fail,run}'),
+      ('history', 'unhappy or full', '{unhappy,full}'),
+      ('on_dead_end', 'go_on or stop', '{go_on,stop}')) as o(rule, expected, allowed)
+   where rules ->> o.rule <> all (o.allowed::text[])
+   limit 1;
+  if found then
+    perform work.refuse(wrong.rule, rules ->> wrong.rule, wrong.expected || ' was expected');
+  end if;
+  if rules ->> 'min_worker_version' !~ '^\d{1,9}(\.\d{1,9}){0,3}$' then
+    perform work.refuse('min_worker_version', rules ->> 'min_worker_version',
+      'numbers with points between them were expected, such as 1.4.2');
+  end if;
+  if least((rules ->> 'keep_succeeded')::interval, (rules ->> 'keep_failed')::interval) < '0' then
+    perform work.refuse(
+      'keep_succeeded or keep_failed', least((rules ->> 'keep_succeeded')::interval, (rules ->> 'keep_failed')::interval)::text,
+      'an interval such as "30 days" was expected');
+  end if;
+end
+$$;
+
+-- Declare a work type, or change its rules: an argument that is null keeps its value, '{}' or '' takes it away. Later items
+-- are enrolled as they come; enroll_pool() enrols the present ones.
+create or replace function public.define_work_type(
+  work_type text,
+  pool text default null,
+  lease_seconds integer default null,
+  max_failures integer default null,
+  max_crashes integer default null,
+  backoff_seconds integer default null,
+  backoff_limit_seconds integer default null,
+  paused boolean default null,
+  passed_over_seconds integer default null,
+  keep_succeeded interval default null,
+  keep_failed interval default null,
+  try_seconds integer default null,
+  min_worker_version text default null,
+  depends_on text[] default null,
+  on_failed_need text default null,
+  input_columns text[] default null,
+  on_change text default null,
+  version integer default null,
+  apply text default null,
+  into_column text default null,
+  history text default null,
+  keep_events integer default null,
+  on_dead_end text default null,
+  several integer default null,
+  payload_schema jsonb default null,
+  result_schema jsonb default null
+)
+returns jsonb
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  before public.work_types;
+  declared public.work_types;
+begin
+  perform work.check_name('work_type', define_work_type.work_type);
+  perform work.check_rules(jsonb_build_object(
+    'lease_seconds', lease_seconds, 'max_failures', max_failures, 'max_crashes', max_crashes, 'try_seconds', try_seconds,
+    'backoff_seconds', backoff_seconds, 'backoff_limit_seconds', backoff_limit_seconds,
+    'passed_over_seconds', passed_over_seconds, 'min_worker_version', min_worker_version, 'keep_succeeded', keep_succeeded,
+    'keep_failed', keep_failed, 'on_failed_need', on_failed_need, 'on_change', on_change, 'version', version,
+    'history', history, 'keep_events', keep_events, 'on_dead_end', on_dead_end, 'several', several));
+  if define_work_type.pool is not null then
+    perform work.check_pool(define_work_type.pool);
+    perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
+  end if;
+
+  insert into public.work_types (name) values (define_work_type.work_type) on conflict do nothing;
+  select * into before from public.work_types t where t.name = define_work_type.work_type for update;
+  if before.pool <> define_work_type.pool then
+    perform work.refuse(
+      'pool', define_work_type.pool,
+      format('work type %s belongs to pool %s; give the other pool a work type of its own',
+        define_work_type.work_type, before.pool),
+      'PT409');
+  end if;
+
+  update public.work_types t
+     set pool = coalesce(define_work_type.pool, t.pool),
+         enroll_until = case
+           when t.pool is null and define_work_type.pool is not null
+             then coalesce((select max(i.seq) from public.work_items i where i.pool = define_work_type.pool), 0)
+           else t.enroll_until
+         end,
+         lease_seconds = coalesce(define_work_type.lease_seconds, t.lease_seconds),
+         max_failures = coalesce(define_work_type.max_failures, t.max_failures),
+         max_crashes = coalesce(define_work_type.max_crashes, t.max_crashes),
+         backoff_seconds = coalesce(define_work_type.backoff_seconds, t.backoff_seconds),
+         backoff_limit_seconds = coalesce(define_work_type.backoff_limit_seconds, t.backoff_limit_seconds),
+         paused = coalesce(define_work_type.paused, t.paused),
+         stopped = case when define_work_type.paused is null then t.stopped end,
+         passed_over_seconds = coalesce(define_work_type.passed_over_seconds, t.passed_over_seconds),
+         keep_succeeded = coalesce(define_work_type.keep_succeeded, t.keep_succeeded),
+         keep_failed = coalesce(define_work_type.keep_failed, t.keep_failed),
+         try_seconds = coalesce(define_work_type.try_seconds, t.try_seconds),
+         min_worker_version = coalesce(define_work_type.min_worker_version, t.min_worker_version),
+         depends_on = coalesce(define_work_type.depends_on, t.depends_on),
+         on_failed_need = coalesce(define_work_type.on_failed_need, t.on_failed_need),
+         input_columns = nullif(coalesce(define_work_type.input_columns, t.input_columns), '{}'),
+         on_change = coalesce(define_work_type.on_change, t.on_change),
+         version = coalesce(define_work_type.version, t.version),
+         version_at = case when define_work_type.version > t.version then clock_timestamp() else t.version_at end,
+         redone_through = case
+           when define_work_type.version > t.version then '00000000-0000-0000-0000-000000000000'
+           else t.redone_through
+         end,
+         apply = nullif(coalesce(define_work_type.apply, t.apply), ''),
+         into_column = nullif(coalesce(define_work_type.into_column, t.into_column), ''),
+         history = coalesce(define_work_type.history, t.history),
+         keep_events = coalesce(define_work_type.keep_events, t.keep_events),
+         on_dead_end = coalesce(define_work_type.on_dead_end, t.on_dead_end),
+         several = coalesce(define_work_type.several, t.several),
+         payload_schema = coalesce(define_work_type.payload_schema, t.payload_schema),
+         result_schema = coalesce(define_work_type.result_schema, t.result_schema)
+   where t.name = define_work_type.work_type
+  returning * into declared;
+  return to_jsonb(work.settle_rules(before, declared));
+end
+$$;
+comment on function public.define_work_type is
+  'Declares a work type for a pool, or changes its rules; a null argument keeps its value. Later items are enrolled as they come, enroll_pool() enrols the present ones.';
 
 -- 05_classes.sql
 
@@ -1287,192 +1291,6 @@ begin
 end
 $$;
 comment on function work.new_ids is 'Ids for new items, side by side; those of a request id are always the same.';
-
--- Make ready what items with needs or a fingerprint name: workflows that are waited for, work types whose releases must look
--- for what waits. Answers the needs of each item as [{item_id, work_type}].
-create or replace function work.prepare_needs(items jsonb, ids uuid[])
-returns jsonb[]
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  actual uuid[] := work.ids_in_call(prepare_needs.items, ids);
-  gathered text[] := array(
-    select distinct e.value ->> 'needs_all_of' from jsonb_array_elements(prepare_needs.items) as e(value)
-     where e.value ->> 'needs_all_of' is not null);
-  needs jsonb[];
-begin
-  needs := array(
-    select case when jsonb_typeof(e.value -> 'needs') = 'array' then
-             work.resolve_needs(e.value -> 'needs', coalesce(e.value ->> 'pool', 'default'), prepare_needs.items, actual,
-               format('items[%s]', e.n - 1))
-           end
-      from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
-     order by e.n);
-  perform work.check_cycles(prepare_needs.items, actual, needs);
-  -- Anything may belong to a workflow.
-  perform work.unplain(array(
-    select t.name
-      from public.work_types t
-     where gathered <> '{}'
-        or t.pool in (select coalesce(e.value ->> 'pool', 'default') from jsonb_array_elements(prepare_needs.items) as e(value))
-        or t.pool in (
-          select i.pool from unnest(needs) as n(list)
-           cross join lateral jsonb_array_elements(n.list) as r(value)
-            join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
-        or t.name in (
-          select r.value ->> 'work_type' from unnest(needs) as n(list) cross join lateral jsonb_array_elements(n.list) as r(value))));
-  if gathered <> '{}' then
-    perform work.intern_workflows(gathered);
-    update public.work_workflows w set is_gathered = true
-     where w.name = any (gathered) and not w.is_gathered;
-  end if;
-  return needs;
-end
-$$;
-
--- Refuse needs on items that another call has added at the same moment, and circles through a whole workflow.
-create or replace function work.check_needed_items(needs jsonb[], ids uuid[])
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  circular uuid;
-begin
-  if exists (
-    select from unnest(needs) as n(list)
-     cross join lateral jsonb_array_elements(n.list) as r(value)
-     where (r.value ->> 'item_id')::uuid = any (ids)
-       and not exists (select from public.work_items i where i.id = (r.value ->> 'item_id')::uuid)) then
-    raise exception using errcode = 'PT503', message = 'another call has added an item with the same dedupe key at the same moment; repeat the call';
-  end if;
-  select u.id into circular
-    from unnest(ids) as u(id)
-    join public.work_items i on i.id = u.id
-    left join public.work_workflows w on w.id = i.workflow_id
-   where (w.is_gathered or i.gathers_id is not null) and work.needs_itself(array[u.id], u.id)
-   limit 1;
-  if found then
-    raise exception using errcode = 'PT400',
-      message = format('item %s needs itself: it belongs to a workflow that something it needs waits for', circular);
-  end if;
-end
-$$;
-
--- Whether one of these items needs the other one, through any items and workflows between them.
-create or replace function work.needs_itself(starts uuid[], item_id uuid)
-returns boolean
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-begin
-  return exists (
-    with recursive up(id) as (
-      select n.id from unnest(starts) as s(id) cross join lateral work.needed_items(s.id) as n(id)
-      union
-      select n.id from up u cross join lateral work.needed_items(u.id) as n(id)
-    )
-    select from up u where u.id = needs_itself.item_id);
-end
-$$;
-
--- The items that an item needs.
-create or replace function work.needed_items(item_id uuid)
-returns setof uuid
-language sql
-stable
-as $$
-  select (r.value ->> 'item_id')::uuid
-    from public.work_items i
-   cross join lateral jsonb_array_elements(i.needs) as r(value)
-   where i.id = needed_items.item_id
-   union
-  select m.id
-    from public.work_items i
-    join public.work_items m on m.workflow_id = i.gathers_id and m.gathers_id is distinct from i.gathers_id
-   where i.id = needed_items.item_id
-$$;
-
--- Items with a dedupe key and another fingerprint than before get their new payload.
-create or replace function work.renew_items(items jsonb)
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-begin
-  with given as materialized (
-    select distinct on (g.pool, g.dedupe_key) g.*
-      from (select coalesce(e.value ->> 'pool', 'default') as pool, e.value ->> 'dedupe_key' as dedupe_key,
-                   e.value ->> 'fingerprint' as fingerprint, coalesce(e.value -> 'payload', '{}') as payload, e.n
-              from jsonb_array_elements(renew_items.items) with ordinality as e(value, n)
-             where e.value ->> 'dedupe_key' is not null and e.value ->> 'fingerprint' is not null) as g
-     order by g.pool, g.dedupe_key, g.n desc
-  ),
-  wanted as materialized (
-    select i.id, g.fingerprint, g.payload
-      from given g
-      join public.work_items i on i.pool = any (array[g.pool]) and i.dedupe_key = any (array[g.dedupe_key])
-     where i.fingerprint is distinct from g.fingerprint
-     order by i.id
-       for no key update of i
-  )
-  update public.work_items i
-     set payload = w.payload, fingerprint = w.fingerprint
-    from wanted w
-   where i.id = any (array[w.id]);
-end
-$$;
-
--- Give an item further needs, as references; `ids` are those of the items that an index names. Its claims that are done
--- stay done.
-create or replace function work.need(item_id uuid, needs jsonb, ids jsonb)
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  item public.work_items;
-  resolved jsonb;
-  in_call uuid[] := array(select u.value::uuid from jsonb_array_elements_text(ids) with ordinality as u(value, n) order by u.n);
-begin
-  select * into item from public.work_items i where i.id = need.item_id for no key update;
-  resolved := coalesce(work.resolve_needs(need.needs, item.pool, '[]', in_call, format('item %s', need.item_id)), '[]');
-  if exists (select from jsonb_array_elements(resolved) as r(value) where (r.value ->> 'item_id')::uuid = need.item_id)
-    or work.needs_itself(array(select (r.value ->> 'item_id')::uuid from jsonb_array_elements(resolved) as r(value)), need.item_id) then
-    raise exception using errcode = 'PT400', message = format('item %s would need itself, through one of these needs', need.item_id);
-  end if;
-  perform work.unplain(array(
-    select t.name
-      from public.work_types t
-     where t.pool = item.pool
-        or t.pool in (
-          select i.pool from jsonb_array_elements(resolved) as r(value) join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
-        or t.name in (select r.value ->> 'work_type' from jsonb_array_elements(resolved) as r(value))));
-  update public.work_items i set needs = coalesce(i.needs, '[]') || resolved where i.id = need.item_id;
-  perform work.count_needs(array[need.item_id], array(
-    select c.work_type from public.work_claims c where c.item_id = need.item_id));
-end
-$$;
-
--- Give an item further needs: ids or dedupe keys of items, or {"id" or "key", "pool", "work_type"}. Work that is done stays
--- done.
-create or replace function public.add_needs(item_id uuid, needs jsonb)
-returns void
-language plpgsql
-as $$
-begin
-  if item_id is null or not exists (select from public.work_items i where i.id = add_needs.item_id) then
-    perform work.refuse('item_id', item_id::text, 'there is no such item', 'PT404');
-  end if;
-  -- Two calls could make a circle together.
-  perform pg_advisory_xact_lock(hashtextextended('work-claims needs', 0));
-  perform work.need(item_id, needs, '[]');
-end
-$$;
-comment on function public.add_needs is
-  'Gives an item further needs, by ids or dedupe keys of items, or {"id" or "key", "pool", "work_type"}: its open claims wait for them. Done work stays done; a circle is refused.';
 
 -- Add items in bulk; the answer is their ids, in the order given. For a dedupe key that an item has already, the answer
 -- is that item's id. With a request id, a repeated call adds nothing.
@@ -4278,7 +4096,7 @@ begin
   end loop;
 exception
   -- The caller tries these again by itself.
-  when deadlock_detected or lock_not_available or query_canceled or serialization_failure then
+  when deadlock_detected or lock_not_available or query_canceled then
     raise;
   when others then
     raise exception using errcode = 'PT422', message = format('the result was not applied: %s', sqlerrm);
@@ -4600,6 +4418,197 @@ create or replace trigger forget_needs
   after delete on public.work_items referencing old table as old_items
   for each statement execute function work.forget_needs();
 
+-- 18_needs.sql
+
+-- Needs of items: as enqueue_items() takes them, and as they are added later.
+
+-- Make ready what items with needs or a fingerprint name: workflows that are waited for, work types whose releases must look
+-- for what waits. Answers the needs of each item as [{item_id, work_type}].
+create or replace function work.prepare_needs(items jsonb, ids uuid[])
+returns jsonb[]
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  actual uuid[] := work.ids_in_call(prepare_needs.items, ids);
+  gathered text[] := array(
+    select distinct e.value ->> 'needs_all_of' from jsonb_array_elements(prepare_needs.items) as e(value)
+     where e.value ->> 'needs_all_of' is not null);
+  needs jsonb[];
+begin
+  needs := array(
+    select case when jsonb_typeof(e.value -> 'needs') = 'array' then
+             work.resolve_needs(e.value -> 'needs', coalesce(e.value ->> 'pool', 'default'), prepare_needs.items, actual,
+               format('items[%s]', e.n - 1))
+           end
+      from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
+     order by e.n);
+  perform work.check_cycles(prepare_needs.items, actual, needs);
+  -- Anything may belong to a workflow.
+  perform work.unplain(array(
+    select t.name
+      from public.work_types t
+     where gathered <> '{}'
+        or t.pool in (select coalesce(e.value ->> 'pool', 'default') from jsonb_array_elements(prepare_needs.items) as e(value))
+        or t.pool in (
+          select i.pool from unnest(needs) as n(list)
+           cross join lateral jsonb_array_elements(n.list) as r(value)
+            join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
+        or t.name in (
+          select r.value ->> 'work_type' from unnest(needs) as n(list) cross join lateral jsonb_array_elements(n.list) as r(value))));
+  if gathered <> '{}' then
+    perform work.intern_workflows(gathered);
+    update public.work_workflows w set is_gathered = true
+     where w.name = any (gathered) and not w.is_gathered;
+  end if;
+  return needs;
+end
+$$;
+
+-- Refuse needs on items that another call has added at the same moment, and circles through a whole workflow.
+create or replace function work.check_needed_items(needs jsonb[], ids uuid[])
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  circular uuid;
+begin
+  if exists (
+    select from unnest(needs) as n(list)
+     cross join lateral jsonb_array_elements(n.list) as r(value)
+     where (r.value ->> 'item_id')::uuid = any (ids)
+       and not exists (select from public.work_items i where i.id = (r.value ->> 'item_id')::uuid)) then
+    raise exception using errcode = 'PT503', message = 'another call has added an item with the same dedupe key at the same moment; repeat the call';
+  end if;
+  select u.id into circular
+    from unnest(ids) as u(id)
+    join public.work_items i on i.id = u.id
+    left join public.work_workflows w on w.id = i.workflow_id
+   where (w.is_gathered or i.gathers_id is not null) and work.needs_itself(array[u.id], u.id)
+   limit 1;
+  if found then
+    raise exception using errcode = 'PT400',
+      message = format('item %s needs itself: it belongs to a workflow that something it needs waits for', circular);
+  end if;
+end
+$$;
+
+-- Whether one of these items needs the other one, through any items and workflows between them.
+create or replace function work.needs_itself(starts uuid[], item_id uuid)
+returns boolean
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return exists (
+    with recursive up(id) as (
+      select n.id from unnest(starts) as s(id) cross join lateral work.needed_items(s.id) as n(id)
+      union
+      select n.id from up u cross join lateral work.needed_items(u.id) as n(id)
+    )
+    select from up u where u.id = needs_itself.item_id);
+end
+$$;
+
+-- The items that an item needs.
+create or replace function work.needed_items(item_id uuid)
+returns setof uuid
+language sql
+stable
+as $$
+  select (r.value ->> 'item_id')::uuid
+    from public.work_items i
+   cross join lateral jsonb_array_elements(i.needs) as r(value)
+   where i.id = needed_items.item_id
+   union
+  select m.id
+    from public.work_items i
+    join public.work_items m on m.workflow_id = i.gathers_id and m.gathers_id is distinct from i.gathers_id
+   where i.id = needed_items.item_id
+$$;
+
+-- Items with a dedupe key and another fingerprint than before get their new payload.
+create or replace function work.renew_items(items jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  with given as materialized (
+    select distinct on (g.pool, g.dedupe_key) g.*
+      from (select coalesce(e.value ->> 'pool', 'default') as pool, e.value ->> 'dedupe_key' as dedupe_key,
+                   e.value ->> 'fingerprint' as fingerprint, coalesce(e.value -> 'payload', '{}') as payload, e.n
+              from jsonb_array_elements(renew_items.items) with ordinality as e(value, n)
+             where e.value ->> 'dedupe_key' is not null and e.value ->> 'fingerprint' is not null) as g
+     order by g.pool, g.dedupe_key, g.n desc
+  ),
+  wanted as materialized (
+    select i.id, g.fingerprint, g.payload
+      from given g
+      join public.work_items i on i.pool = any (array[g.pool]) and i.dedupe_key = any (array[g.dedupe_key])
+     where i.fingerprint is distinct from g.fingerprint
+     order by i.id
+       for no key update of i
+  )
+  update public.work_items i
+     set payload = w.payload, fingerprint = w.fingerprint
+    from wanted w
+   where i.id = any (array[w.id]);
+end
+$$;
+
+-- Give an item further needs, as references; `ids` are those of the items that an index names. Its claims that are done
+-- stay done.
+create or replace function work.need(item_id uuid, needs jsonb, ids jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  item public.work_items;
+  resolved jsonb;
+  in_call uuid[] := array(select u.value::uuid from jsonb_array_elements_text(ids) with ordinality as u(value, n) order by u.n);
+begin
+  select * into item from public.work_items i where i.id = need.item_id for no key update;
+  resolved := coalesce(work.resolve_needs(need.needs, item.pool, '[]', in_call, format('item %s', need.item_id)), '[]');
+  if exists (select from jsonb_array_elements(resolved) as r(value) where (r.value ->> 'item_id')::uuid = need.item_id)
+    or work.needs_itself(array(select (r.value ->> 'item_id')::uuid from jsonb_array_elements(resolved) as r(value)), need.item_id) then
+    raise exception using errcode = 'PT400', message = format('item %s would need itself, through one of these needs', need.item_id);
+  end if;
+  perform work.unplain(array(
+    select t.name
+      from public.work_types t
+     where t.pool = item.pool
+        or t.pool in (
+          select i.pool from jsonb_array_elements(resolved) as r(value) join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
+        or t.name in (select r.value ->> 'work_type' from jsonb_array_elements(resolved) as r(value))));
+  update public.work_items i set needs = coalesce(i.needs, '[]') || resolved where i.id = need.item_id;
+  perform work.count_needs(array[need.item_id], array(
+    select c.work_type from public.work_claims c where c.item_id = need.item_id));
+end
+$$;
+
+-- Give an item further needs: ids or dedupe keys of items, or {"id" or "key", "pool", "work_type"}. Work that is done stays
+-- done. Answers how many of its claims wait.
+create or replace function public.add_needs(item_id uuid, needs jsonb)
+returns integer
+language plpgsql
+as $$
+begin
+  if item_id is null or not exists (select from public.work_items i where i.id = add_needs.item_id) then
+    perform work.refuse('item_id', item_id::text, 'there is no such item', 'PT404');
+  end if;
+  -- Two calls could make a circle together.
+  perform pg_advisory_xact_lock(hashtextextended('work-claims needs', 0));
+  perform work.need(item_id, needs, '[]');
+  return (select count(*) from public.work_claims c where c.item_id = add_needs.item_id and c.status = 'blocked');
+end
+$$;
+comment on function public.add_needs is
+  'Gives an item further needs, by ids or dedupe keys of items, or {"id" or "key", "pool", "work_type"}: its open claims wait for them. Done work stays done; a circle is refused. Answers how many of its claims wait.';
+
 -- 18_outcomes.sql
 
 -- Outcomes: the ends of claims, as a worker says them.
@@ -4670,6 +4679,102 @@ begin
   if found then
     raise exception using errcode = 'PT400', message = format('outcomes[%s]: %s', wrong.at, wrong.why);
   end if;
+end
+$$;
+
+-- 19_follow_release.sql
+
+-- Releases of work types that are not plain: something follows from the end of their claims.
+
+-- Close claims with all that follows: results are applied, dependents change, new items are added.
+create or replace function work.close_with_all(worker_id text, outcomes jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  held jsonb;
+begin
+  -- The rows that results are written to come first, then claims: in the order in which a person's update locks them.
+  perform work.lock_rows(r.pool, r.source_keys)
+     from (select t.pool, array_agg(i.source_key) as source_keys
+             from jsonb_to_recordset(close_with_all.outcomes) as o(item_id uuid, work_type text collate "C", outcome text)
+             join public.work_types t on t.name = o.work_type
+             join public.work_items i on i.id = any (array[o.item_id])
+            where o.outcome = 'succeeded' and t.into_column is not null and i.source_key is not null
+            group by t.pool) as r;
+  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
+  perform work.lock_around(work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes));
+  held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.apply_results(h.results)
+     from (select jsonb_agg(e.value) as results
+             from jsonb_array_elements(held) as e(value)
+            where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
+    where h.results is not null;
+  perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
+  perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.follow_closed(held);
+end
+$$;
+
+-- Of these outcomes, those whose claim the worker holds, with all that its release needs to know. is_again: the claim is
+-- to be done once more, since its input changed meanwhile, or its work type has a new version.
+create or replace function work.held_outcomes(worker_id text, outcomes jsonb)
+returns jsonb
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object('item_id', o.item_id, 'work_type', o.work_type, 'fence', o.fence, 'outcome', o.outcome,
+             'result', o.result, 'items', o.items, 'needs', o.needs,
+             'is_again', c.read_input is not null or c.again is not null or coalesce(c.claimed_at < t.version_at, false),
+             'reason', case when c.read_input is not null then 'its input changed while it ran'
+                            else coalesce(c.again, format('version %s', t.version)) end,
+             'is_change', c.read_input is not null)
+             order by o.item_id, o.work_type), '[]')
+      from jsonb_to_recordset(held_outcomes.outcomes) as o(
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, result jsonb, items jsonb, needs jsonb)
+      join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
+      left join public.work_types t on t.name = o.work_type
+     where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence));
+end
+$$;
+
+-- After claims were closed: add their new items and needs, change what needs them, and open those again that are to be
+-- done once more, also after a failure: the new input has not failed yet.
+create or replace function work.follow_closed(held jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  released record;
+  new_ids jsonb;
+  changed jsonb;
+begin
+  for released in
+    select h.item_id, h.work_type, h.items, h.needs
+      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", items jsonb, needs jsonb)
+     where jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array'
+  loop
+    new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
+    if jsonb_typeof(released.needs) = 'array' then
+      perform work.need(released.item_id, released.needs, new_ids);
+    end if;
+  end loop;
+  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
+    into changed
+    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
+    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
+   where c.status in ('succeeded', 'failed');
+  perform work.follow(changed);
+  perform work.reopen(h.again)
+     from (select jsonb_agg(e.value) as again from jsonb_array_elements(held) as e(value)
+            where (e.value ->> 'is_again')::boolean and e.value ->> 'outcome' in ('succeeded', 'failed')) as h
+    where h.again is not null;
 end
 $$;
 
@@ -4821,7 +4926,8 @@ begin
   -- To check each outcome costs as much as to close it. Where all say that they succeeded, they are checked only if some
   -- could not be closed.
   all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
-    and jsonb_path_exists(close_claims.outcomes, 'strict $[*] ? (@.outcome != "succeeded" || exists (@.items))', '{}', true) is false
+    and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
+    and not jsonb_path_exists(close_claims.outcomes, '$[*].items')
     and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
   if all_succeeded
     and work.close_succeeded(close_claims.worker_id, close_claims.outcomes, only_plain => true)
@@ -4833,7 +4939,12 @@ begin
     return '[]';
   end if;
   perform work.check_outcomes(close_claims.outcomes);
-  perform work.close_with_all(close_claims.worker_id, close_claims.outcomes);
+  if all_succeeded is not true or exists (
+    select from public.work_types t
+     where not t.is_plain
+       and t.name in (select o.work_type from jsonb_to_recordset(close_claims.outcomes) as o(work_type text))) then
+    perform work.close_with_all(close_claims.worker_id, close_claims.outcomes);
+  end if;
 
   -- A row with this worker and fence that is not held was closed by this worker, in this call or in an earlier one:
   -- reaping and cancelling leave no worker.
@@ -4857,98 +4968,6 @@ begin
     perform work.record_stale(close_claims.worker_id, 'stale_release', lost);
   end if;
   return answer;
-end
-$$;
-
--- Close claims with all that follows: results are applied, dependents change, new items are added.
-create or replace function work.close_with_all(worker_id text, outcomes jsonb)
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  held jsonb;
-begin
-  -- The rows that results are written to come first, then claims: in the order in which a person's update locks them.
-  perform work.lock_rows(r.pool, r.source_keys)
-     from (select t.pool, array_agg(i.source_key) as source_keys
-             from jsonb_to_recordset(close_with_all.outcomes) as o(item_id uuid, work_type text collate "C", outcome text)
-             join public.work_types t on t.name = o.work_type
-             join public.work_items i on i.id = any (array[o.item_id])
-            where o.outcome = 'succeeded' and t.into_column is not null and i.source_key is not null
-            group by t.pool) as r;
-  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
-  perform work.lock_around(close_with_all.outcomes);
-  held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
-  perform work.apply_results(h.results)
-     from (select jsonb_agg(e.value) as results
-             from jsonb_array_elements(held) as e(value)
-            where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
-    where h.results is not null;
-  perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
-  perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
-  perform work.park(close_with_all.worker_id, close_with_all.outcomes);
-  perform work.follow_closed(held);
-end
-$$;
-
--- Of these outcomes, those whose claim the worker holds, with all that its release needs to know. is_again: the claim is
--- to be done once more, since its input changed meanwhile, or its work type has a new version.
-create or replace function work.held_outcomes(worker_id text, outcomes jsonb)
-returns jsonb
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-begin
-  return (
-    select coalesce(jsonb_agg(jsonb_build_object('item_id', o.item_id, 'work_type', o.work_type, 'fence', o.fence, 'outcome', o.outcome,
-             'result', o.result, 'items', o.items, 'needs', o.needs,
-             'is_again', c.read_input is not null or c.again is not null or coalesce(c.claimed_at < t.version_at, false),
-             'reason', case when c.read_input is not null then 'its input changed while it ran'
-                            else coalesce(c.again, format('version %s', t.version)) end,
-             'is_change', c.read_input is not null)
-             order by o.item_id, o.work_type), '[]')
-      from jsonb_to_recordset(held_outcomes.outcomes) as o(
-             item_id uuid, work_type text collate "C", fence bigint, outcome text, result jsonb, items jsonb, needs jsonb)
-      join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
-      left join public.work_types t on t.name = o.work_type
-     where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence));
-end
-$$;
-
--- After claims were closed: add their new items and needs, change what needs them, and open those again that are to be
--- done once more, also after a failure: the new input has not failed yet.
-create or replace function work.follow_closed(held jsonb)
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  released record;
-  new_ids jsonb;
-  changed jsonb;
-begin
-  for released in
-    select h.item_id, h.work_type, h.items, h.needs
-      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", items jsonb, needs jsonb)
-     where jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array'
-  loop
-    new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
-    if jsonb_typeof(released.needs) = 'array' then
-      perform work.need(released.item_id, released.needs, new_ids);
-    end if;
-  end loop;
-  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
-    into changed
-    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
-    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
-   where c.status in ('succeeded', 'failed');
-  perform work.follow(changed);
-  perform work.reopen(h.again)
-     from (select jsonb_agg(e.value) as again from jsonb_array_elements(held) as e(value)
-            where (e.value ->> 'is_again')::boolean and e.value ->> 'outcome' in ('succeeded', 'failed')) as h
-    where h.again is not null;
 end
 $$;
 
@@ -4984,8 +5003,11 @@ begin
     'item_id', item_id, 'work_type', work_type, 'fence', fence, 'outcome', outcome, 'result', result, 'error', error
   ))) ->> 0;
   return case outcome
-    -- Its input may have changed, or a need of it been opened again, meanwhile.
-    when 'succeeded' then state in ('succeeded', 'waiting', 'ready', 'blocked')
+    -- Its input may have changed meanwhile: then its result is stale already.
+    when 'succeeded' then state = 'succeeded' or (state in ('waiting', 'ready', 'blocked') and exists (
+      select from public.work_claims c
+       where c.item_id = any (array[release_item.item_id]) and c.work_type = release_item.work_type
+         and c.stale is not null and c.error is null))
     when 'failed' then state in ('waiting', 'ready', 'blocked', 'failed')
     else state in ('waiting', 'ready', 'blocked')
   end;
