@@ -168,3 +168,13 @@ test("dependents of a failed item wait, fail or run, as their work type says", a
   }
   await expectInvariants(sql);
 });
+
+test("a part of a workflow cannot need what waits for all of it", async () => {
+  const { pool } = await stages(["one"]);
+  const workflow = `circle ${pool}`;
+  const items = [
+    { pool, workflow, needs: ["all"] },
+    { pool, dedupe_key: "all", needs_all_of: workflow },
+  ];
+  await expect(call(sql, "enqueue_items", { items })).rejects.toThrow("needs something that waits for all of it");
+});

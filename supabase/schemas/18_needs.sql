@@ -50,7 +50,7 @@ language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  circular uuid;
+  circular record;
 begin
   if exists (
     select from unnest(needs) as n(list)
@@ -59,15 +59,20 @@ begin
        and not exists (select from public.work_items i where i.id = (r.value ->> 'item_id')::uuid)) then
     raise exception using errcode = 'PT503', message = 'another call has added an item with the same dedupe key at the same moment; repeat the call';
   end if;
-  select u.id into circular
-    from unnest(ids) as u(id)
-    join public.work_items i on i.id = u.id
-    left join public.work_workflows w on w.id = i.workflow_id
-   where (w.is_gathered or i.gathers_id is not null) and work.needs_itself(array[u.id], u.id)
+  -- Few items need one that waits for a whole workflow: the way down from it is short, the way up from its parts is long.
+  select w.name, m.id into circular
+    from (select distinct v.id from unnest(ids) as u(id)
+            join public.work_items i on i.id = u.id
+           cross join lateral (values (i.workflow_id), (i.gathers_id)) as v(id)) as touched
+    join public.work_workflows w on w.id = touched.id and w.is_gathered
+    join public.work_dependencies d on d.needs_workflow_id = w.id
+   cross join lateral work.dependents_of(
+     jsonb_build_array(jsonb_build_object('item_id', d.item_id, 'work_type', d.work_type)), true) as x
+    join public.work_items m on m.id = x.item_id and m.workflow_id = w.id and m.gathers_id is distinct from w.id
    limit 1;
   if found then
     raise exception using errcode = 'PT400',
-      message = format('item %s needs itself: it belongs to a workflow that something it needs waits for', circular);
+      message = format('item %s is a part of workflow %s, and needs something that waits for all of it', circular.id, circular.name);
   end if;
 end
 $$;
