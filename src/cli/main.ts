@@ -11,6 +11,7 @@ import { down } from "./down.ts";
 import { explain } from "./explain.ts";
 import { fleet } from "./fleet.ts";
 import { init } from "./init.ts";
+import { invalidate } from "./invalidate.ts";
 import { items } from "./items.ts";
 import { match } from "./match.ts";
 import { printable } from "./printable.ts";
@@ -39,6 +40,7 @@ const commands: readonly Command[] = [
   explain,
   match,
   retry,
+  invalidate,
   cancel,
   priority,
   fleet,
