@@ -149,6 +149,7 @@ describe("a token is refused", async () => {
     ["token_release_parked", { external_id: "x", outcome: "succeeded" }],
     ["token_retire_worker", {}],
     ["token_take_parked", {}],
+    ["token_work_remaining", {}],
   ];
 
   test.each(reasons)("by every function and with one text where it is %s", async (_, token) => {

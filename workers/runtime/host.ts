@@ -12,6 +12,7 @@ interface Permission {
 interface DenoHost {
   env: { get(name: string): string | undefined };
   permissions: { querySync(of: Permission): { state: string } };
+  args: string[];
   pid: number;
   hostname(): string;
   readTextFileSync(path: string): string;
@@ -23,6 +24,7 @@ interface DenoHost {
 interface NodeHost {
   env: Record<string, string | undefined>;
   pid: number;
+  argv?: string[];
   versions?: { node?: string };
   getBuiltinModule?: {
     (name: "node:os"): { hostname(): string } | undefined;
@@ -103,6 +105,11 @@ export function readText(path: string): string {
     throw new SettingsError("Node 20.16 and later can read it");
   }
   return files.readFileSync(path, "utf8");
+}
+
+/** The arguments after the program's name. */
+export function programArguments(): readonly string[] {
+  return host.Deno?.args ?? host.process?.argv?.slice(2) ?? [];
 }
 
 export function processId(): number {

@@ -31,7 +31,7 @@ export type { ParkedClaim } from "./parked.ts";
 export type { Profile } from "./profile.ts";
 export { runAsProgram } from "./program.ts";
 export type { Context, Handler } from "./run.ts";
-export { type WorkOptions, workTypesFromEnv } from "./settings.ts";
+export { optionsFromArguments, type WorkOptions, workTypesFromEnv } from "./settings.ts";
 
 export interface Summary extends Counts {
   workerId: string;
