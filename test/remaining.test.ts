@@ -82,12 +82,12 @@ test("work_remaining reads a bounded number of claims, and keeps open exact", as
   await sql`delete from work_items where pool = ${type}`;
 });
 
-test.each([[null], [[]], [Array.from({ length: 101 }, (_, n) => `t${n}`)]])(
+test.each([[null], [[]], [Array.from({ length: 1001 }, (_, n) => `t${n}`)]])(
   "work_remaining refuses the list %#",
   async (work_types) => {
     await expect(call(sql, "work_remaining", { work_types })).rejects.toMatchObject({
       code: "PT400",
-      message: expect.stringContaining("a list of 1 to 100 work types was expected"),
+      message: expect.stringContaining("a list of 1 to 1000 work types was expected"),
     });
   },
 );

@@ -11,9 +11,9 @@ as $$
 declare
   moment timestamptz := clock_timestamp();
 begin
-  if work_remaining.work_types is null or cardinality(work_remaining.work_types) not between 1 and 100 then
+  if work_remaining.work_types is null or cardinality(work_remaining.work_types) not between 1 and 1000 then
     perform work.refuse('work_types', coalesce(cardinality(work_remaining.work_types) || ' long', 'null'),
-      'a list of 1 to 100 work types was expected');
+      'a list of 1 to 1000 work types was expected');
   end if;
   return (
     with overview as materialized (select o.* from work.overview() o),
