@@ -7,8 +7,8 @@ export type Sample = { at: number; finished: number };
 const rateWindowMs = 10_000;
 
 /** The samples that the rate is taken from, with one more. */
-export function withSample(samples: readonly Sample[], sample: Sample): Sample[] {
-  return [...samples.filter((earlier) => sample.at - earlier.at <= rateWindowMs), sample];
+export function withSample(samples: readonly Sample[], sample: Sample, windowMs: number = rateWindowMs): Sample[] {
+  return [...samples.filter((earlier) => sample.at - earlier.at <= windowMs), sample];
 }
 
 /** Claims ended per second over the samples; null while there is nothing to tell it from. */

@@ -50,6 +50,8 @@ export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, P
   handleSignals?: boolean;
   /** One line each; standard error unless said otherwise. */
   log?: (line: string) => void;
+  /** Log only what went wrong. */
+  quiet?: boolean;
   fetch?: typeof globalThis.fetch;
   clock?: Clock;
   random?: () => number;
