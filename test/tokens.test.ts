@@ -89,6 +89,11 @@ describe("a token", () => {
     ]);
   });
 
+  test("asks what is left of its own work types", async () => {
+    const { type, token } = await fleet(2);
+    expect(await request(anon, token, "token_work_remaining")).toMatchObject([{ work_type: type, ready: 2, open: 2 }]);
+  });
+
   test("asks about parked claims of its work types and closes them, also those of another worker", async () => {
     const { type, ids, token } = await fleet(1);
     const other = await typeWithPool(sql, 1);

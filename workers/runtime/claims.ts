@@ -29,23 +29,25 @@ type Claims<Payload, Item> = AsyncGenerator<LoopClaim<Payload, Item>, void, void
 type AnyOptions = LoopOptions & Partial<List<unknown>>;
 
 /**
- * The claims of these work types, one after the other, for `for await`. A body that comes to its end has done its claim;
- * one left by break, return or an error hands it back. claim.close(), fail(), later() and run() say something else.
+ * Claims, one after the other, for `for await`. A body that comes to its end has done its claim; one left by break, return
+ * or an error hands it back. claim.close(), fail(), later() and run() say something else.
+ *
+ * With a list: what is not there is enqueued for the work type, and the loop does what is left. The lists come first, or
+ * TypeScript would not know the elements in `key`.
  */
-export function claims<Payload = Json>(workType: WorkTypes, options?: LoopOptions): Claims<Payload, Payload>;
-/** The same for a list without a table: what is not there is enqueued, and the loop does what is left. */
 export function claims<Element>(workType: string, options: LoopOptions & List<Element>): Claims<Json, Element>;
+export function claims<Payload = Json>(workType: WorkTypes, options?: LoopOptions): Claims<Payload, Payload>;
 /** The same in a project that is given. */
-export function claims<Payload = Json>(
-  connection: Connection,
-  workType: WorkTypes,
-  options?: LoopOptions,
-): Claims<Payload, Payload>;
 export function claims<Element>(
   connection: Connection,
   workType: string,
   options: LoopOptions & List<Element>,
 ): Claims<Json, Element>;
+export function claims<Payload = Json>(
+  connection: Connection,
+  workType: WorkTypes,
+  options?: LoopOptions,
+): Claims<Payload, Payload>;
 export function claims(first: Connection | WorkTypes, second?: unknown, third?: unknown): Claims<Json, never> {
   const isGiven = typeof first === "object" && !Array.isArray(first);
   const [connection, workType, options] = (isGiven ? [first, second, third] : [{}, first, second]) as [
