@@ -187,6 +187,16 @@ describe("a loop", () => {
     expect(seen).toEqual([3, 4]);
   });
 
+  test("gets the results that its item needs", async () => {
+    const first = await typeWith([]);
+    await client.defineWorkType(`after ${first}`, { pool: first, dependsOn: [first] });
+    await client.enqueueItems([{ pool: first }]);
+    for await (const claim of claims(project, first, quiet)) claim.close({ text: "b" });
+    const seen: unknown[] = [];
+    for await (const claim of claims(project, `after ${first}`, quiet)) seen.push((claim as { needs?: unknown }).needs);
+    expect(seen).toMatchObject([[{ work_type: first, status: "succeeded", result: { text: "b" } }]]);
+  });
+
   test("ends by an error when it is stopped", async () => {
     const type = await typeWith([{ n: 1 }, { n: 2 }]);
     const stop = new AbortController();
@@ -446,18 +456,18 @@ describe("until done", () => {
     expect(await work(type, () => 1, { ...options, untilDone: true })).toMatchObject({ succeeded: 1, why: "empty" });
   });
 
-  test("a worker stays while claims are blocked, which a worker until empty leaves", async () => {
-    const type = await typeWith([{}]);
-    await sql`update work_claims set status = 'blocked' where work_type = ${type}`;
-    const options = { ...project, log: (): void => {} };
-    expect(await work(type, () => 1, { ...options, untilEmpty: true })).toMatchObject({ succeeded: 0 });
-    const staying = work(type, () => 1, { ...options, untilDone: true });
-    await until(
-      async () =>
-        (await sql`select from work_workers where ${type} = any (work_types) and retired_at is null`).length > 0,
-    );
-    await sql`update work_claims set status = 'ready' where work_type = ${type}`;
+  test("a worker stays for claims that need other work, which a worker until empty leaves", async () => {
+    const first = await typeWith([]);
+    await client.defineWorkType(`after ${first}`, { pool: first, dependsOn: [first] });
+    await client.enqueueItems([{ pool: first, payload: { text: "a" } }]);
+    const workAfter = (more: object): ReturnType<typeof work> =>
+      work(`after ${first}`, () => 1, { ...project, log: (): void => {}, idleMaxSeconds: 0.2, ...more });
+    expect(await workAfter({ untilEmpty: true })).toMatchObject({ succeeded: 0, why: "empty" });
+    const staying = workAfter({ untilDone: true, workerId: "staying" });
+    await until(async () => (await sql`select from work_workers where id = 'staying'`).length > 0);
+    for await (const claim of claims(project, first, quiet)) claim.close({ text: "b" });
     expect(await staying).toMatchObject({ succeeded: 1, isWorkLeft: false });
+    for await (const _ of claims(project, first, quiet)) expect.unreachable();
   });
 
   test("worker.ts takes --until-done, and exits with 78 where its work type is stopped", async () => {

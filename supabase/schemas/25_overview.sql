@@ -28,9 +28,8 @@ as $$
    group by c.work_type
 $$;
 
--- Each work type's numbers. All claims less those that are over are open; of these, those that are neither blocked,
--- waiting nor held are ready, however many.
--- The first 1,000 in order are looked at, for the longest wait among them.
+-- Each work type's numbers. All claims less those that are over are open; of these, those that are neither blocked, waiting
+-- nor held are ready, however many. The first 1,000 in order are looked at, for the longest wait among them.
 create or replace function work.overview()
 returns table (
   work_type text, pool text, paused boolean, open bigint, ready bigint, waiting bigint, blocked bigint, claimed bigint,
