@@ -15,7 +15,7 @@ import { flag } from "./variable.ts";
 import { work } from "./work.ts";
 
 /** The project of a loop; each part that is not given comes from the environment, as for work(). */
-export type Connection = Pick<WorkOptions, "url" | "token" | "publishableKey" | "fetch"> & { key?: string };
+export type Connection = Pick<WorkOptions, "url" | "key" | "token" | "publishableKey" | "fetch">;
 
 /** Those of work(). The body runs for one claim at a time, and the loop ends when nothing is left, unless said otherwise. */
 export interface LoopOptions
