@@ -4,6 +4,7 @@ import { systemClock } from "./clock.ts";
 import { abortError, SettingsError } from "./host.ts";
 import { isOwnReason } from "./leaving.ts";
 import { enqueueList, type List } from "./list.ts";
+import { createLog, itemFields, operations } from "./log.ts";
 import { createLoopClaim, type Ending, type LoopClaim } from "./loop-claim.ts";
 import { HandBack } from "./outcome.ts";
 import { plainLoop } from "./plain-loop.ts";
@@ -75,13 +76,14 @@ async function* sharedLoop(
   const client = createClient({ ...settings, ...(fetch && { fetch }) });
   const elements = over ? await enqueue(client, settings, { over, ...defined({ key, payload }) }) : new Map();
   const bar = hasBar && !options.log ? createBar(client, settings, options) : null;
-  const log = options.log ?? bar?.say ?? ((line: string): void => console.error(line));
+  const print = options.log ?? bar?.say ?? ((line: string): void => console.error(line));
+  const log = createLog(settings.logFormat, () => settings.workerId, client.redact, print);
 
   const left = new AbortController();
   const turns = createTurns();
   const running = work(workType, turns.handler, {
     ...{ untilEmpty: true, quiet: true, ...options, ...project },
-    ...{ concurrency: 1, log },
+    ...{ concurrency: 1, workerId: settings.workerId, log: print },
     signal: options.signal ? AbortSignal.any([options.signal, left.signal]) : left.signal,
   });
   running.then(turns.close, turns.close);
@@ -103,6 +105,7 @@ async function* sharedLoop(
           if (said() === null) {
             log(
               `handed back ${work_type} ${item_id}: the loop was left; an error in claim.run() would count as a failure`,
+              { ...operations.handle, ...itemFields(next.claim), "error.type": "loop_left" },
             );
           }
         }
