@@ -450,7 +450,7 @@ describe("retry and cancel", () => {
     expect(await statuses()).toEqual(["cancelled 1 1200", "ready 0 2400", "ready 1 1200"]);
     const moved = await work("priority", "8", ...where("pool=filtered", "work_type=filter a"), "--yes");
     expect(moved.out).toBe("2400 claims of 2400 items fit\n2400 items changed\n");
-    expect(await statuses()).toEqual(["cancelled 1 1200", "ready 8 3600"]);
+    expect(await statuses()).toEqual(["cancelled 8 1200", "ready 8 3600"]);
   });
 
   test("cancel wants items or --all: exit code 2", async () => {
