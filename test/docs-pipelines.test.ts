@@ -67,6 +67,7 @@ describe.each(["pipelines.md", "changes.md"])("the page %s", (page) => {
       for (const [n, block] of blocks.entries()) {
         if (block.language === "text") continue;
         const said = await run(block, stack, sql, project);
+        expect([...(await sql`select work_type, error from work_claims where failures > 0`)]).toEqual([]);
         const next = blocks[n + 1];
         if (next?.language === "text") expect(said).toContain(next.text.trim());
         else if (block.language === "sql") expect(said).not.toMatch(/does not exist|expected|syntax error/);
