@@ -6927,13 +6927,17 @@ create or replace view work.unmet_needs with (security_invoker = true) as
 select c.item_id, c.work_type, d.needs_item_id, d.needs_work_type, k.status as needs_status, k.finished_at as ended_at
   from public.work_claims c
   join public.work_dependencies d on d.item_id = c.item_id and d.work_type = c.work_type
-  left join public.work_claims k on k.item_id = d.needs_item_id and k.work_type = d.needs_work_type
+  left join lateral (
+    select k.status, k.finished_at from public.work_claims k
+     where k.item_id = d.needs_item_id and k.work_type = d.needs_work_type limit 1) as k on true
  where c.status = 'blocked' and d.needs_item_id is not null and not d.is_met
  union all
 select c.item_id, c.work_type, c.item_id, n.needs_work_type, k.status, k.finished_at
   from work.type_needs n
   join public.work_claims c on c.work_type = n.work_type
-  left join public.work_claims k on k.item_id = c.item_id and k.work_type = n.needs_work_type
+  left join lateral (
+    select k.status, k.finished_at from public.work_claims k
+     where k.item_id = c.item_id and k.work_type = n.needs_work_type limit 1) as k on true
  where c.status = 'blocked' and not work.is_met(k.status, n.on_failed_need);
 comment on view work.unmet_needs is 'work-claims: what blocked claims wait for, with its status.';
 
