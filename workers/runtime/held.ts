@@ -13,6 +13,8 @@ export interface Held {
   state: "queued" | "running" | "finished";
   progress: number | null;
   saved: Saved | null;
+  /** The names of the locks that its handler has, or waits for. */
+  readonly locks: Set<string>;
   outcome: Outcome | null;
   /** When the request that carries its outcome was first sent. */
   releasedAt: number | null;
@@ -30,6 +32,7 @@ export function hold(holding: Holding, { claim, sentAt }: Won, now: number, rand
     state: "queued",
     progress: null,
     saved: null,
+    locks: new Set(),
     outcome: null,
     releasedAt: null,
   };

@@ -6,6 +6,7 @@ import { handBack } from "./handle.ts";
 import { keepLeases, watchDeadlines } from "./heartbeat.ts";
 import { abortError } from "./host.ts";
 import type { Why } from "./leaving.ts";
+import { lock } from "./lock.ts";
 import { leaveUnready, runLoop } from "./loop.ts";
 import { createLoop, type Loop, noAnswer } from "./loop-state.ts";
 import { type MetricsServer, startMetrics } from "./metrics-server.ts";
@@ -26,6 +27,7 @@ export type { Claim } from "./claim.ts";
 export { RequestError } from "./errors.ts";
 export { SettingsError } from "./host.ts";
 export type { Why } from "./leaving.ts";
+export type { LockOptions } from "./lock.ts";
 export { FinalError, Later, type Parked, parked, RetryAfter } from "./outcome.ts";
 export type { ParkedClaim } from "./parked.ts";
 export type { Profile } from "./profile.ts";
@@ -62,6 +64,7 @@ export async function work<Payload = Json>(
     const outcome = await run(handler, held, {
       save: (state) => save(worker, held, state),
       update: (changes) => update(loop, registration, changes),
+      lock: (name, of, action) => lock(worker, held, name, of, action),
     });
     return outcome.error === undefined ? outcome : { ...outcome, error: client.redact(outcome.error) };
   });
