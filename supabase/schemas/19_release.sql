@@ -1,7 +1,7 @@
 -- Release: the holder of a claim closes it, with an outcome.
 
--- Close claims that succeeded, in the order of keys; answers how many.
-create or replace function work.close_succeeded(worker_id text, outcomes jsonb)
+-- Close claims that succeeded, in the order of keys; answers how many. Of plain work types only, or of all.
+create or replace function work.close_succeeded(worker_id text, outcomes jsonb, only_plain boolean)
 returns integer
 language plpgsql
 as $$
@@ -14,14 +14,16 @@ begin
   with given as materialized (
     select o.*
       from jsonb_to_recordset(close_succeeded.outcomes) as o(
-             item_id uuid, work_type text, fence bigint, outcome text, result jsonb)
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, result jsonb)
      where o.outcome = 'succeeded' and o.fence is not null
+       and not (only_plain and o.work_type in (select t.name from public.work_types t where not t.is_plain))
      order by o.item_id, o.work_type
   ),
   closed as (
     update public.work_claims c
        set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1,
-           poll_at = null, external_id = null, state = null
+           poll_at = null, external_id = null, state = null,
+           stale = null
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence)
@@ -51,7 +53,7 @@ begin
     select o.*, coalesce(t.max_failures, 3) as max_failures, coalesce(t.backoff_seconds, 10) as backoff_seconds,
            coalesce(t.backoff_limit_seconds, 3600) as backoff_limit_seconds
       from jsonb_to_recordset(close_others.outcomes) as o(
-             item_id uuid, work_type text, fence bigint, outcome text, error text, final boolean,
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, error text, final boolean,
              retry_after_seconds double precision, seconds double precision, note text, state jsonb)
       left join public.work_types t on t.name = o.work_type
      where o.outcome in ('failed', 'released', 'snoozed')
@@ -59,9 +61,9 @@ begin
   ),
   closed as (
     update public.work_claims c
-       set status = case when g.outcome = 'released' then case when c.due_at > moment then 'waiting' else 'ready' end
-                         when g.outcome = 'snoozed' then 'waiting'
-                         when g.final or c.failures + 1 >= g.max_failures then 'failed'
+       set status = case when g.outcome = 'failed' and (g.final or c.failures + 1 >= g.max_failures) then 'failed'
+                         when c.waits_for > 0 then 'blocked'
+                         when g.outcome = 'released' and c.due_at <= moment then 'ready'
                          else 'waiting' end,
            failures = c.failures + case g.outcome when 'failed' then 1 else 0 end,
            finished_at = case when g.outcome = 'failed' and (g.final or c.failures + 1 >= g.max_failures) then moment end,
@@ -73,7 +75,6 @@ begin
                least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)))))
            end,
            error = case g.outcome when 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
-           result = null,
            progress = null,
            poll_at = null,
            -- A holder that gives up its claim has not said how a job of an earlier try ended.
@@ -85,10 +86,11 @@ begin
     returning g.outcome, c.item_id, c.work_type, c.fence, coalesce(g.note, c.error) as detail, c.status
   ),
   tallied as (
-    insert into work.tally_entries (work_type, failed, failures, final_failures)
-    select u.work_type, count(*) filter (where u.status = 'failed'), count(*), count(*) filter (where u.status = 'failed')
+    insert into work.tally_entries (work_type, failed, failures, final_failures, blocked)
+    select u.work_type, count(*) filter (where u.status = 'failed'), count(*) filter (where u.outcome = 'failed'),
+           count(*) filter (where u.status = 'failed'), count(*) filter (where u.status = 'blocked')
       from closed u
-     where u.outcome = 'failed'
+     where u.outcome = 'failed' or u.status = 'blocked'
      group by u.work_type
   ),
   event as (
@@ -112,7 +114,7 @@ begin
   with given as materialized (
     select o.*
       from jsonb_to_recordset(park.outcomes) as o(
-             item_id uuid, work_type text, fence bigint, outcome text, external_id text, seconds double precision, state jsonb)
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, external_id text, seconds double precision, state jsonb)
      where o.outcome = 'parked'
      order by o.item_id, o.work_type
   )
@@ -142,10 +144,11 @@ begin
   -- To check each outcome costs as much as to close it. Where all say that they succeeded, they are checked only if some
   -- could not be closed.
   all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
-    and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
+    and jsonb_path_exists(close_claims.outcomes, 'strict $[*] ? (@.outcome != "succeeded" || exists (@.items))', '{}', true) is false
     and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
-  if all_succeeded and work.close_succeeded(close_claims.worker_id, close_claims.outcomes)
-       = jsonb_array_length(close_claims.outcomes) then
+  if all_succeeded
+    and work.close_succeeded(close_claims.worker_id, close_claims.outcomes, only_plain => true)
+      = jsonb_array_length(close_claims.outcomes) then
     return to_json(array_fill('succeeded'::text, array[jsonb_array_length(close_claims.outcomes)]));
   end if;
   perform work.check_list('outcomes', close_claims.outcomes);
@@ -153,20 +156,7 @@ begin
     return '[]';
   end if;
   perform work.check_outcomes(close_claims.outcomes);
-  if all_succeeded is not true then
-    -- Two statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
-    perform
-       from (select o.item_id, o.work_type
-               from jsonb_to_recordset(close_claims.outcomes) as o(item_id uuid, work_type text)
-              order by o.item_id, o.work_type) as g
-      cross join lateral (
-        select from public.work_claims c
-         where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-           for no key update) as locked;
-    perform work.close_succeeded(close_claims.worker_id, close_claims.outcomes);
-    perform work.close_others(close_claims.worker_id, close_claims.outcomes);
-    perform work.park(close_claims.worker_id, close_claims.outcomes);
-  end if;
+  perform work.close_with_all(close_claims.worker_id, close_claims.outcomes);
 
   -- A row with this worker and fence that is not held was closed by this worker, in this call or in an earlier one:
   -- reaping and cancelling leave no worker.
@@ -182,7 +172,7 @@ begin
                    else 'lost'
                  end as state
             from rows from (jsonb_to_recordset(close_claims.outcomes) as (
-                   item_id uuid, work_type text, fence bigint, outcome text))
+                   item_id uuid, work_type text collate "C", fence bigint, outcome text))
                  with ordinality as g(item_id, work_type, fence, outcome, n)
             left join lateral (
               select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type limit 1) as c on true) as a;
@@ -190,6 +180,98 @@ begin
     perform work.record_stale(close_claims.worker_id, 'stale_release', lost);
   end if;
   return answer;
+end
+$$;
+
+-- Close claims with all that follows: results are applied, dependents change, new items are added.
+create or replace function work.close_with_all(worker_id text, outcomes jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  held jsonb;
+begin
+  -- The rows that results are written to come first, then claims: in the order in which a person's update locks them.
+  perform work.lock_rows(r.pool, r.source_keys)
+     from (select t.pool, array_agg(i.source_key) as source_keys
+             from jsonb_to_recordset(close_with_all.outcomes) as o(item_id uuid, work_type text collate "C", outcome text)
+             join public.work_types t on t.name = o.work_type
+             join public.work_items i on i.id = any (array[o.item_id])
+            where o.outcome = 'succeeded' and t.into_column is not null and i.source_key is not null
+            group by t.pool) as r;
+  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
+  perform work.lock_around(close_with_all.outcomes);
+  held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.apply_results(h.results)
+     from (select jsonb_agg(e.value) as results
+             from jsonb_array_elements(held) as e(value)
+            where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
+    where h.results is not null;
+  perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
+  perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.follow_closed(held);
+end
+$$;
+
+-- Of these outcomes, those whose claim the worker holds, with all that its release needs to know. is_again: the claim is
+-- to be done once more, since its input changed meanwhile, or its work type has a new version.
+create or replace function work.held_outcomes(worker_id text, outcomes jsonb)
+returns jsonb
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object('item_id', o.item_id, 'work_type', o.work_type, 'fence', o.fence, 'outcome', o.outcome,
+             'result', o.result, 'items', o.items, 'needs', o.needs,
+             'is_again', c.read_input is not null or c.again is not null or coalesce(c.claimed_at < t.version_at, false),
+             'reason', case when c.read_input is not null then 'its input changed while it ran'
+                            else coalesce(c.again, format('version %s', t.version)) end,
+             'is_change', c.read_input is not null)
+             order by o.item_id, o.work_type), '[]')
+      from jsonb_to_recordset(held_outcomes.outcomes) as o(
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, result jsonb, items jsonb, needs jsonb)
+      join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
+      left join public.work_types t on t.name = o.work_type
+     where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence));
+end
+$$;
+
+-- After claims were closed: add their new items and needs, change what needs them, and open those again that are to be
+-- done once more, also after a failure: the new input has not failed yet.
+create or replace function work.follow_closed(held jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  released record;
+  new_ids jsonb;
+  changed jsonb;
+begin
+  for released in
+    select h.item_id, h.work_type, h.items, h.needs
+      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", items jsonb, needs jsonb)
+     where jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array'
+  loop
+    new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
+    if jsonb_typeof(released.needs) = 'array' then
+      perform work.need(released.item_id, released.needs, new_ids);
+    end if;
+  end loop;
+  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
+    into changed
+    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
+    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
+   where c.status in ('succeeded', 'failed');
+  perform work.follow(changed);
+  perform work.reopen(h.again)
+     from (select jsonb_agg(e.value) as again from jsonb_array_elements(held) as e(value)
+            where (e.value ->> 'is_again')::boolean and e.value ->> 'outcome' in ('succeeded', 'failed')) as h
+    where h.again is not null;
 end
 $$;
 
@@ -225,9 +307,10 @@ begin
     'item_id', item_id, 'work_type', work_type, 'fence', fence, 'outcome', outcome, 'result', result, 'error', error
   ))) ->> 0;
   return case outcome
-    when 'succeeded' then state = 'succeeded'
-    when 'failed' then state in ('waiting', 'ready', 'failed')
-    else state in ('waiting', 'ready')
+    -- Its input may have changed, or a need of it been opened again, meanwhile.
+    when 'succeeded' then state in ('succeeded', 'waiting', 'ready', 'blocked')
+    when 'failed' then state in ('waiting', 'ready', 'blocked', 'failed')
+    else state in ('waiting', 'ready', 'blocked')
   end;
 end
 $$;
@@ -301,13 +384,17 @@ begin
   ),
   back as (
     update public.work_claims c
-       set status = case when c.due_at > clock_timestamp() then 'waiting' else 'ready' end,
+       set status = case when c.waits_for > 0 then 'blocked' when c.due_at > clock_timestamp() then 'waiting' else 'ready' end,
            due_at = greatest(c.due_at, clock_timestamp()), progress = null, worker_id = null
       from held
      where c.item_id = any (array[held.item_id]) and c.work_type = held.work_type
        and (c.status, c.worker_id) is not distinct from ('claimed', release_claims_for_worker.worker_id)
        and c.poll_at is null
-    returning c.item_id, c.work_type, c.fence
+    returning c.item_id, c.work_type, c.fence, c.status
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, blocked)
+    select b.work_type, count(*) from back b where b.status = 'blocked' group by b.work_type
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)

@@ -52,13 +52,40 @@ const violations = `
            is distinct from (i.priority, i.rank, i.position, i.class_id, i.affinity, i.workflow_id)
   union all
   select 'the tallies do not count what is there', coalesce(t.work_type, c.work_type)
-    from (select * from work.counts() where (claims, succeeded, failed, cancelled) <> (0, 0, 0, 0)) as t
+    from (select * from work.counts() where (claims, succeeded, failed, cancelled, blocked) <> (0, 0, 0, 0, 0)) as t
     full join (
       select k.work_type, count(*) as claims, count(*) filter (where k.status = 'succeeded') as succeeded,
              count(*) filter (where k.status = 'failed') as failed,
-             count(*) filter (where k.status = 'cancelled') as cancelled
+             count(*) filter (where k.status = 'cancelled') as cancelled,
+             count(*) filter (where k.status = 'blocked') as blocked
         from public.work_claims k group by k.work_type) as c on c.work_type = t.work_type
-   where (t.claims, t.succeeded, t.failed, t.cancelled) is distinct from (c.claims, c.succeeded, c.failed, c.cancelled)
+   where (t.claims, t.succeeded, t.failed, t.cancelled, t.blocked)
+           is distinct from (c.claims, c.succeeded, c.failed, c.cancelled, c.blocked)
+  union all
+  select 'a claim does not count what it waits for', c.item_id::text
+    from public.work_claims c
+   where c.waits_for <> (
+     select count(*) from public.work_dependencies d
+      where d.item_id = c.item_id and d.work_type = c.work_type and not d.is_met)
+     + (select count(*) from work.type_needs n
+         where n.work_type = c.work_type
+           and not work.is_met((
+             select k.status from public.work_claims k
+              where k.item_id = c.item_id and k.work_type = n.needs_work_type), n.on_failed_need))
+  union all
+  select 'a need is not marked as its claim is', d.item_id::text
+    from public.work_dependencies d join public.work_types t on t.name = d.work_type
+   where d.needs_item_id is not null
+     and d.is_met <> work.is_met((
+       select k.status from public.work_claims k
+        where k.item_id = d.needs_item_id and k.work_type = d.needs_work_type), t.on_failed_need)
+  union all
+  select 'an open claim is blocked and waits for nothing, or the reverse', c.item_id::text
+    from public.work_claims c
+   where c.status in ('blocked', 'waiting', 'ready') and (c.status = 'blocked') <> (c.waits_for > 0)
+  union all
+  select 'an ended claim is to be done again', c.item_id::text
+    from public.work_claims c where c.finished_at is not null and c.stale is not null and c.status = 'succeeded'
 `;
 
 /** Ends every test programme. */

@@ -26,6 +26,7 @@ declare
   may_touch constant jsonb := '{
     "public.work_classes": "select",
     "public.work_claims": "select, update, delete",
+    "public.work_dependencies": "select, update, delete",
     "public.work_events": "select, insert, update, delete",
     "public.work_items": "select, update, delete",
     "public.work_locks": "select, insert, update, delete",
