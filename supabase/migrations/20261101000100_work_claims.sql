@@ -521,7 +521,7 @@ comment on column public.work_types.several is 'How many claims each item has; t
 comment on column public.work_types.copy_of is 'The work type that this one is a further claim of.';
 comment on column public.work_types.payload_schema is 'The JSON schema of payloads, for forms. Clients and workers judge by it, the database does not.';
 comment on column public.work_types.is_plain is
-  'Nothing follows from the end of its claims: none waits for them, none reopens, no result is applied.';
+  'Nothing follows from the end of its claims: none waits for them, none reopens, no result is applied, no step is recorded.';
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
 
@@ -733,6 +733,7 @@ begin
        or (t.name = declared.name
          and (declared.depends_on <> '{}' or declared.input_columns is not null or declared.on_change = 'again'
            or declared.apply is not null or declared.into_column is not null or declared.version_at is not null
+           or declared.history = 'full' or declared.on_dead_end = 'stop'
            or exists (select from public.work_workflows w where w.is_gathered)))));
   select * into declared from public.work_types t where t.name = declared.name;
   perform work.define_copies(declared);
@@ -2303,7 +2304,7 @@ begin
      where c.conname = 'work_events_event_check' and pg_get_constraintdef(c.oid) like '%unblocked%') then
     alter table public.work_events drop constraint if exists work_events_event_check;
     alter table public.work_events add constraint work_events_event_check check (event in (
-      'enrolled', 'claimed', 'succeeded', 'expired', 'failed', 'handed_back', 'snoozed', 'retried', 'cancelled', 'reopened',
+      'enrolled', 'claimed', 'succeeded', 'parked', 'expired', 'failed', 'handed_back', 'snoozed', 'retried', 'cancelled', 'reopened',
       'blocked', 'unblocked', 'prioritized', 'stopped', 'stale_release', 'stale_extend', 'stale_lock'));
   end if;
 end
@@ -2369,11 +2370,73 @@ begin
   -- that deletes it may wait for a row of this one.
   insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
   select k.item_id, k.work_type, record_stale.event, record_stale.worker_id, k.fence, k.detail
-    from jsonb_to_recordset(record_stale.keys) as k(item_id uuid, work_type text, fence bigint, detail text)
+    from jsonb_to_recordset(record_stale.keys) as k(item_id uuid, work_type text collate "C", fence bigint, detail text)
    cross join lateral (
      select from public.work_claims c
       where c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
         for key share skip locked) as present;
+end
+$$;
+
+-- 10_history.sql
+
+-- History: each step of a claim, for work types that ask for it. They are not plain, so that others pay nothing.
+
+create or replace function work.record_enrolled()
+returns trigger
+language plpgsql
+as $$
+begin
+  -- Without this question the insert below would run, with its trigger, for each new item.
+  if exists (select from public.work_types t where not t.is_plain and t.history = 'full') then
+    insert into public.work_events (item_id, work_type, event, to_status)
+    select n.item_id, n.work_type, 'enrolled', n.status
+      from new_claims n
+      join public.work_types t on t.name = n.work_type
+     where t.history = 'full';
+  end if;
+  return null;
+end
+$$;
+create or replace trigger record_enrolled
+  after insert on public.work_claims referencing new table as new_claims
+  for each statement execute function work.record_enrolled();
+
+-- Record claims as hold() answers them, with the input that each was claimed with.
+create or replace function work.record_claimed(worker_id text, claims json)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  if exists (select from public.work_types t where not t.is_plain and t.history = 'full') then
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, from_status, to_status, input)
+    select c.item_id, c.work_type, 'claimed', record_claimed.worker_id, c.fence, 'ready', 'claimed',
+           work.input_of(i.payload, i.fingerprint, t.input_columns, work.written_columns(t.pool))
+      from json_to_recordset(claims) as c(item_id uuid, work_type text collate "C", fence bigint)
+      join public.work_types t on t.name = c.work_type
+      join public.work_items i on i.id = any (array[c.item_id])
+     where t.history = 'full';
+  end if;
+end
+$$;
+
+-- Record claims that were closed or parked, as held_outcomes() answers them. Failures and snoozes are recorded for all.
+create or replace function work.record_closed(worker_id text, held jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  if exists (select from public.work_types t where not t.is_plain and t.history = 'full') then
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail, from_status, to_status)
+    select h.item_id, h.work_type, case h.outcome when 'released' then 'handed_back' else h.outcome end,
+           record_closed.worker_id, h.fence, case h.outcome when 'parked' then c.external_id end, 'claimed', c.status
+      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", fence bigint, outcome text)
+      join public.work_types t on t.name = h.work_type
+      join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
+     where t.history = 'full' and h.outcome in ('succeeded', 'released', 'parked');
+  end if;
 end
 $$;
 
@@ -3075,6 +3138,7 @@ begin
       perform work.lock_around(lapsed.keys, at_once => true);
       if work.take_back(array[lapsed.row_id]) = 1 then
         perform work.follow(jsonb_set(lapsed.keys, '{0}', (lapsed.keys -> 0) || '{"was": "claimed", "became": "failed"}'));
+        perform work.stop_at_dead_ends(lapsed.keys);
         reaped := reaped + 1;
       end if;
     exception when lock_not_available then
@@ -3614,6 +3678,7 @@ begin
      select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.try_seconds, h.failures, h.crashes,
             h.external_id, h.state, i.traceparent, i.pool, i.source_key, i.payload) as claim;
   if not are_plain then
+    perform work.record_claimed(hold.worker_id, answer);
     answer := work.with_needs(answer);
   end if;
   return coalesce(answer, '[]');
@@ -3928,7 +3993,7 @@ $$;
 
 -- Open claims again that have ended: each is {item_id, work_type, reason, is_change}. Their result is kept until the next
 -- one, marked stale. The caller has locked them with lock_around(). Answers how many.
-create or replace function work.reopen(keys jsonb, event text default 'reopened')
+create or replace function work.reopen(keys jsonb, event text default 'reopened', actor text default null)
 returns integer
 language plpgsql
 as $$
@@ -3939,7 +4004,7 @@ declare
 begin
   with wanted as materialized (
     select k.*, r.priority, r.rank, r.class_id, r.affinity, r.workflow_id, r.run_after
-      from jsonb_to_recordset(reopen.keys) as k(item_id uuid, work_type text collate "C", reason text, is_change boolean)
+      from jsonb_to_recordset(reopen.keys) as k(item_id uuid, work_type text collate "C", reason text, is_change boolean, new_input text)
       join work.ranked_items r on r.item_id = any (array[k.item_id])
      order by k.item_id, k.work_type
   ),
@@ -3972,7 +4037,7 @@ begin
            changed_at = case when e.changes is null then c.changed_at else moment end
       from due e
      where c.item_id = any (array[e.item_id]) and c.work_type = e.work_type
-    returning c.item_id, c.work_type, c.fence, c.status, e.status as was, e.reason
+    returning c.item_id, c.work_type, c.fence, c.status, e.status as was, e.reason, e.new_input
   ),
   tallied as (
     insert into work.tally_entries (work_type, succeeded, failed, cancelled, blocked)
@@ -3982,8 +4047,9 @@ begin
      group by r.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status)
-    select r.item_id, r.work_type, reopen.event, r.fence, case when reopen.event = 'reopened' then left(r.reason, 8000) end, r.was, r.status
+    insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status, actor, input)
+    select r.item_id, r.work_type, reopen.event, r.fence, case when reopen.event = 'reopened' then left(r.reason, 8000) end, r.was, r.status,
+           reopen.actor, r.new_input
       from reopened r
   )
   select jsonb_agg(jsonb_build_object('item_id', r.item_id, 'work_type', r.work_type, 'was', r.was, 'became', r.status))
@@ -4078,7 +4144,7 @@ begin
       from jsonb_array_elements(keys) as k(value)
       join public.work_claims c
         on c.item_id = any (array[(k.value ->> 'item_id')::uuid]) and c.work_type = k.value ->> 'work_type'
-     where c.status = 'succeeded'));
+     where c.status = 'succeeded'), actor => work.actor());
 end
 $$;
 comment on function public.invalidate_items is
@@ -4537,10 +4603,15 @@ begin
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status)
-    select c.item_id, c.work_type, case when c.status = 'failed' then 'failed' else 'reopened' end, c.fence,
+    select c.item_id, c.work_type,
+           case when c.status = 'failed' then 'failed' when c.was in ('succeeded', 'failed') then 'reopened'
+                when c.status = 'blocked' then 'blocked' else 'unblocked' end,
+           c.fence,
            case when c.status = 'failed' then c.error else c.stale end, c.was, c.status
       from changed c
-     where c.was <> c.status and (c.status = 'failed' or c.was in ('succeeded', 'failed'))
+     where c.was <> c.status
+       and (c.status = 'failed' or c.was in ('succeeded', 'failed')
+         or c.work_type in (select t.name from public.work_types t where t.history = 'full'))
   )
   select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', c.was, 'became', c.status))
     into answer
@@ -4696,6 +4767,43 @@ begin
 end
 $$;
 
+-- 19_dead_ends.sql
+
+-- Dead ends: a work type may stop at the first claim that fails for good, until a person has looked.
+
+-- Stop the work types of which one of these claims has failed for good, each with its further claims, and say why. The
+-- caller has locked the claims; it locks nothing after. Once a type is stopped, other releases find it so and wait for none.
+create or replace function work.stop_at_dead_ends(keys jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  dead record;
+begin
+  for dead in
+    select distinct on (t.first_name) t.first_name, c.item_id, c.work_type, c.fence,
+           format('item %s failed for good in %s: %s', c.item_id, c.work_type, left(c.error, 500)) as why
+      from jsonb_to_recordset(keys) as k(item_id uuid, work_type text collate "C")
+      join public.work_claims c on c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
+     cross join lateral (
+       select coalesce(w.copy_of, w.name) as first_name
+         from public.work_types w
+        where w.name = c.work_type and w.on_dead_end = 'stop' and not w.paused) as t
+     where c.status = 'failed'
+     order by t.first_name, c.finished_at
+  loop
+    update public.work_types t
+       set paused = true, stopped = dead.why
+     where (t.name = dead.first_name or t.copy_of = dead.first_name) and not t.paused;
+    if found then
+      insert into public.work_events (item_id, work_type, event, fence, detail)
+      values (dead.item_id, dead.work_type, 'stopped', dead.fence, dead.why);
+    end if;
+  end loop;
+end
+$$;
+
 -- 19_release.sql
 
 -- Release: the holder of a claim closes it, with an outcome.
@@ -4794,8 +4902,8 @@ begin
      group by u.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select u.item_id, u.work_type, u.outcome, close_others.worker_id, u.fence, left(u.detail, 8000)
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail, from_status, to_status)
+    select u.item_id, u.work_type, u.outcome, close_others.worker_id, u.fence, left(u.detail, 8000), 'claimed', u.status
       from closed u
      where u.outcome in ('failed', 'snoozed')
   )
@@ -4911,7 +5019,9 @@ begin
   perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
   perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
   perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.record_closed(close_with_all.worker_id, held);
   perform work.follow_closed(held);
+  perform work.stop_at_dead_ends(held);
 end
 $$;
 
@@ -5097,8 +5207,8 @@ begin
     select b.work_type, count(*) from back b where b.status = 'blocked' group by b.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select b.item_id, b.work_type, 'handed_back', release_claims_for_worker.worker_id, b.fence, 'the worker left'
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail, from_status, to_status)
+    select b.item_id, b.work_type, 'handed_back', release_claims_for_worker.worker_id, b.fence, 'the worker left', 'claimed', b.status
       from back b
   )
   select count(*) into handed_back from back;
@@ -5495,7 +5605,7 @@ begin
       from jsonb_array_elements(keys) as k(value)
       join public.work_claims c
         on c.item_id = any (array[(k.value ->> 'item_id')::uuid]) and c.work_type = k.value ->> 'work_type'
-     where c.status = 'failed' or (c.status = 'cancelled' and retry_items.item_ids is not null)), 'retried');
+     where c.status = 'failed' or (c.status = 'cancelled' and retry_items.item_ids is not null)), 'retried', work.actor());
 end
 $$;
 comment on function public.retry_items is
@@ -5562,7 +5672,7 @@ begin
     select distinct u.id, cancel_items.work_type as work_type from unnest(chosen) as u(id) order by u.id
   ),
   before as materialized (
-    select wanted.*, c.status
+    select wanted.*, c.status, c.worker_id
       from wanted
       join public.work_claims c on c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
   ),
@@ -5574,15 +5684,17 @@ begin
       from before b
      where c.item_id = any (array[b.id]) and c.work_type = b.work_type
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')
-    returning c.item_id, c.work_type, c.fence, b.status as was
+    returning c.item_id, c.work_type, c.fence, b.status as was, b.worker_id
   ),
   tallied as (
     insert into work.tally_entries (work_type, cancelled, blocked)
     select cancel_items.work_type, count(*), -count(*) filter (where c.was = 'blocked') from cancelled c having count(*) > 0
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, fence, from_status, to_status)
-    select c.item_id, cancel_items.work_type, 'cancelled', c.fence, c.was, 'cancelled' from cancelled c
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, from_status, to_status, actor)
+    select c.item_id, cancel_items.work_type, 'cancelled', case when c.was = 'claimed' then c.worker_id end, c.fence, c.was, 'cancelled',
+           work.actor()
+      from cancelled c
   )
   select coalesce(jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', c.was, 'became', 'cancelled')), '[]')
     into cancelled
@@ -5603,7 +5715,8 @@ language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  changed integer;
+  changed uuid[];
+  priorities integer[];
 begin
   if set_priority.item_ids is null or cardinality(set_priority.item_ids) > 1000 then
     perform work.refuse(
@@ -5614,19 +5727,30 @@ begin
   end if;
   -- Rows are locked in the order of ids, so that two calls with the same items do not deadlock.
   with wanted as materialized (
-    select i.id
+    select i.id, i.priority
       from (select distinct u.id from unnest(set_priority.item_ids) as u(id) order by u.id) as given
       join public.work_items i on i.id = any (array[given.id])
      where i.priority <> set_priority.priority
      order by given.id
        for no key update of i
+  ),
+  changed as (
+    update public.work_items i
+       set priority = set_priority.priority
+      from wanted w
+     where i.id = any (array[w.id])
+    returning i.id, w.priority as old_priority
   )
-  update public.work_items i
-     set priority = set_priority.priority
-    from wanted w
-   where i.id = any (array[w.id]);
-  get diagnostics changed = row_count;
-  return changed;
+  select coalesce(array_agg(c.id), '{}'), array_agg(c.old_priority) into changed, priorities from changed c;
+  if changed <> '{}' then
+    insert into public.work_events (item_id, work_type, event, fence, detail, actor)
+    select c.item_id, c.work_type, 'prioritized', c.fence,
+           format('priority %s in place of %s', set_priority.priority, u.old_priority), work.actor()
+      from unnest(changed, priorities) as u(id, old_priority)
+      join public.work_claims c on c.item_id = any (array[u.id])
+     where c.status in ('blocked', 'waiting', 'ready', 'claimed');
+  end if;
+  return cardinality(changed);
 end
 $$;
 comment on function public.set_priority is

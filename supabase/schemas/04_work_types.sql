@@ -73,7 +73,7 @@ comment on column public.work_types.several is 'How many claims each item has; t
 comment on column public.work_types.copy_of is 'The work type that this one is a further claim of.';
 comment on column public.work_types.payload_schema is 'The JSON schema of payloads, for forms. Clients and workers judge by it, the database does not.';
 comment on column public.work_types.is_plain is
-  'Nothing follows from the end of its claims: none waits for them, none reopens, no result is applied.';
+  'Nothing follows from the end of its claims: none waits for them, none reopens, no result is applied, no step is recorded.';
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
 
@@ -285,6 +285,7 @@ begin
        or (t.name = declared.name
          and (declared.depends_on <> '{}' or declared.input_columns is not null or declared.on_change = 'again'
            or declared.apply is not null or declared.into_column is not null or declared.version_at is not null
+           or declared.history = 'full' or declared.on_dead_end = 'stop'
            or exists (select from public.work_workflows w where w.is_gathered)))));
   select * into declared from public.work_types t where t.name = declared.name;
   perform work.define_copies(declared);

@@ -22,7 +22,7 @@ begin
      where c.conname = 'work_events_event_check' and pg_get_constraintdef(c.oid) like '%unblocked%') then
     alter table public.work_events drop constraint if exists work_events_event_check;
     alter table public.work_events add constraint work_events_event_check check (event in (
-      'enrolled', 'claimed', 'succeeded', 'expired', 'failed', 'handed_back', 'snoozed', 'retried', 'cancelled', 'reopened',
+      'enrolled', 'claimed', 'succeeded', 'parked', 'expired', 'failed', 'handed_back', 'snoozed', 'retried', 'cancelled', 'reopened',
       'blocked', 'unblocked', 'prioritized', 'stopped', 'stale_release', 'stale_extend', 'stale_lock'));
   end if;
 end
@@ -88,7 +88,7 @@ begin
   -- that deletes it may wait for a row of this one.
   insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
   select k.item_id, k.work_type, record_stale.event, record_stale.worker_id, k.fence, k.detail
-    from jsonb_to_recordset(record_stale.keys) as k(item_id uuid, work_type text, fence bigint, detail text)
+    from jsonb_to_recordset(record_stale.keys) as k(item_id uuid, work_type text collate "C", fence bigint, detail text)
    cross join lateral (
      select from public.work_claims c
       where c.item_id = any (array[k.item_id]) and c.work_type = k.work_type

@@ -94,8 +94,8 @@ begin
      group by u.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select u.item_id, u.work_type, u.outcome, close_others.worker_id, u.fence, left(u.detail, 8000)
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail, from_status, to_status)
+    select u.item_id, u.work_type, u.outcome, close_others.worker_id, u.fence, left(u.detail, 8000), 'claimed', u.status
       from closed u
      where u.outcome in ('failed', 'snoozed')
   )
@@ -211,7 +211,9 @@ begin
   perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
   perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
   perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.record_closed(close_with_all.worker_id, held);
   perform work.follow_closed(held);
+  perform work.stop_at_dead_ends(held);
 end
 $$;
 
@@ -397,8 +399,8 @@ begin
     select b.work_type, count(*) from back b where b.status = 'blocked' group by b.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select b.item_id, b.work_type, 'handed_back', release_claims_for_worker.worker_id, b.fence, 'the worker left'
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail, from_status, to_status)
+    select b.item_id, b.work_type, 'handed_back', release_claims_for_worker.worker_id, b.fence, 'the worker left', 'claimed', b.status
       from back b
   )
   select count(*) into handed_back from back;
