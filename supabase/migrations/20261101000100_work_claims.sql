@@ -577,15 +577,42 @@ create or replace function work.define_copies(declared public.work_types)
 returns void
 language plpgsql
 as $$
+declare
+  foreign_type text;
 begin
-  insert into public.work_types
-  select c.*
+  if declared.copy_of is not null then
+    return;
+  end if;
+  if declared.several > 1 and length(declared.name) > 196 then
+    perform work.refuse('work_type', declared.name, 'a work type with several claims an item has a name of at most 196 characters');
+  end if;
+  select t.name into foreign_type
     from generate_series(2, declared.several) as n
-   cross join lateral jsonb_populate_record(
-     declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name)) as c
-  on conflict do nothing;
+    join public.work_types t on t.name = declared.name || '#' || n and t.copy_of is distinct from declared.name;
+  if found then
+    perform work.refuse('several', declared.several::text,
+      format('%s is a work type of its own, and would have to be a further claim of %s', foreign_type, declared.name), 'PT409');
+  end if;
+  if exists (
+    select from generate_series(2, declared.several) as n
+     where not exists (select from public.work_types t where t.name = declared.name || '#' || n)) then
+    if declared.pool is not null then
+      perform pg_advisory_xact_lock(work.pool_lock_key(declared.pool));
+    end if;
+    -- The present items are earlier ones for the further claims: enroll_pool() enrols them.
+    insert into public.work_types
+    select c.*
+      from generate_series(2, declared.several) as n
+     cross join lateral jsonb_populate_record(
+       declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name, 'into_column', null,
+         'enrolled_through', 0, 'enroll_until',
+         coalesce((select max(i.seq) from public.work_items i where i.pool = declared.pool), 0))) as c
+    on conflict do nothing;
+  end if;
   update public.work_types t
-     set lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
+     set pool = declared.pool,
+         enroll_until = case when t.pool is null then declared.enroll_until else t.enroll_until end,
+         lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
          backoff_seconds = declared.backoff_seconds, backoff_limit_seconds = declared.backoff_limit_seconds,
          passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
          min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,
@@ -649,6 +676,11 @@ begin
     perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
   end if;
 
+  if define_work_type.work_type ~ '#[0-9]+$'
+    and not exists (select from public.work_types t where t.name = define_work_type.work_type) then
+    perform work.refuse('work_type', define_work_type.work_type,
+      'a name that ends in # and a number is for the further claims of a work type; several => 2 makes them');
+  end if;
   insert into public.work_types (name) values (define_work_type.work_type) on conflict do nothing;
   select * into before from public.work_types t where t.name = define_work_type.work_type for update;
   if before.pool <> define_work_type.pool then
@@ -714,6 +746,10 @@ begin
   if declared.several < before.several then
     perform work.refuse('several', declared.several::text,
       format('%s has %s claims an item already; that number only grows', declared.name, before.several), 'PT409');
+  end if;
+  if declared.copy_of is not null and declared.several <> before.several then
+    perform work.refuse('several', declared.several::text,
+      format('%s is a further claim of %s; declare the number there', declared.name, declared.copy_of), 'PT409');
   end if;
   if declared.version < before.version then
     perform work.refuse('version', declared.version::text, format('%s is at version %s; a version only grows', declared.name, before.version), 'PT409');
@@ -2878,6 +2914,11 @@ begin
     perform work.refuse('yield_seconds', register_worker.yield_seconds::text,
       'it goes with exclusive, the capabilities that other items do not need');
   end if;
+  -- A worker of a work type also does its further claims.
+  register_worker.work_types := register_worker.work_types || array(
+    select t.name from public.work_types t
+     where t.copy_of = any (register_worker.work_types) and t.name <> all (register_worker.work_types)
+     order by length(t.name), t.name);
   perform work.forget_workers();
   profile := work.profile_of(
     register_worker.capabilities, register_worker.accepts, register_worker.exclusive, register_worker.yield_seconds);
@@ -2957,7 +2998,7 @@ select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accep
 comment on view work.live_workers is 'work-claims: the workers that were seen within two minutes and have not retired, with their capabilities and conditions.';
 
 -- Answer each of these work types as a worker needs it: whether it is declared and handed out, which version of a worker
--- it asks for, and what of it is left: ready now, held by workers or to be tried again (open), or parked.
+-- it asks for, why it was stopped, its further claims, and what of it is left: ready now, held by workers or to be tried again (open), or parked.
 create or replace function public.describe_work_types(work_types text[])
 returns json
 language plpgsql
@@ -2978,6 +3019,9 @@ begin
              'is_declared', t.name is not null,
              'pool', t.pool,
              'is_paused', coalesce(t.paused, false),
+             'stopped', t.stopped,
+             'copies', (
+               select coalesce(json_agg(k.name order by length(k.name), k.name), '[]') from public.work_types k where k.copy_of = asked.name),
              'min_worker_version', t.min_worker_version,
              'has_ready', exists (
                select from public.work_claims c
@@ -3001,7 +3045,7 @@ begin
 end
 $$;
 comment on function public.describe_work_types is
-  'Answers each of these work types as a worker asks: [{name, is_declared, pool, is_paused, min_worker_version, has_ready, has_open, has_parked}]. open: held by workers, or to be tried again; parked: done elsewhere.';
+  'Answers each of these work types as a worker asks: [{name, is_declared, pool, is_paused, stopped, copies, min_worker_version, has_ready, has_open, has_parked}]. open: held by workers, or to be tried again; parked: done elsewhere.';
 
 -- 14_reap.sql
 
@@ -4858,7 +4902,10 @@ declare
   closed integer;
 begin
   with given as materialized (
-    select o.*, coalesce(t.max_failures, 3) as max_failures, coalesce(t.backoff_seconds, 10) as backoff_seconds,
+    select o.*,
+           coalesce(
+             (select i.max_failures from public.work_items i where i.id = any (array[o.item_id])), t.max_failures, 3) as max_failures,
+           coalesce(t.backoff_seconds, 10) as backoff_seconds,
            coalesce(t.backoff_limit_seconds, 3600) as backoff_limit_seconds
       from jsonb_to_recordset(close_others.outcomes) as o(
              item_id uuid, work_type text collate "C", fence bigint, outcome text, error text, final boolean,
@@ -4878,9 +4925,10 @@ begin
            due_at = case g.outcome
              when 'released' then greatest(c.due_at, moment)
              when 'snoozed' then greatest(c.due_at, moment + make_interval(secs => g.seconds))
+             -- Up to a fifth more at random: claims that failed together are not tried again together.
              else greatest(c.due_at, moment + make_interval(secs => coalesce(
                g.retry_after_seconds,
-               least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)))))
+               least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)) * (1 + 0.2 * random()))))
            end,
            error = case g.outcome when 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
            progress = null,

@@ -88,6 +88,11 @@ begin
     perform work.refuse('yield_seconds', register_worker.yield_seconds::text,
       'it goes with exclusive, the capabilities that other items do not need');
   end if;
+  -- A worker of a work type also does its further claims.
+  register_worker.work_types := register_worker.work_types || array(
+    select t.name from public.work_types t
+     where t.copy_of = any (register_worker.work_types) and t.name <> all (register_worker.work_types)
+     order by length(t.name), t.name);
   perform work.forget_workers();
   profile := work.profile_of(
     register_worker.capabilities, register_worker.accepts, register_worker.exclusive, register_worker.yield_seconds);
@@ -167,7 +172,7 @@ select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accep
 comment on view work.live_workers is 'work-claims: the workers that were seen within two minutes and have not retired, with their capabilities and conditions.';
 
 -- Answer each of these work types as a worker needs it: whether it is declared and handed out, which version of a worker
--- it asks for, and what of it is left: ready now, held by workers or to be tried again (open), or parked.
+-- it asks for, why it was stopped, its further claims, and what of it is left: ready now, held by workers or to be tried again (open), or parked.
 create or replace function public.describe_work_types(work_types text[])
 returns json
 language plpgsql
@@ -188,6 +193,9 @@ begin
              'is_declared', t.name is not null,
              'pool', t.pool,
              'is_paused', coalesce(t.paused, false),
+             'stopped', t.stopped,
+             'copies', (
+               select coalesce(json_agg(k.name order by length(k.name), k.name), '[]') from public.work_types k where k.copy_of = asked.name),
              'min_worker_version', t.min_worker_version,
              'has_ready', exists (
                select from public.work_claims c
@@ -211,4 +219,4 @@ begin
 end
 $$;
 comment on function public.describe_work_types is
-  'Answers each of these work types as a worker asks: [{name, is_declared, pool, is_paused, min_worker_version, has_ready, has_open, has_parked}]. open: held by workers, or to be tried again; parked: done elsewhere.';
+  'Answers each of these work types as a worker asks: [{name, is_declared, pool, is_paused, stopped, copies, min_worker_version, has_ready, has_open, has_parked}]. open: held by workers, or to be tried again; parked: done elsewhere.';
