@@ -2,6 +2,7 @@ import type { Claim, Won } from "./claim.ts";
 import { deadline, isFresh, type Lease, leaseFrom } from "./lease.ts";
 import type { Outcome } from "./outcome.ts";
 import type { Saved } from "./save.ts";
+import { numberOf } from "./several.ts";
 
 /** A claim from the moment it is won until the database has taken its outcome, or it is lost. */
 export interface Held {
@@ -25,7 +26,7 @@ export type Holding = Map<number, Held>;
 
 export function hold(holding: Holding, { claim, sentAt }: Won, now: number, random: () => number): Held {
   const held: Held = {
-    claim,
+    claim: { ...claim, number: numberOf(claim.work_type) },
     abort: new AbortController(),
     queuedAt: now,
     lease: leaseFrom(sentAt, claim.ttl_seconds, random),

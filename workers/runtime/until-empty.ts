@@ -4,6 +4,7 @@ import { describeWorkTypes, type WorkType } from "./describe.ts";
 import { SettingsError } from "./host.ts";
 import type { Loop } from "./loop-state.ts";
 import { messageOf } from "./outcome.ts";
+import { heedRules } from "./rules.ts";
 import type { Settings } from "./settings.ts";
 import type { Worker } from "./worker.ts";
 
@@ -20,8 +21,11 @@ export async function refuseMissing({ settings, state, source }: Loop, call: Cal
 }
 
 /** True where no lease of another worker can end, and no claim is to be tried again. A worker that polls waits for jobs too. */
-export async function isNothingToCome({ settings, client }: Loop, call: CallOptions): Promise<boolean> {
+export async function isNothingToCome(loop: Loop, call: CallOptions): Promise<boolean> {
+  const { settings, client } = loop;
   const types = await describeWorkTypes(client, settings.workTypes, call);
+  // A work type that was stopped has nothing to claim, and is not done.
+  heedRules(loop, types);
   return !types.some((type) => isOpen(type, settings));
 }
 

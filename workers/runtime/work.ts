@@ -13,6 +13,7 @@ import { type MetricsServer, startMetrics } from "./metrics-server.ts";
 import { keepPolling } from "./parked.ts";
 import { createRegistration, type Profile, type Registration, typesOpened } from "./profile.ts";
 import { createPull } from "./pull.ts";
+import { checkRules, watchRules } from "./rules.ts";
 import { type Handler, run } from "./run.ts";
 import { save } from "./save.ts";
 import { settle, type WorkOptions } from "./settings.ts";
@@ -20,7 +21,6 @@ import { signOff } from "./sign-off.ts";
 import { watchSpot } from "./spot.ts";
 import { listenForStop } from "./stop.ts";
 import type { Counts } from "./tally.ts";
-import { checkVersion, watchVersion } from "./version.ts";
 import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
 
 export type { Claim } from "./claim.ts";
@@ -71,7 +71,7 @@ export async function work<Payload = Json>(
   const stopListening = listenForStop(options, (said) => leave(worker, "signal", said, settings.graceMs));
   stop.tooLate.addEventListener("abort", () => broken.abort());
 
-  const keepers = [keepLeases(worker), watchDeadlines(worker), watchSpot(worker), watchVersion(worker)];
+  const keepers = [keepLeases(worker), watchDeadlines(worker), watchSpot(worker), watchRules(worker)];
   let isRegistered = false;
   let hasLeftWork = true;
   let metricsServer: MetricsServer | null = null;
@@ -84,7 +84,7 @@ export async function work<Payload = Json>(
     isRegistered = true;
     worker.registered.workerId = registered.worker_id;
     const readyFor = typesOpened(workTypes, registered.work_types);
-    await checkVersion(worker, call);
+    await checkRules(worker, call);
     isReady.abort();
     keepers.push(keepPolling(worker));
     log(`worker ${worker.registered.workerId} is ready for ${readyFor.join(", ")}`);
