@@ -44,6 +44,12 @@ export function heedRules(worker: Worker, types: readonly WorkType[]): void {
   }
 }
 
+/** Asks without waiting for the answer. */
+export function checkRulesSoon(worker: Worker): void {
+  // The calls for work log what goes wrong here too, and end the worker where they must.
+  void checkRules(worker, { retryForMs: 0, signal: worker.ended.signal }).catch(() => {});
+}
+
 /** Each part of the worker has this list, so that all of them know of a further claim at once. */
 function addCopies(workTypes: string[], types: readonly WorkType[]): void {
   for (const copy of types.flatMap(({ copies }) => copies ?? [])) {
@@ -60,8 +66,7 @@ export async function watchRules(worker: Worker): Promise<void> {
   while (!isOver.aborted) {
     await clock.sleep(60_000 * (0.75 + 0.5 * random()), isOver);
     if (!isOver.aborted) {
-      // The calls for work log what goes wrong here too, and end the worker where they must.
-      await checkRules(worker, { retryForMs: 0, signal: ended.signal }).catch(() => {});
+      checkRulesSoon(worker);
     }
   }
 }
