@@ -165,6 +165,13 @@ export function expectSame(model: Model, { claims, elapsed }: Stored): void {
     stored !== null && stored >= expected - 0.001 && stored <= expected + elapsed + 0.001 ? expected : stored;
   const seen: Seen[] = claims.map((row) => {
     const claim = model.claims.get(key(row.item_id, row.work_type));
+    // The model cannot draw as the database does: it takes over what the database has drawn within the bounds.
+    if (claim && claim.dueBy !== null && row.due >= claim.dueAt - 0.001 && row.due <= claim.dueBy + elapsed + 0.001) {
+      claim.dueAt = row.due;
+    }
+    if (claim) {
+      claim.dueBy = null;
+    }
     const times = claim && {
       ...(isOpen(claim) ? { due: near(row.due, claim.dueAt) } : { finished: near(row.finished, claim.finishedAt) }),
       ...(claim.status === "claimed" ? { expires: near(row.expires, claim.expiresAt) } : {}),
