@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type Claim, call, claimNext, release, stored, typeWithPool } from "./support/calls.ts";
+import { type Claim, call, claimNext, release, stored } from "./support/calls.ts";
 import { openDatabase } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
@@ -167,4 +167,14 @@ test("dependents of a failed item wait, fail or run, as their work type says", a
     expect(await statusOf(id, types[1])).toBe(expected);
   }
   await expectInvariants(sql);
+});
+
+test("a part of a workflow cannot need what waits for all of it", async () => {
+  const { pool } = await stages(["one"]);
+  const workflow = `circle ${pool}`;
+  const items = [
+    { pool, workflow, needs: ["all"] },
+    { pool, dedupe_key: "all", needs_all_of: workflow },
+  ];
+  await expect(call(sql, "enqueue_items", { items })).rejects.toThrow("needs something that waits for all of it");
 });
