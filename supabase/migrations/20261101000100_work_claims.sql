@@ -2690,6 +2690,20 @@ begin
 end
 $$;
 
+-- These work types with their further claims: a worker of the first does the others too.
+create or replace function work.with_copies(work_types text[])
+returns text[]
+language plpgsql
+stable
+as $$
+begin
+  return work_types || array(
+    select t.name from public.work_types t
+     where t.copy_of = any (work_types) and t.name <> all (work_types)
+     order by length(t.name), t.name);
+end
+$$;
+
 -- Register a worker process with its capabilities and conditions; again when these change. The process draws the instance:
 -- the same id from another process is refused while the first one is alive, that is, was seen within a minute.
 create or replace function public.register_worker(
@@ -2732,11 +2746,9 @@ begin
     perform work.refuse('yield_seconds', register_worker.yield_seconds::text,
       'it goes with exclusive, the capabilities that other items do not need');
   end if;
-  -- A worker of a work type also does its further claims.
-  register_worker.work_types := register_worker.work_types || array(
-    select t.name from public.work_types t
-     where t.copy_of = any (register_worker.work_types) and t.name <> all (register_worker.work_types)
-     order by length(t.name), t.name);
+  if register_worker.work_types is not null then
+    register_worker.work_types := work.with_copies(register_worker.work_types);
+  end if;
   perform work.forget_workers();
   profile := work.profile_of(
     register_worker.capabilities, register_worker.accepts, register_worker.exclusive, register_worker.yield_seconds);

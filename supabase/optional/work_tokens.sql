@@ -116,10 +116,7 @@ begin
              -- Skip locked: many workers may use one token in the same moment.
              select s.ctid from public.work_tokens s where s.hash = given for no key update skip locked));
   end if;
-  return query select token.worker_name || coalesce(':' || worker_suffix, ''), token.work_types || array(
-    select t.name from public.work_types t
-     where t.copy_of = any (token.work_types) and t.name <> all (token.work_types)
-     order by length(t.name), t.name);
+  return query select token.worker_name || coalesce(':' || worker_suffix, ''), work.with_copies(token.work_types);
 end
 $$;
 
