@@ -1,6 +1,6 @@
 // The recorded steps of an item as sentences.
+import { duration } from "../../workers/runtime/progress.ts";
 import type { EventRow } from "../answers.ts";
-import { duration } from "../progress.ts";
 
 /** What happened, as a sentence without its end. A step of an unknown kind is named as it is. */
 const sentences: { readonly [event: string]: (step: EventRow) => string } = {
