@@ -91,6 +91,18 @@ describe("a work type that stops at dead ends", () => {
     expect([await rules(stops.type), await rules(goesOn.type)]).toMatchObject([{ paused: true }, { paused: false }]);
   });
 
+  test("is stopped by a worker with a token, and each step of it is recorded", async () => {
+    const { type, ids } = await typeWithPool(sql, 1, { on_dead_end: "stop", history: "full" });
+    const token = await createToken(sql, `stops-${type.replace(" ", "-")}`, [type]);
+    const anon = as("anon");
+    const [claim] = await request<Claim[]>(anon, token, "token_claim_next");
+    const outcome = { item_id: claim?.item_id, work_type: type, fence: claim?.fence, outcome: "failed", final: true };
+    expect(await request(anon, token, "token_release_items", { outcomes: [outcome] })).toEqual(["failed"]);
+    expect(await rules(type)).toMatchObject({ paused: true });
+    expect(await events(sql, ids[0], type)).toEqual(["enrolled", "claimed", "failed", "stopped"]);
+    expect(await request(anon, token, "token_describe_work_types")).toMatchObject([{ name: type, is_paused: true }]);
+  });
+
   test("is stopped once by many failures at the same time, and none of them is lost", async () => {
     const { type, ids } = await typeWithPool(sql, 40, { on_dead_end: "stop" });
     const claims = await claimNext(sql, type, "w", 40);
