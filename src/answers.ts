@@ -132,6 +132,8 @@ export type StaleRow = {
   result: Json;
 };
 
+export type EventRow = Tables["work_events"]["Row"];
+
 export type FailureRow = Views["work_failures"]["Row"];
 
 /** How many live workers match a requirement and labels. Workers that yield count as matching. */

@@ -57,6 +57,7 @@ describe("without a project", () => {
     for (const name of [
       ...names,
       "explain",
+      "history",
       "match",
       "retry",
       "invalidate",

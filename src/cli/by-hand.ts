@@ -1,6 +1,7 @@
 import { parseArgs } from "node:util";
 import type { ClaimStatus } from "../answers.ts";
 import type { WorkClient } from "../client.ts";
+import { actorFrom, actorOption } from "./actor.ts";
 import { exitCode, WrongUsage } from "./command.ts";
 import { projectOptions } from "./project.ts";
 import { projectClient } from "./project-client.ts";
@@ -76,6 +77,7 @@ export async function runByHand(args: string[], hand: ByHand): Promise<number> {
     options: {
       ...projectOptions,
       ...whereOption,
+      ...actorOption,
       all: { type: "boolean" },
       reason: { type: "string" },
       yes: { type: "boolean" },
@@ -83,6 +85,7 @@ export async function runByHand(args: string[], hand: ByHand): Promise<number> {
     },
   });
   const [workType, ...itemIds] = positionals;
+  const actor = actorFrom(values);
   const tell = (name: string, count: number, line: string): number => {
     console.log(values.json ? JSON.stringify({ [name]: count }) : line);
     return exitCode.fine;
@@ -93,7 +96,7 @@ export async function runByHand(args: string[], hand: ByHand): Promise<number> {
   if (conditions !== undefined) {
     if ((values.all && values.where) || itemIds.length > 0)
       throw new WrongUsage("give --where, items or --all, and one of them only");
-    const client = await projectClient(values);
+    const client = await projectClient(values, actor);
     const fitting = await fittingClaims(client, conditions, workType, hand.statuses);
     if (!values.yes) {
       return tell(
@@ -117,7 +120,7 @@ export async function runByHand(args: string[], hand: ByHand): Promise<number> {
       `which items? Give their ids, --where, or --all for every ${hand.isListed ? "done" : "open"} claim of ${workType}`,
     );
   }
-  const client = await projectClient(values);
+  const client = await projectClient(values, actor);
   let changed = await inPages(itemIds, (page) =>
     hand.step(client, workType, { itemIds: page, maxItems: perCall, reason }),
   );

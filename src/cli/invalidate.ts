@@ -1,3 +1,4 @@
+import { actorHelp } from "./actor.ts";
 import { filterHelp, runByHand } from "./by-hand.ts";
 import type { Command } from "./command.ts";
 
@@ -9,6 +10,7 @@ export const invalidate: Command = {
     "ITEM ...           these items",
     "--all              all that is done of the type, by the list; to redo it in steps, raise its version",
     ...filterHelp,
+    actorHelp,
     "--reason TEXT      why; it is kept with the old result",
     "--json             print the count as JSON",
   ],
