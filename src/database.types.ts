@@ -1140,6 +1140,7 @@ export type Database = {
         };
         Returns: Json;
       };
+      define_pool: { Args: { pool: string }; Returns: Json };
       define_work_type: {
         Args: {
           apply?: string;

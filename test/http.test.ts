@@ -114,6 +114,7 @@ describe("every function, through supabase-js and through plain fetch", () => {
       worker_id: way,
     });
     expect(await send("attach_pool", { source: `"${table}"` })).toEqual({ pool: table, key: ["id"] });
+    expect(await send("define_pool", { pool: table })).toEqual({ pool: table, source: `"${table}"` });
     expect(await send("define_work_type", { work_type: type, pool: table })).toMatchObject({ name: type, pool: table });
     expect(await send("enroll_pool", { pool: table })).toEqual({ mirrored: 2, enrolled: 0, done: true });
     expect(await send("enqueue_items", { items: [{ pool: table, payload: { id: 3 } }] })).toHaveLength(1);

@@ -3,7 +3,7 @@ import { openDatabase, type Sql } from "./support/database.ts";
 import { migrate, type Version } from "./support/servers.ts";
 
 const api = [
-  ...["attach_pool", "cancel_items", "claim_items", "claim_next", "define_work_type", "define_workflow"],
+  ...["attach_pool", "cancel_items", "claim_items", "claim_next", "define_pool", "define_work_type", "define_workflow"],
   ...["detach_pool", "enqueue_items"],
   ...[
     "enroll_pool",

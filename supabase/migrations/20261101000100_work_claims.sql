@@ -989,7 +989,7 @@ create table if not exists public.work_pools (
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_pools is
-  'work-claims: named sets of items. "default" takes items from enqueue_items(); every other one mirrors a table, see attach_pool().';
+  'work-claims: named sets of items. "default" and those of define_pool() take items from enqueue_items(), others mirror a table: attach_pool().';
 comment on column public.work_pools.source is 'The attached table.';
 comment on column public.work_pools.payload_columns is 'The columns that items carry to workers; null: all.';
 comment on column public.work_pools.column_numbers is 'The numbers of the named columns, to find one that was renamed: {name: attnum}.';
@@ -1223,6 +1223,26 @@ $$;
 comment on function public.enqueue_items is
   'Adds items [{pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has.';
 
+-- 07_pools.sql
+
+-- Pools of no table: enqueue_items() adds to them.
+
+-- Make a pool of no table; one of that name that is there already stays as it is.
+create or replace function public.define_pool(pool text)
+returns jsonb
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  perform work.check_name('pool', define_pool.pool);
+  insert into public.work_pools (name) values (define_pool.pool) on conflict do nothing;
+  return (select jsonb_build_object('pool', p.name, 'source', p.source::text)
+            from public.work_pools p where p.name = define_pool.pool);
+end
+$$;
+comment on function public.define_pool is
+  'Makes a pool of no table, for items of enqueue_items(). A pool of that name that is there already stays as it is.';
+
 -- 08_claims.sql
 
 -- Claims: which worker holds which item for which work, until when, and how it ended.
@@ -1384,6 +1404,7 @@ begin
    order by i.item_id, t.name
   on conflict do nothing;
   get diagnostics enrolled = row_count;
+  perform work.wake_workers(work_types);
   return enrolled;
 end
 $$;
@@ -2237,6 +2258,7 @@ begin
             limit ready_due.max_items
               for no key update skip locked))
      and c.status is not distinct from 'waiting';
+  perform work.wake_workers(null);
 end
 $$;
 
@@ -3189,6 +3211,7 @@ declare
   lost jsonb;
   answer json;
 begin
+  perform work.wake_waiting(close_claims.outcomes);
   -- To check each outcome costs as much as to close it. Where all say that they succeeded, they are checked only if some
   -- could not be closed.
   all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
@@ -5424,6 +5447,93 @@ select c.item_id, c.work_type
 comment on view public.work_taken is
   'work-claims: items that cannot be claimed for a work type at the moment: done, held, blocked or not due. Embed it in work_items to read those that can.';
 
+-- 29_wake.sql
+
+-- Waking: connections that LISTEN are told of claims that became ready or ended.
+create table if not exists work.listeners (
+  id uuid primary key,
+  event text not null check (event in ('ready', 'ended')),
+  listens_until timestamptz not null
+);
+comment on table work.listeners is
+  'Who listens on the channels work_ready and work_ended, and until when. A notification is sent only while someone does.';
+
+-- Listen for some seconds more. The caller runs LISTEN itself, and calls this again before the time is over.
+create or replace function work.listen(id uuid, event text, seconds integer default 60)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  delete from work.listeners l
+   where l.id = any (array(
+           select o.id from work.listeners o
+            where o.listens_until < clock_timestamp() - interval '1 minute'
+            limit 100
+              for update skip locked));
+  insert into work.listeners (id, event, listens_until)
+  values (listen.id, listen.event, clock_timestamp() + make_interval(secs => listen.seconds))
+  on conflict on constraint listeners_pkey do update set listens_until = excluded.listens_until;
+end
+$$;
+
+-- Listen no more.
+create or replace function work.unlisten(id uuid)
+returns void
+language plpgsql
+as $$
+begin
+  delete from work.listeners l where l.id = unlisten.id;
+end
+$$;
+
+create or replace function work.has_listener(event text)
+returns boolean
+language sql
+stable
+as $$
+  select exists (
+    select from work.listeners l where l.event = has_listener.event and l.listens_until > clock_timestamp())
+$$;
+
+-- Send the names as a JSON array; an empty text where any may be meant. Postgres takes less than 8,000 bytes, and sends
+-- equal notifications of one transaction once.
+create or replace function work.notify_listeners(event text, names text[])
+returns void
+language plpgsql
+as $$
+declare
+  payload text := coalesce(array_to_json(names)::text, '');
+begin
+  perform pg_notify('work_' || event, case when octet_length(payload) < 8000 then payload else '' end);
+end
+$$;
+
+-- Tell workers that listen that claims of these work types became ready; null: of any. Without a listener it only looks.
+create or replace function work.wake_workers(work_types text[])
+returns void
+language plpgsql
+as $$
+begin
+  if work.has_listener('ready') then
+    perform work.notify_listeners('ready', work_types);
+  end if;
+end
+$$;
+
+-- Tell those who wait for results that claims of these items may have ended.
+create or replace function work.wake_waiting(outcomes jsonb)
+returns void
+language plpgsql
+as $$
+begin
+  if work.has_listener('ended') then
+    perform work.notify_listeners('ended', array(
+      select distinct o.item_id from jsonb_to_recordset(outcomes) as o(item_id text) where o.item_id is not null));
+  end if;
+end
+$$;
+
 -- 99_rights_and_settings.sql
 
 -- All rights and settings of the objects above. service_role may work; others may do nothing,
@@ -5441,8 +5551,8 @@ revoke all on type public.work_claim_status from public, anon, authenticated;
 do $$
 declare
   public_functions constant text[] := array[
-    'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'describe_work_types',
-    'detach_pool', 'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim',
+    'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_pool', 'define_work_type', 'define_workflow',
+    'describe_work_types', 'detach_pool', 'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim',
     'prune_classes', 'prune_finished', 'reap_expired_claims', 'refused_classes', 'register_worker',
     'release_claims_for_worker', 'release_item', 'release_items', 'release_parked', 'retire_worker', 'retry_items', 'set_priority',
     'take_parked', 'work_depth', 'work_pulse', 'would_match'];

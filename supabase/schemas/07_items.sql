@@ -19,7 +19,7 @@ create table if not exists public.work_pools (
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_pools is
-  'work-claims: named sets of items. "default" takes items from enqueue_items(); every other one mirrors a table, see attach_pool().';
+  'work-claims: named sets of items. "default" and those of define_pool() take items from enqueue_items(), others mirror a table: attach_pool().';
 comment on column public.work_pools.source is 'The attached table.';
 comment on column public.work_pools.payload_columns is 'The columns that items carry to workers; null: all.';
 comment on column public.work_pools.column_numbers is 'The numbers of the named columns, to find one that was renamed: {name: attnum}.';

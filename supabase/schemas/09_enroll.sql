@@ -25,6 +25,7 @@ begin
    order by i.item_id, t.name
   on conflict do nothing;
   get diagnostics enrolled = row_count;
+  perform work.wake_workers(work_types);
   return enrolled;
 end
 $$;

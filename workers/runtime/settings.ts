@@ -1,3 +1,4 @@
+import type { Client } from "./client.ts";
 import type { Clock } from "./clock.ts";
 import { type CredentialOptions, type Credentials, credentialsFrom, hasTokenInEnv } from "./credentials.ts";
 import { env, hostname, processId, randomUuid, requiredEnv, SettingsError } from "./host.ts";
@@ -11,6 +12,8 @@ import { flag, named, names, object, seconds, whole } from "./variable.ts";
 export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, ParkedOptions, TelemetryOptions {
   /** The project's address: SUPABASE_URL. */
   url?: string;
+  /** A connection of another kind, such as overSql() of work-claims makes it, in place of address and key. */
+  client?: Client;
   /** The worker picks candidates from this pool: WORK_POOL. Without it the database picks among declared work types. */
   pool?: string;
   /**
@@ -31,8 +34,11 @@ export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, P
   workerId?: string;
   /** How long handlers may go on after a stop: WORK_GRACE_SECONDS, else 20. */
   graceSeconds?: number;
-  /** Return when nothing is left to claim, to retry soon or to take over: WORK_UNTIL_EMPTY. */
-  untilEmpty?: boolean;
+  /**
+   * Return when nothing is left to claim, to retry soon or to take over: WORK_UNTIL_EMPTY. With "ready" it returns when
+   * nothing can be claimed, whatever others hold or is to be tried again.
+   */
+  untilEmpty?: boolean | "ready";
   /**
    * An idle worker waits a tenth of the time since it last saw work before it looks again: at least this minimum
    * (0.2 s), at most this maximum (WORK_IDLE_SECONDS, else 15 s).
@@ -65,7 +71,7 @@ export interface Settings extends Credentials, LeaveSettings, TelemetrySettings 
   leaseSeconds: number | null;
   workerId: string;
   graceMs: number;
-  untilEmpty: boolean;
+  untilEmpty: boolean | "ready";
   idleMinMs: number;
   idleMaxMs: number;
   poll: ParkedOptions["poll"];
@@ -73,10 +79,13 @@ export interface Settings extends Credentials, LeaveSettings, TelemetrySettings 
   pollSeconds: number;
 }
 
+/** A given client has its own. */
+const noCredentials: Credentials = { key: "", token: null, called: { key: "", token: "" } };
+
 export function settle(workType: string | readonly string[], options: WorkOptions): Settings {
   const workTypes = [...new Set(typeof workType === "string" ? [workType] : workType)];
-  const url = options.url ?? requiredEnv("SUPABASE_URL");
-  const credentials = credentialsFrom(options);
+  const url = options.client ? "" : (options.url ?? requiredEnv("SUPABASE_URL"));
+  const credentials = options.client ? noCredentials : credentialsFrom(options);
   if (workTypes.length === 0 && credentials.token === null) {
     throw new SettingsError("no work type was given; expected is one, or a list of them");
   }

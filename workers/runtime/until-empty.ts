@@ -21,6 +21,9 @@ export async function refuseMissing({ settings, state, source }: Loop, call: Cal
 
 /** True where no lease of another worker can end, and no claim is to be tried again. A worker that polls waits for jobs too. */
 export async function isNothingToCome({ settings, client }: Loop, call: CallOptions): Promise<boolean> {
+  if (settings.untilEmpty === "ready") {
+    return true;
+  }
   const types = await describeWorkTypes(client, settings.workTypes, call);
   return !types.some((type) => isOpen(type, settings));
 }
