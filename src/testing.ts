@@ -1,6 +1,6 @@
 // For tests of work: a database of their own, workers in the test's process, and time that the test moves.
 import { randomUUID } from "node:crypto";
-import postgres, { type Sql } from "postgres";
+import postgres, { type Sql, type TransactionSql } from "postgres";
 import { type Handlers, type Summary, type WorkOptions, work } from "../workers/runtime/work.ts";
 import { createWorkClient, type WorkClient } from "./client.ts";
 import { overSql } from "./sql/client.ts";
@@ -35,8 +35,8 @@ export type TestStack = {
   stop(): Promise<void>;
 };
 
-/** Work in this process over a connection to a database that has work-claims. */
-export function inProcess(sql: Sql): InProcess {
+/** Work in this process over a connection to a database that has work-claims, or inside of a transaction of it. */
+export function inProcess(sql: Sql | TransactionSql): InProcess {
   const { rpc, get, redact } = overSql(sql);
   return {
     client: createWorkClient({ sql }),

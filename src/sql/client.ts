@@ -5,13 +5,14 @@ import { withRetries } from "../../workers/runtime/retry.ts";
 import type { Transport } from "../transport.ts";
 import { createCalls } from "./call.ts";
 import { ask, type Connection, type SqlLike } from "./connection.ts";
-import { listenFor } from "./listen.ts";
+import { createListening } from "./listen.ts";
 import { readText } from "./read.ts";
 
 /** A worker's connection straight to Postgres: work(handlers, { client: overSql(sql) }). */
 export function overSql(sql: SqlLike): Client {
   const connection = sql as Connection;
   const call = createCalls(connection);
+  const listen = createListening(connection);
   return {
     rpc: (name, args, options = {}) => retried(connection, options, () => call(name, args, options)),
     get: async () => {
@@ -21,7 +22,7 @@ export function overSql(sql: SqlLike): Client {
     },
     redact: (text) => text,
     listen: (workTypes, onReady) =>
-      listenFor(connection, "ready", (name) => workTypes.includes(name.replace(/#\d+$/, "")), onReady),
+      listen("ready", { isMeant: (name) => workTypes.includes(name.replace(/#\d+$/, "")), onEvent: onReady }),
   };
 }
 
@@ -29,6 +30,7 @@ export function overSql(sql: SqlLike): Client {
 export function overConnection(sql: SqlLike, retryForMs: number): Transport {
   const connection = sql as Connection;
   const { rpc } = overSql(sql);
+  const listen = createListening(connection);
   return {
     rpc: (name, args) => rpc(name, args, { retryForMs }),
     async read(relation, query) {
@@ -37,11 +39,7 @@ export function overConnection(sql: SqlLike, retryForMs: number): Transport {
       );
       return JSON.parse(answer ?? "[]");
     },
-    // A transaction sees no commit of others that a notification could tell of.
-    ...(connection.listen && {
-      onEnded: (itemId: string, onEnded: () => void) =>
-        listenFor(connection, "ended", (name) => name === itemId, onEnded),
-    }),
+    onEnded: (itemId, onEvent) => listen("ended", { isMeant: (name) => name === itemId, onEvent }),
   };
 }
 

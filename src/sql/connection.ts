@@ -6,12 +6,8 @@ type Answering = PromiseLike<readonly { answer: string | null }[]> & { cancel():
 /** The part of a Sql or TransactionSql of postgres.js that is used here. */
 export type Connection = {
   unsafe(query: string, parameters: string[], options: { prepare: boolean }): Answering;
-  /** Only a Sql has it. */
-  listen?(
-    channel: string,
-    onNotify: (payload: string) => void,
-    onListen: () => void,
-  ): Promise<{ unlisten(): Promise<void> }>;
+  /** The settings of its connections, as postgres() takes them. */
+  options: object;
   /** Only a TransactionSql has it. */
   savepoint?: unknown;
 };
