@@ -31,28 +31,41 @@ export async function idleToStart(
       let started = (): void => {};
       const options = { ...how, signal: stop.signal, handleSignals: false, log: () => {} };
       const ended = work(workType, () => started(), options);
-      const times: number[] = [];
+      const sinceCall: number[] = [];
+      const sinceAnswer: number[] = [];
       for (let n = 0; n < count + warmUps; n++) {
         // The worker is idle again, and its looks are at any time.
         await sleep(20 + 50 * Math.random());
         const start = new Promise<void>((resolve) => {
           started = resolve;
         });
-        const from = performance.now();
-        await Promise.all([client.enqueueItems([{}]), start]);
-        if (n >= warmUps) times.push(performance.now() - from);
+        const calledAt = performance.now();
+        const answer = client.enqueueItems([{}]).then(() => performance.now());
+        const startedAt = await start.then(() => performance.now());
+        // The answer of the enqueueing call may come after the start.
+        const answeredAt = Math.min(await answer, startedAt);
+        if (n >= warmUps) {
+          sinceCall.push(startedAt - calledAt);
+          sinceAnswer.push(startedAt - answeredAt);
+        }
       }
       stop.abort();
       await ended;
-      tell(`idle to start, ${name}: p99 ${percentile(times, 0.99).toFixed(1)} ms`);
-      rows.push([
-        name,
-        ...[median(times), percentile(times, 0.95), percentile(times, 0.99)].map((time) => time.toFixed(1)),
-      ]);
+      for (const [since, times] of [
+        ["the call", sinceCall],
+        ["its answer", sinceAnswer],
+      ] as const) {
+        const [middle, p95, p99] = [median(times), percentile(times, 0.95), percentile(times, 0.99)];
+        tell(`idle to start, ${name}, since ${since}: p99 ${p99.toFixed(1)} ms`);
+        rows.push([name, since, ...[middle, p95, p99].map((time) => time.toFixed(1))]);
+      }
     }
   } finally {
     await emptyTables(database);
     await database.end();
   }
-  return markdown(["from enqueueing to the handler of an idle worker", "median ms", "p95 ms", "p99 ms"], rows);
+  return markdown(
+    ["an item enqueued, to the handler of an idle worker", "since", "median ms", "p95 ms", "p99 ms"],
+    rows,
+  );
 }
