@@ -36,15 +36,6 @@ begin
 end
 $$;
 
-create or replace function work.has_listener(event text)
-returns boolean
-language sql
-stable
-as $$
-  select exists (
-    select from work.listeners l where l.event = has_listener.event and l.listens_until > clock_timestamp())
-$$;
-
 -- Send the names as a JSON array; an empty text where any may be meant. Postgres takes less than 8,000 bytes, and sends
 -- equal notifications of one transaction once.
 create or replace function work.notify_listeners(event text, names text[])
@@ -64,7 +55,7 @@ returns void
 language plpgsql
 as $$
 begin
-  if work.has_listener('ready') then
+  if exists (select from work.listeners l where l.event = 'ready' and l.listens_until > clock_timestamp()) then
     perform work.notify_listeners('ready', work_types);
   end if;
 end
@@ -76,7 +67,7 @@ returns void
 language plpgsql
 as $$
 begin
-  if work.has_listener('ended') then
+  if exists (select from work.listeners l where l.event = 'ended' and l.listens_until > clock_timestamp()) then
     perform work.notify_listeners('ended', array(
       select distinct o.item_id from jsonb_to_recordset(outcomes) as o(item_id text) where o.item_id is not null));
   end if;
