@@ -162,6 +162,73 @@ export type Database = {
         };
         Relationships: [];
       };
+      work_dependencies: {
+        Row: {
+          id: number;
+          is_met: boolean;
+          item_id: string;
+          needs_item_id: string | null;
+          needs_work_type: string | null;
+          needs_workflow_id: number | null;
+          work_type: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          id?: never;
+          is_met?: boolean;
+          item_id: string;
+          needs_item_id?: string | null;
+          needs_work_type?: string | null;
+          needs_workflow_id?: number | null;
+          work_type: string;
+        };
+        Update: {
+          id?: never;
+          is_met?: boolean;
+          item_id?: string;
+          needs_item_id?: string | null;
+          needs_work_type?: string | null;
+          needs_workflow_id?: number | null;
+          work_type?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "work_dependencies_item_id_work_type_fkey";
+            columns: ["item_id", "work_type"];
+            isOneToOne: false;
+            referencedRelation: "work_claim_list";
+            referencedColumns: ["item_id", "work_type"];
+          },
+          {
+            foreignKeyName: "work_dependencies_item_id_work_type_fkey";
+            columns: ["item_id", "work_type"];
+            isOneToOne: false;
+            referencedRelation: "work_claims";
+            referencedColumns: ["item_id", "work_type"];
+          },
+          {
+            foreignKeyName: "work_dependencies_item_id_work_type_fkey";
+            columns: ["item_id", "work_type"];
+            isOneToOne: false;
+            referencedRelation: "work_failures";
+            referencedColumns: ["item_id", "work_type"];
+          },
+          {
+            foreignKeyName: "work_dependencies_item_id_work_type_fkey";
+            columns: ["item_id", "work_type"];
+            isOneToOne: false;
+            referencedRelation: "work_held";
+            referencedColumns: ["item_id", "work_type"];
+          },
+          {
+            foreignKeyName: "work_dependencies_item_id_work_type_fkey";
+            columns: ["item_id", "work_type"];
+            isOneToOne: false;
+            referencedRelation: "work_taken";
+            referencedColumns: ["item_id", "work_type"];
+          },
+        ];
+      };
       work_events: {
         Row: {
           actor: string | null;
@@ -1110,6 +1177,7 @@ export type Database = {
       };
     };
     Functions: {
+      add_needs: { Args: { item_id: string; needs: Json }; Returns: number };
       attach_pool: {
         Args: {
           affinity_column?: string;
@@ -1191,6 +1259,7 @@ export type Database = {
         };
         Returns: Json;
       };
+      invalidate_items: { Args: { item_ids: string[]; reason?: string; work_type: string }; Returns: number };
       prune_classes: { Args: { max_classes?: number }; Returns: number };
       prune_finished: { Args: { at_most?: number; older_than: string; work_type: string }; Returns: Json };
       reap_expired_claims: { Args: { max_items?: number }; Returns: number };
@@ -1235,6 +1304,7 @@ export type Database = {
         };
         Returns: Json;
       };
+      reread_claim: { Args: { fence: number; item_id: string; work_type: string; worker_id: string }; Returns: Json };
       retire_worker: { Args: { worker_id: string }; Returns: boolean };
       retry_items: { Args: { item_ids?: string[]; max_items?: number; work_type: string }; Returns: number };
       set_priority: { Args: { item_ids: string[]; priority: number }; Returns: number };
@@ -1244,6 +1314,7 @@ export type Database = {
       };
       work_depth: { Args: { at_most?: number; capabilities?: Json; work_type: string }; Returns: Json };
       work_pulse: { Args: { since_event?: number }; Returns: Json };
+      work_remaining: { Args: { work_types: string[] }; Returns: Json };
       would_match: { Args: { labels?: Json; requires?: Json; work_type?: string }; Returns: Json };
     };
     Enums: {

@@ -1,4 +1,5 @@
 export { RequestError } from "../workers/runtime/errors.ts";
+export type { Remaining } from "../workers/runtime/remaining.ts";
 export type * from "./answers.ts";
 export { createWorkClient, type WorkClient, type WorkClientOptions } from "./client.ts";
 export type { Database } from "./database.types.ts";

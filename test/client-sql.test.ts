@@ -136,6 +136,20 @@ test("an idle worker is called for each new item, and for none of other work typ
   expect(done).toEqual([1, 2, 3]);
 });
 
+test("an idle worker is called when what its item needs is done", async () => {
+  const extract = await declared("needed");
+  const summarise = defineWork({ name: "needs it", payload: z.object({}), pool: extract.pool, dependsOn: [extract] });
+  await summarise.declare(client);
+  const done: number[] = [];
+  const stop = await idleWorker([summarise.name], (n) => done.push(n));
+  await client.enqueue(extract, { n: 1 });
+  const [claim] = await client.claimNext([extract.name], "a");
+  expect(done).toEqual([]);
+  await client.releaseItem(claim as never, "a", "succeeded", { result: { n: 1 } });
+  await waitUntil(async () => done.length === 1);
+  await stop();
+});
+
 test("a worker whose listening connection was lost is called again, for what came meanwhile too", async () => {
   const embed = await declared("called again");
   const done: number[] = [];

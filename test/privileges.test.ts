@@ -3,7 +3,8 @@ import { openDatabase, type Sql } from "./support/database.ts";
 import { migrate, type Version } from "./support/servers.ts";
 
 const api = [
-  ...["attach_pool", "cancel_items", "claim_items", "claim_next", "define_pool", "define_work_type", "define_workflow"],
+  ...["add_needs", "invalidate_items", "reread_claim"],
+  ...["attach_pool", "cancel_items", "claim_items", "claim_next", "define_work_type", "define_workflow"],
   ...["detach_pool", "enqueue_items"],
   ...[
     "enroll_pool",
@@ -25,9 +26,9 @@ const api = [
     "retry_items",
   ],
   ...["set_priority", "take_parked", "describe_work_types"],
-  ...["work_depth", "work_pulse", "would_match"],
+  ...["define_pool", "work_depth", "work_pulse", "work_remaining", "would_match"],
 ];
-const tables = ["claims", "classes", "events", "items", "pools", "types", "workers", "workflows"].map(
+const tables = ["claims", "classes", "dependencies", "events", "items", "pools", "types", "workers", "workflows"].map(
   (name) => `public.work_${name}`,
 );
 const views = [
@@ -54,6 +55,7 @@ const expected: Record<string, string[]> = {
   ...Object.fromEntries(api.map((name) => [`function public.${name}`, ["EXECUTE"]])),
   "domain public.work_claim_status": [],
   "sequence public.work_classes_id_seq": [],
+  "sequence public.work_dependencies_id_seq": [],
   "sequence public.work_events_id_seq": [],
   "sequence public.work_workflows_id_seq": [],
 };
@@ -181,7 +183,7 @@ describe.each(worlds)("with tokens on Postgres %s with Supabase's %s default pri
   const { admin, as } = await openDatabase({ version, grants, tokens: true });
   const forTokens = [
     ...["claim_next", "describe_work_types", "extend_claims", "finish_and_claim", "register_worker", "release_items"],
-    ...["release_parked", "retire_worker", "take_parked"],
+    ...["release_parked", "retire_worker", "take_parked", "work_remaining"],
   ].map((name) => `function public.token_${name}`);
   forTokens.push("function public.work_token_may_upload");
   const forServiceRole: Record<string, string[]> = {
@@ -223,12 +225,17 @@ describe.each(worlds)("with tokens on Postgres %s with Supabase's %s default pri
       "sequence work.fence": "USAGE",
       "table public.work_claims": change,
       "table public.work_classes": "SELECT",
+      "table public.work_dependencies": update,
       "table public.work_events": all,
       "table public.work_items": change,
       "table public.work_pools": update,
       "table public.work_tokens": update,
       "table public.work_types": update,
       "table public.work_workers": all,
+      "table public.work_workflows": update,
+      "view work.ranked_items": "SELECT",
+      "view work.type_needs": "SELECT",
+      "table work.listeners": "SELECT",
       "table work.profiles": all,
       "table work.requests": all,
       "table work.tallies": all,

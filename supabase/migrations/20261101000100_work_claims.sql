@@ -157,6 +157,15 @@ drop function if exists public.define_work_type(
   text, text, integer, integer, integer, integer, integer, boolean, integer, interval, interval);
 drop function if exists public.define_work_type(
   text, text, integer, integer, integer, integer, integer, boolean, integer, interval, interval, integer, text);
+alter table if exists work.tally_entries add column if not exists blocked integer not null default 0;
+do $$
+begin
+  if to_regprocedure('work.counts()') is not null
+    and pg_get_function_result(to_regprocedure('work.counts()')) not like '%blocked%' then
+    drop function work.counts();
+  end if;
+end
+$$;
 
 -- 03_requirements.sql
 
@@ -516,6 +525,9 @@ comment on column public.work_types.is_plain is
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
 
+create index if not exists work_types_not_plain on public.work_types (name) where not is_plain;
+comment on index public.work_types_not_plain is 'From the end of which work types'' claims does something follow?';
+
 -- Inserting items and declaring a work type for their pool must not pass each other: an insert shares this advisory
 -- lock, a declaration takes it alone.
 create or replace function work.pool_lock_key(pool text)
@@ -557,33 +569,6 @@ begin
       'keep_succeeded or keep_failed', least((rules ->> 'keep_succeeded')::interval, (rules ->> 'keep_failed')::interval)::text,
       'an interval such as "30 days" was expected');
   end if;
-end
-$$;
-
--- Give the further claims of an item's work type, NAME#2 and on, the rules of the first.
-create or replace function work.define_copies(declared public.work_types)
-returns void
-language plpgsql
-as $$
-begin
-  insert into public.work_types
-  select c.*
-    from generate_series(2, declared.several) as n
-   cross join lateral jsonb_populate_record(
-     declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name)) as c
-  on conflict do nothing;
-  update public.work_types t
-     set lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
-         backoff_seconds = declared.backoff_seconds, backoff_limit_seconds = declared.backoff_limit_seconds,
-         passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
-         min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,
-         keep_failed = declared.keep_failed, input_columns = declared.input_columns, on_change = declared.on_change,
-         version = declared.version, version_at = declared.version_at, redone_through = declared.redone_through,
-         depends_on = declared.depends_on, on_failed_need = declared.on_failed_need, apply = declared.apply,
-         history = declared.history, keep_events = declared.keep_events, on_dead_end = declared.on_dead_end,
-         stopped = declared.stopped, several = declared.several, payload_schema = declared.payload_schema,
-         result_schema = declared.result_schema, is_plain = declared.is_plain
-   where t.copy_of = declared.name;
 end
 $$;
 
@@ -691,21 +676,6 @@ end
 $$;
 comment on function public.define_work_type is
   'Declares a work type for a pool, or changes its rules; a null argument keeps its value. Later items are enrolled as they come, enroll_pool() enrols the present ones.';
-
--- Check what the rules name, and make what follows from a change of them.
-create or replace function work.settle_rules(before public.work_types, declared public.work_types)
-returns public.work_types
-language plpgsql
-as $$
-begin
-  if declared.several < before.several then
-    perform work.refuse('several', declared.several::text,
-      format('%s has %s claims an item already; that number only grows', declared.name, before.several), 'PT409');
-  end if;
-  perform work.define_copies(declared);
-  return declared;
-end
-$$;
 
 -- 05_classes.sql
 
@@ -901,6 +871,178 @@ $$;
 comment on function public.prune_classes is
   'Deletes classes that no item has, at most max_classes a call, and answers how many; 0 also where other calls give classes to items for longer than a second.';
 
+-- 05_work_type_rules.sql
+
+-- The rules of work types: what they name is checked, and what follows from a change is made.
+
+-- Check what the rules name, and make what follows from a change of them.
+create or replace function work.settle_rules(before public.work_types, declared public.work_types)
+returns public.work_types
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  if declared.several < before.several then
+    perform work.refuse('several', declared.several::text,
+      format('%s has %s claims an item already; that number only grows', declared.name, before.several), 'PT409');
+  end if;
+  if declared.version < before.version then
+    perform work.refuse('version', declared.version::text, format('%s is at version %s; a version only grows', declared.name, before.version), 'PT409');
+  end if;
+  if declared.apply is distinct from before.apply and declared.apply is not null then
+    perform work.apply_function(declared.apply);
+  end if;
+  if declared.into_column is not null then
+    perform work.check_into(declared);
+  end if;
+  perform work.check_input_columns(declared);
+  perform work.check_depends_on(declared);
+  perform work.unplain(array(
+    select t.name
+      from public.work_types t
+     where t.name = any (declared.depends_on) or t.copy_of = any (declared.depends_on)
+       or (t.name = declared.name
+         and (declared.depends_on <> '{}' or declared.input_columns is not null or declared.on_change = 'again'
+           or declared.apply is not null or declared.into_column is not null or declared.version_at is not null
+           or exists (select from public.work_workflows w where w.is_gathered)))));
+  select * into declared from public.work_types t where t.name = declared.name;
+  perform work.define_copies(declared);
+  if declared.depends_on <> before.depends_on then
+    perform work.count_needs_of_type(declared.name);
+  end if;
+  return declared;
+end
+$$;
+
+-- From the end of these work types' claims something follows from here on. Releases that are under way end first: they
+-- do not look for it. The caller has not written claims yet.
+create or replace function work.unplain(work_types text[])
+returns void
+language plpgsql
+as $$
+begin
+  if exists (select from public.work_types t where t.name = any (work_types) and t.is_plain) then
+    lock table public.work_claims in share row exclusive mode;
+    update public.work_types t set is_plain = false where t.name = any (work_types) and t.is_plain;
+  end if;
+end
+$$;
+
+-- Refuse input columns that the items of an attached pool do not carry.
+create or replace function work.check_input_columns(declared public.work_types)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  missing text;
+begin
+  select c.name into missing
+    from public.work_pools p
+   cross join unnest(declared.input_columns) as c(name)
+   where p.name = declared.pool and p.source is not null
+     and (c.name <> all (coalesce(p.payload_columns, array[c.name]))
+       or not exists (
+         select from pg_catalog.pg_attribute a
+          where a.attrelid = p.source and a.attname = c.name and a.attnum > 0 and not a.attisdropped))
+   limit 1;
+  if found then
+    perform work.refuse('input_columns', missing,
+      format('a column of the table that items of pool %s carry was expected; attach_pool() names these in payload_columns', declared.pool));
+  end if;
+end
+$$;
+
+-- Refuse to depend on a work type that is not there, is of another pool, or depends on this one.
+create or replace function work.check_depends_on(declared public.work_types)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  wrong record;
+  cycle text;
+begin
+  if declared.depends_on = '{}' then
+    return;
+  end if;
+  select d.name, t.pool, t.name is null as is_missing into wrong
+    from unnest(declared.depends_on) as d(name)
+    left join public.work_types t on t.name = d.name
+   where t.name is null or t.pool is distinct from declared.pool
+   limit 1;
+  if found then
+    perform work.refuse('depends_on', wrong.name, case
+      when wrong.is_missing then 'there is no such work type; define it before'
+      else format('it is of pool %s, and %s of pool %s; items of two pools are bound by needs', coalesce(wrong.pool, 'none'),
+        declared.name, coalesce(declared.pool, 'none')) end,
+      case when wrong.is_missing then 'PT404' else 'PT400' end);
+  end if;
+  with recursive up(name, path) as (
+    select d.name, array[declared.name, d.name] from unnest(declared.depends_on) as d(name)
+    union all
+    select d.name, u.path || d.name
+      from up u
+      join public.work_types t on t.name = u.name
+     cross join unnest(t.depends_on) as d(name)
+     where u.name <> declared.name and cardinality(u.path) < 100
+  )
+  select array_to_string(u.path, ' → ') into cycle from up u where u.name = declared.name limit 1;
+  if found then
+    perform work.refuse('depends_on', declared.depends_on::text, format('that is a cycle: %s', cycle));
+  end if;
+end
+$$;
+
+-- Count anew what all open claims of a work type wait for, since it depends on others than before.
+create or replace function work.count_needs_of_type(work_type text)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  page uuid[];
+begin
+  for page in
+    select array_agg(n.item_id)
+      from (select c.item_id, row_number() over (order by c.item_id) / 1000 as page
+              from public.work_claims c
+             where c.work_type = count_needs_of_type.work_type) as n
+     group by n.page
+     order by n.page
+  loop
+    perform work.count_needs(page, array[count_needs_of_type.work_type]);
+  end loop;
+end
+$$;
+
+-- Give the further claims of an item's work type, NAME#2 and on, the rules of the first.
+create or replace function work.define_copies(declared public.work_types)
+returns void
+language plpgsql
+as $$
+begin
+  insert into public.work_types
+  select c.*
+    from generate_series(2, declared.several) as n
+   cross join lateral jsonb_populate_record(
+     declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name)) as c
+  on conflict do nothing;
+  update public.work_types t
+     set lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
+         backoff_seconds = declared.backoff_seconds, backoff_limit_seconds = declared.backoff_limit_seconds,
+         passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
+         min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,
+         keep_failed = declared.keep_failed, input_columns = declared.input_columns, on_change = declared.on_change,
+         version = declared.version, version_at = declared.version_at, redone_through = declared.redone_through,
+         depends_on = declared.depends_on, on_failed_need = declared.on_failed_need, apply = declared.apply,
+         history = declared.history, keep_events = declared.keep_events, on_dead_end = declared.on_dead_end,
+         stopped = declared.stopped, several = declared.several, payload_schema = declared.payload_schema,
+         result_schema = declared.result_schema, is_plain = declared.is_plain
+   where t.copy_of = declared.name;
+end
+$$;
+
 -- 06_workflows.sql
 
 -- Workflows: items that belong together. The workflow's priority counts for all of them, and the older workflow goes first.
@@ -989,7 +1131,7 @@ create table if not exists public.work_pools (
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_pools is
-  'work-claims: named sets of items. "default" and those of define_pool() take items from enqueue_items(), others mirror a table: attach_pool().';
+  'work-claims: named sets of items. "default" takes items from enqueue_items(); every other one mirrors a table, see attach_pool().';
 comment on column public.work_pools.source is 'The attached table.';
 comment on column public.work_pools.payload_columns is 'The columns that items carry to workers; null: all.';
 comment on column public.work_pools.column_numbers is 'The numbers of the named columns, to find one that was renamed: {name: attnum}.';
@@ -1069,8 +1211,8 @@ begin
   if jsonb_typeof(item) <> 'object' then
     return 'an item is a JSON object';
   end if;
-  if item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow,traceparent}'::text[] <> '{}' then
-    return 'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow and traceparent, and nothing else';
+  if item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow,traceparent,fingerprint,needs,needs_all_of,max_failures}'::text[] <> '{}' then
+    return 'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent, fingerprint, needs, needs_all_of and max_failures, and nothing else';
   end if;
   if jsonb_typeof(item -> 'priority') <> 'null' then
     if jsonb_typeof(item -> 'priority') = 'number' then
@@ -1097,6 +1239,22 @@ begin
   if jsonb_typeof(item -> 'workflow') <> 'null'
     and (jsonb_typeof(item -> 'workflow') <> 'string' or length(item ->> 'workflow') not between 1 and 200) then
     return 'workflow is a name of 1 to 200 characters';
+  end if;
+  if jsonb_typeof(item -> 'fingerprint') <> 'null'
+    and (jsonb_typeof(item -> 'fingerprint') <> 'string' or length(item ->> 'fingerprint') not between 1 and 200) then
+    return 'fingerprint is a text of 1 to 200 characters';
+  end if;
+  if jsonb_typeof(item -> 'needs') not in ('array', 'null') then
+    return 'needs is a list of ids or dedupe keys of items';
+  end if;
+  if jsonb_typeof(item -> 'needs_all_of') <> 'null'
+    and (jsonb_typeof(item -> 'needs_all_of') <> 'string' or length(item ->> 'needs_all_of') not between 1 and 200) then
+    return 'needs_all_of is the name of a workflow, 1 to 200 characters';
+  end if;
+  if jsonb_typeof(item -> 'max_failures') <> 'null'
+    and (jsonb_typeof(item -> 'max_failures') <> 'number' or item ->> 'max_failures' !~ '^\d{1,4}$'
+      or (item ->> 'max_failures')::integer not between 1 and 1000) then
+    return 'max_failures is a whole number from 1 to 1000';
   end if;
   -- A version after 00 may append fields; "ff" and zeros alone are invalid in each.
   if jsonb_typeof(item -> 'traceparent') <> 'null'
@@ -1145,6 +1303,7 @@ declare
   wrong record;
   ids uuid[];
   class_ids integer[];
+  needs jsonb[];
   is_repeat boolean := false;
   answer jsonb;
 begin
@@ -1178,6 +1337,10 @@ begin
     is_repeat := work.is_repeated(enqueue_items.request_id, sha256(convert_to(enqueue_items.items::text, 'UTF8')));
   end if;
   ids := work.new_ids(enqueue_items.request_id, jsonb_array_length(enqueue_items.items));
+  if not is_repeat and jsonb_path_exists(enqueue_items.items,
+    '$[*] ? (@.needs != null || @.needs_all_of != null || @.fingerprint != null || @.needs.type() == "array")') then
+    needs := work.prepare_needs(enqueue_items.items, ids);
+  end if;
   -- In the order of dedupe keys: two calls with the same keys would deadlock otherwise. seq keeps the order given.
   with given as materialized (
     select e.n,
@@ -1190,7 +1353,11 @@ begin
            coalesce(class_ids[e.n], 1) as class_id,
            e.value ->> 'affinity' as affinity,
            (select w.id from public.work_workflows w where w.name = e.value ->> 'workflow') as workflow_id,
-           e.value ->> 'traceparent' as traceparent
+           e.value ->> 'traceparent' as traceparent,
+           e.value ->> 'fingerprint' as fingerprint,
+           needs[e.n] as needs,
+           (select w.id from public.work_workflows w where w.name = e.value ->> 'needs_all_of') as gathers_id,
+           (e.value ->> 'max_failures')::integer as max_failures
       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
   ),
   numbered as materialized (
@@ -1198,8 +1365,10 @@ begin
   ),
   added as (
     insert into public.work_items
-      (id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id, traceparent)
-    select id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id, traceparent
+      (id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id, traceparent, fingerprint,
+       needs, gathers_id, max_failures)
+    select id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id, traceparent, fingerprint,
+           needs, gathers_id, max_failures
       from numbered
      -- An item that was deleted since stays deleted.
      where not is_repeat
@@ -1217,31 +1386,182 @@ begin
          where i.pool = coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'
          limit 1) as held on true;
   end if;
+  if needs is not null then
+    perform work.check_needed_items(needs, ids);
+    perform work.renew_items(enqueue_items.items);
+  end if;
   return coalesce(answer, '[]');
 end
 $$;
 comment on function public.enqueue_items is
-  'Adds items [{pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has.';
+  'Adds items [{pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent, fingerprint, needs, needs_all_of, max_failures}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has; with another fingerprint than before, the item gets the new payload.';
 
--- 07_pools.sql
+-- 07_needs.sql
 
--- Pools of no table: enqueue_items() adds to them.
+-- References: how a caller names the items that an item needs.
 
--- Make a pool of no table; one of that name that is there already stays as it is.
-create or replace function public.define_pool(pool text)
-returns jsonb
+-- The ids that items of enqueue_items() have: of an item with a dedupe key, the id of the item that has it already, else of
+-- the first with it in the call.
+create or replace function work.ids_in_call(items jsonb, ids uuid[])
+returns uuid[]
 language plpgsql
+stable
 as $$
-#variable_conflict use_column
 begin
-  perform work.check_name('pool', define_pool.pool);
-  insert into public.work_pools (name) values (define_pool.pool) on conflict do nothing;
-  return (select jsonb_build_object('pool', p.name, 'source', p.source::text)
-            from public.work_pools p where p.name = define_pool.pool);
+  return array(
+    select coalesce(
+             (select i.id from public.work_items i
+               where i.pool = coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'),
+             ids[min(e.n) over (partition by coalesce(e.value ->> 'pool', 'default'), coalesce(e.value ->> 'dedupe_key', ids[e.n]::text))])
+      from jsonb_array_elements(items) with ordinality as e(value, n)
+     order by e.n);
 end
 $$;
-comment on function public.define_pool is
-  'Makes a pool of no table, for items of enqueue_items(). A pool of that name that is there already stays as it is.';
+
+-- Name the error in a reference; null where there is none.
+create or replace function work.reference_error(reference jsonb)
+returns text
+language plpgsql
+immutable
+as $$
+begin
+  if jsonb_typeof(reference) = 'string' then
+    return case when length(reference #>> '{}') not between 1 and 500 then 'an id or a dedupe key has 1 to 500 characters' end;
+  end if;
+  if jsonb_typeof(reference) <> 'object'
+    or (reference ? 'id')::integer + (reference ? 'key')::integer + (reference ? 'index')::integer <> 1
+    or reference - '{id,key,pool,index,work_type}'::text[] <> '{}' then
+    return 'a need is the id or the dedupe key of an item, or {"id" or "key" (with "pool") or "index", "work_type"}';
+  end if;
+  if reference ? 'id' and coalesce(reference ->> 'id' !~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$', true) then
+    return format('id is %s; a uuid was expected', coalesce(left(reference ->> 'id', 60), 'null'));
+  end if;
+  if reference ? 'index' and coalesce(reference ->> 'index' !~ '^\d{1,4}$', true) then
+    return format('index is %s; the place of an item of the same call was expected, from 0', coalesce(left(reference ->> 'index', 60), 'null'));
+  end if;
+  if jsonb_typeof(reference -> 'work_type') not in ('string', 'null')
+    or length(reference ->> 'work_type') not between 1 and 200 then
+    return 'work_type is a name of 1 to 200 characters';
+  end if;
+  return null;
+end
+$$;
+
+-- Find the item that a reference names, among the items of the call and the present ones; null where there is none.
+create or replace function work.referred_item(reference jsonb, pool text, items jsonb, ids uuid[])
+returns uuid
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  item_key text := case when jsonb_typeof(reference) = 'string' then reference #>> '{}' else reference ->> 'key' end;
+  item_pool text := case when jsonb_typeof(reference) = 'object' then coalesce(reference ->> 'pool', referred_item.pool) else referred_item.pool end;
+  item_id uuid;
+begin
+  if jsonb_typeof(reference) = 'object' and reference ? 'index' then
+    return ids[(reference ->> 'index')::integer + 1];
+  end if;
+  item_id := case
+    when jsonb_typeof(reference) = 'object' and reference ? 'id' then (reference ->> 'id')::uuid
+    when jsonb_typeof(reference) = 'string' and item_key ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then item_key::uuid
+  end;
+  if item_id is not null then
+    if item_id = any (ids) or exists (select from public.work_items i where i.id = item_id) then
+      return item_id;
+    end if;
+    if jsonb_typeof(reference) = 'object' then
+      return null;
+    end if;
+  end if;
+  return coalesce(
+    (select ids[e.n] from jsonb_array_elements(items) with ordinality as e(value, n)
+      where coalesce(e.value ->> 'pool', 'default') = item_pool and e.value ->> 'dedupe_key' = item_key
+      limit 1),
+    (select i.id from public.work_items i where i.pool = item_pool and i.dedupe_key = item_key),
+    -- A row of an attached table is named by its key.
+    (select i.id from public.work_items i where i.pool = item_pool and i.source_key = item_key));
+end
+$$;
+
+-- Turn references into [{item_id, work_type}]. Refuses one that names no item; `called` says where it stands.
+create or replace function work.resolve_needs(needs jsonb, pool text, items jsonb, ids uuid[], called text)
+returns jsonb
+language plpgsql
+stable
+as $$
+declare
+  wrong record;
+  missing text;
+  resolved jsonb;
+begin
+  if jsonb_typeof(needs) <> 'array' or jsonb_array_length(needs) > 10000 then
+    raise exception using errcode = 'PT400', message = format('%s: needs is a list of at most 10000 items', called);
+  end if;
+  select e.n - 1 as at, work.reference_error(e.value) as why into wrong
+    from jsonb_array_elements(needs) with ordinality as e(value, n)
+   where work.reference_error(e.value) is not null
+   order by e.n
+   limit 1;
+  if found then
+    raise exception using errcode = 'PT400', message = format('%s: needs[%s]: %s', called, wrong.at, wrong.why);
+  end if;
+  select jsonb_agg(jsonb_build_object('item_id', r.item_id, 'work_type', r.work_type) order by r.n),
+         (array_agg(r.value::text order by r.n) filter (where r.item_id is null))[1]
+    into resolved, missing
+    from (select e.n, e.value, work.referred_item(e.value, resolve_needs.pool, items, ids) as item_id,
+                 case when jsonb_typeof(e.value) = 'object' then e.value ->> 'work_type' end as work_type
+            from jsonb_array_elements(needs) with ordinality as e(value, n)) as r;
+  if missing is not null then
+    raise exception using errcode = 'PT400',
+      message = format('%s: needs: there is no item %s, in this call or in pool %s', called, left(missing, 100), resolve_needs.pool);
+  end if;
+  return resolved;
+end
+$$;
+
+-- Refuse items of one call that need each other in a circle: needs[n] are the places of the items that item n needs.
+create or replace function work.check_cycles(items jsonb, ids uuid[], needs jsonb[])
+returns void
+language plpgsql
+as $$
+declare
+  sources integer[];
+  targets integer[];
+  before integer;
+  path integer[];
+begin
+  select array_agg(e.n), array_agg(array_position(ids, (r.value ->> 'item_id')::uuid))
+    into sources, targets
+    from unnest(needs) with ordinality as e(needs, n)
+   cross join lateral jsonb_array_elements(e.needs) as r(value)
+   where (r.value ->> 'item_id')::uuid = any (ids);
+  -- An item that needs earlier ones only is in no circle.
+  if sources is null or not exists (select from unnest(sources, targets) as e(source, target) where e.target >= e.source) then
+    return;
+  end if;
+  -- Take away, again and again, what needs nothing that is left.
+  loop
+    before := cardinality(sources);
+    select array_agg(e.source), array_agg(e.target)
+      into sources, targets
+      from unnest(sources, targets) as e(source, target)
+     where e.target = any (sources);
+    exit when sources is null or cardinality(sources) = before;
+  end loop;
+  if sources is null then
+    return;
+  end if;
+  path := array[sources[1]];
+  while path[cardinality(path)] <> all (path[:cardinality(path) - 1]) loop
+    path := path || targets[array_position(sources, path[cardinality(path)])];
+  end loop;
+  path := path[array_position(path, path[cardinality(path)]):];
+  raise exception using errcode = 'PT400', message = format('the items need each other in a circle: %s', (
+    select string_agg('items[' || p.place - 1 || ']' || coalesce(' (' || (items -> (p.place - 1) ->> 'dedupe_key') || ')', ''), ' → ' order by p.n)
+      from unnest(path) with ordinality as p(place, n)));
+end
+$$;
 
 -- 08_claims.sql
 
@@ -1354,7 +1674,8 @@ alter table public.work_claims set (
 -- Items with the values that order and match their claims.
 create or replace view work.ranked_items with (security_invoker = true) as
 select i.id as item_id, i.pool, i.seq as position, coalesce(w.priority, i.priority) as priority,
-       coalesce(w.rank, i.seq) as rank, i.class_id, i.affinity, i.workflow_id, i.run_after
+       coalesce(w.rank, i.seq) as rank, i.class_id, i.affinity, i.workflow_id, i.run_after,
+       i.needs is not null or i.gathers_id is not null as has_needs
   from public.work_items i
   left join public.work_workflows w on w.id = i.workflow_id;
 comment on view work.ranked_items is 'work-claims: items with the priority, rank and position of their claims.';
@@ -1375,6 +1696,241 @@ $$;
 create or replace trigger keep_used_type
   before delete or update of name on public.work_types for each row execute function work.keep_used_type();
 
+-- 09_dependencies.sql
+
+-- Needs: claims that wait for others. A work type may depend on others of the same item, and an item on other items or on
+-- a whole workflow. A claim counts what it waits for in waits_for.
+
+create table if not exists public.work_dependencies (
+  id bigint generated always as identity primary key,
+  item_id uuid not null,
+  work_type text collate "C" not null,
+  needs_item_id uuid,
+  needs_work_type text collate "C",
+  needs_workflow_id bigint,
+  is_met boolean not null default false,
+  check ((needs_item_id is null) = (needs_work_type is null)),
+  check (num_nonnulls(needs_item_id, needs_workflow_id) = 1),
+  foreign key (item_id, work_type) references public.work_claims (item_id, work_type) on delete cascade
+);
+comment on table public.work_dependencies is
+  'work-claims: one row a need of a claim: another item''s claim, or all of a workflow. Needs between work types of one item are in work_types.depends_on.';
+create unique index if not exists work_dependencies_of_claim on public.work_dependencies
+  (item_id, work_type, needs_item_id, needs_work_type) where needs_item_id is not null;
+comment on index public.work_dependencies_of_claim is 'Which claims does this one need?';
+create unique index if not exists work_dependencies_of_gather on public.work_dependencies
+  (item_id, work_type, needs_workflow_id) where needs_workflow_id is not null;
+comment on index public.work_dependencies_of_gather is 'Which workflows does this claim need?';
+create index if not exists work_dependencies_on_claim on public.work_dependencies
+  (needs_item_id, needs_work_type) where needs_item_id is not null;
+comment on index public.work_dependencies_on_claim is 'Which claims need this one?';
+create index if not exists work_dependencies_on_workflow on public.work_dependencies
+  (needs_workflow_id) where needs_workflow_id is not null;
+comment on index public.work_dependencies_on_workflow is 'Which claims need this workflow?';
+
+-- Whether a need that has this status is met, for a work type with this rule.
+create or replace function work.is_met(status text, on_failed_need text)
+returns boolean
+language sql
+immutable
+as $$
+  select coalesce(status = 'succeeded' or (on_failed_need = 'run' and status in ('failed', 'cancelled')), false)
+$$;
+
+-- Which work type needs which on the same item. A need of a work type that several do is one of each.
+create or replace view work.type_needs with (security_invoker = true) as
+select t.name as work_type, u.name as needs_work_type, t.on_failed_need
+  from public.work_types t
+ cross join unnest(t.depends_on) as d(name)
+  join public.work_types u on u.name = d.name or u.copy_of = d.name;
+comment on view work.type_needs is 'work-claims: which work type needs which on the same item.';
+
+-- The work types of a needed item that a claim waits for: the named one, else its own, else all of the needed item's pool.
+create or replace function work.needed_types(work_type text, needed_pool text, named text)
+returns setof text
+language sql
+stable
+as $$
+  with own as (
+    select coalesce(t.copy_of, t.name) as name from public.work_types t where t.name = needed_types.work_type and t.pool = needed_pool
+  )
+  select t.name
+    from public.work_types t
+   where case
+           when named is not null then t.name = named or t.copy_of = named
+           when exists (select from own) then coalesce(t.copy_of, t.name) = (select o.name from own o)
+           else t.pool = needed_pool
+         end
+   union
+  select named where named is not null
+$$;
+
+-- Write down the needs of these items' claims.
+create or replace function work.add_dependencies(item_ids uuid[], work_types text[])
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  with needed as materialized (
+    select i.id, t.name as work_type, n.item_id as needs_item_id, u.name as needs_work_type
+      from unnest(add_dependencies.item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+     cross join unnest(add_dependencies.work_types) as t(name)
+     cross join lateral jsonb_to_recordset(i.needs) as n(item_id uuid, work_type text collate "C")
+      join public.work_items y on y.id = any (array[n.item_id])
+     cross join lateral work.needed_types(t.name, y.pool, n.work_type) as u(name)
+     where i.needs is not null
+  ),
+  added as (
+    insert into public.work_dependencies (item_id, work_type, needs_item_id, needs_work_type)
+    select n.id, n.work_type, n.needs_item_id, n.needs_work_type from needed n
+     where exists (select from public.work_claims c where c.item_id = any (array[n.id]) and c.work_type = n.work_type)
+    on conflict do nothing
+  )
+  insert into public.work_dependencies (item_id, work_type, needs_workflow_id)
+  select i.id, t.name, i.gathers_id
+    from unnest(add_dependencies.item_ids) as given(id)
+    join public.work_items i on i.id = any (array[given.id])
+   cross join unnest(add_dependencies.work_types) as t(name)
+   where i.gathers_id is not null
+     and exists (select from public.work_claims c where c.item_id = any (array[i.id]) and c.work_type = t.name)
+  on conflict do nothing;
+end
+$$;
+
+-- Lock what these items' claims need against change: a release of it waits, and then finds them. In the order of keys.
+create or replace function work.lock_needs(item_ids uuid[], work_types text[])
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  perform from public.work_workflows w
+    where w.id = any (array(
+            select d.needs_workflow_id
+              from unnest(lock_needs.item_ids) as given(id)
+              join public.work_dependencies d on d.item_id = any (array[given.id])
+             where d.needs_workflow_id is not null))
+    order by w.id for no key update;
+  perform from (
+      select d.needs_item_id as item_id, d.needs_work_type as work_type
+        from unnest(lock_needs.item_ids) as given(id)
+        join public.work_dependencies d on d.item_id = any (array[given.id])
+       where d.needs_item_id is not null and not d.is_met
+       union
+      select given.id, n.needs_work_type
+        from unnest(lock_needs.item_ids) as given(id)
+       cross join work.type_needs n
+       where n.work_type = any (lock_needs.work_types)
+       order by 1, 2) as needed
+   cross join lateral (
+     select from public.work_claims c
+      where c.item_id = any (array[needed.item_id]) and c.work_type = needed.work_type
+        for share) as locked;
+end
+$$;
+
+-- Whether all of a workflow is over, and whether all of it succeeded. Items that wait for it do not belong to it.
+create or replace function work.workflow_end(workflow_id bigint, out is_over boolean, out is_succeeded boolean)
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  is_over := not exists (
+      select from public.work_claims c
+        join public.work_items i on i.id = c.item_id
+       where c.workflow_id = workflow_end.workflow_id and c.status in ('blocked', 'waiting', 'ready', 'claimed')
+         and i.gathers_id is distinct from workflow_end.workflow_id)
+    and exists (
+      select from public.work_items i
+       where i.workflow_id = workflow_end.workflow_id and i.gathers_id is distinct from workflow_end.workflow_id);
+  is_succeeded := is_over and not exists (
+    select from public.work_items i
+      join public.work_claims c on c.item_id = i.id
+     where i.workflow_id = workflow_end.workflow_id and i.gathers_id is distinct from workflow_end.workflow_id
+       and c.status in ('failed', 'cancelled'));
+end
+$$;
+
+-- Count anew what these items' claims wait for, and block or ready them. Every claim that has needs is made so.
+create or replace function work.count_needs(item_ids uuid[], work_types text[])
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  perform work.add_dependencies(count_needs.item_ids, count_needs.work_types);
+  perform work.lock_needs(count_needs.item_ids, count_needs.work_types);
+  update public.work_dependencies d
+     set is_met = true
+    from unnest(count_needs.item_ids) as given(id), public.work_types t
+   where d.item_id = any (array[given.id]) and d.work_type = any (count_needs.work_types) and not d.is_met
+     and t.name = d.work_type
+     and case
+           when d.needs_workflow_id is not null then (
+             select case t.on_failed_need when 'run' then e.is_over else e.is_succeeded end
+               from work.workflow_end(d.needs_workflow_id) as e)
+           else work.is_met((
+             select k.status from public.work_claims k
+              where k.item_id = any (array[d.needs_item_id]) and k.work_type = d.needs_work_type), t.on_failed_need)
+         end;
+  with counted as materialized (
+    select c.item_id, c.work_type, c.status,
+           (select count(*) from public.work_dependencies d
+             where d.item_id = any (array[c.item_id]) and d.work_type = c.work_type and not d.is_met)
+           + (select count(*) from work.type_needs n
+               where n.work_type = c.work_type
+                 and not work.is_met((
+                   select k.status from public.work_claims k
+                    where k.item_id = any (array[c.item_id]) and k.work_type = n.needs_work_type), n.on_failed_need)) as needs
+      from (select distinct g.id from unnest(count_needs.item_ids) as g(id) order by g.id) as given
+      join public.work_claims c on c.item_id = any (array[given.id]) and c.work_type = any (count_needs.work_types)
+     order by c.item_id, c.work_type
+       for no key update of c
+  ),
+  changed as (
+    update public.work_claims c
+       set waits_for = n.needs,
+           status = case
+             when c.status not in ('blocked', 'waiting', 'ready') then c.status
+             when n.needs > 0 then 'blocked'
+             when c.due_at > clock_timestamp() then 'waiting'
+             else 'ready'
+           end
+      from counted n
+     where c.item_id = any (array[n.item_id]) and c.work_type = n.work_type
+       and (c.waits_for <> n.needs or c.status = 'blocked' and n.needs = 0 or c.status in ('waiting', 'ready') and n.needs > 0)
+    returning c.work_type, n.status as was, c.status
+  )
+  insert into work.tally_entries (work_type, blocked)
+  select c.work_type, count(*) filter (where c.status = 'blocked') - count(*) filter (where c.was = 'blocked')
+    from changed c
+   group by c.work_type
+  having count(*) filter (where c.status = 'blocked') <> count(*) filter (where c.was = 'blocked');
+  -- What they need may have failed long ago.
+  perform work.follow((
+    select jsonb_agg(jsonb_build_object('item_id', f.item_id, 'work_type', f.work_type, 'was', f.status, 'became', f.status))
+      from unnest(count_needs.item_ids) as given(id)
+      join public.work_types t on t.name = any (count_needs.work_types) and t.on_failed_need = 'fail'
+     cross join lateral (
+       select d.needs_item_id as item_id, d.needs_work_type as work_type
+         from public.work_dependencies d
+        where d.item_id = any (array[given.id]) and d.work_type = t.name and not d.is_met and d.needs_item_id is not null
+        union all
+       select given.id, n.needs_work_type from work.type_needs n where n.work_type = t.name) as n
+      join public.work_claims f on f.item_id = any (array[n.item_id]) and f.work_type = n.work_type
+     where f.status in ('failed', 'cancelled')));
+  perform work.look_at_gathers(array(
+    select i.workflow_id
+      from unnest(count_needs.item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+      join public.work_workflows w on w.id = i.workflow_id
+     where w.is_gathered and i.gathers_id is distinct from i.workflow_id));
+end
+$$;
+
 -- 09_enroll.sql
 
 -- Enrolling: items get claims, and open claims follow changes of their item or workflow.
@@ -1389,22 +1945,30 @@ declare
   enrolled integer;
 begin
   -- A workflow's priority must not change until the claims that copy it are visible.
-  perform from public.work_workflows w
-   where w.id = any (array(
-           select i.workflow_id from unnest(item_ids) as given(id) join public.work_items i on i.id = any (array[given.id])))
-   order by w.id for share;
+  perform work.lock_workflows(array(
+    select i.workflow_id from unnest(item_ids) as given(id) join public.work_items i on i.id = any (array[given.id])
+     where i.workflow_id is not null));
   -- In the order of keys: claim_items() may wait for these keys at the same time.
   insert into public.work_claims
     (item_id, work_type, status, priority, rank, position, class_id, affinity, workflow_id, due_at)
-  select i.item_id, t.name, case when i.run_after > clock_timestamp() then 'waiting' else 'ready' end,
+  select i.item_id, t.name,
+         case when i.has_needs or r.depends_on <> '{}' then 'blocked'
+              when i.run_after > clock_timestamp() then 'waiting'
+              else 'ready' end,
          i.priority, i.rank, i.position, i.class_id, i.affinity, i.workflow_id, greatest(i.run_after, clock_timestamp())
     from unnest(item_ids) as given(id)
     join work.ranked_items i on i.item_id = any (array[given.id])
    cross join unnest(work_types) as t(name)
+    left join public.work_types r on r.name = t.name
    order by i.item_id, t.name
   on conflict do nothing;
   get diagnostics enrolled = row_count;
   perform work.wake_workers(work_types);
+  if enrolled > 0 and exists (
+    select from public.work_types t where not t.is_plain and (t.name = any (work_types) or exists (
+      select from public.work_workflows w where w.is_gathered))) then
+    perform work.count_needs(item_ids, work_types);
+  end if;
   return enrolled;
 end
 $$;
@@ -1447,7 +2011,8 @@ create or replace trigger lock_claims_of_item
   before delete on public.work_items
   for each row execute function work.lock_claims_of_item();
 
--- Open claims follow their item: its priority, workflow, class, affinity and run_after.
+-- Claims follow their item: its priority, workflow, class, affinity and run_after. Ended ones too: a change may open them
+-- again at the same moment.
 create or replace function work.move_open_claims()
 returns trigger
 language plpgsql
@@ -1486,12 +2051,11 @@ begin
            else 'ready'
          end,
          due_at = case
-           when m.is_rescheduled and c.status in ('ready', 'waiting', 'claimed') then greatest(m.run_after, clock_timestamp())
+           when m.is_rescheduled and c.status in ('blocked', 'ready', 'waiting', 'claimed') then greatest(m.run_after, clock_timestamp())
            else c.due_at
          end
     from changed m
-   where c.item_id = any (array[m.item_id])
-     and c.status in ('blocked', 'waiting', 'ready', 'claimed');
+   where c.item_id = any (array[m.item_id]);
   return null;
 end
 $$;
@@ -1552,13 +2116,13 @@ create table if not exists public.work_events (
 );
 do $$
 begin
-  -- The check of an earlier version has no snoozed.
+  -- The check of an earlier version has no reopened.
   if not exists (
     select from pg_constraint c
-     where c.conname = 'work_events_event_check' and pg_get_constraintdef(c.oid) like '%snoozed%') then
+     where c.conname = 'work_events_event_check' and pg_get_constraintdef(c.oid) like '%reopened%') then
     alter table public.work_events drop constraint if exists work_events_event_check;
     alter table public.work_events add constraint work_events_event_check check (event in (
-      'expired', 'failed', 'handed_back', 'snoozed', 'retried', 'cancelled', 'stale_release', 'stale_extend'));
+      'expired', 'failed', 'handed_back', 'snoozed', 'reopened', 'retried', 'cancelled', 'stale_release', 'stale_extend'));
   end if;
 end
 $$;
@@ -1601,7 +2165,7 @@ begin
   -- that deletes it may wait for a row of this one.
   insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
   select k.item_id, k.work_type, record_stale.event, record_stale.worker_id, k.fence, k.detail
-    from jsonb_to_recordset(record_stale.keys) as k(item_id uuid, work_type text, fence bigint, detail text)
+    from jsonb_to_recordset(record_stale.keys) as k(item_id uuid, work_type text collate "C", fence bigint, detail text)
    cross join lateral (
      select from public.work_claims c
       where c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
@@ -1619,11 +2183,12 @@ create table if not exists work.tally_entries (
   at timestamptz not null default clock_timestamp(),
   id bigint generated always as identity,
   work_type text collate "C" not null,
-  -- Rows of work_claims: added less deleted ones, and those that came into an end state less those that left it.
+  -- Rows of work_claims: added less deleted ones, and those that came into a state less those that left it.
   claims integer not null default 0,
   succeeded integer not null default 0,
   failed integer not null default 0,
   cancelled integer not null default 0,
+  blocked integer not null default 0,
   -- Tries: how they ended. The last is a part of the two before it.
   successes integer not null default 0,
   failures integer not null default 0,
@@ -1675,7 +2240,7 @@ begin
            buckets[1 + width_bucket(t.waited / nullif(t.successes, 0), limits)] as waited_bucket,
            buckets[1 + width_bucket(t.ran / nullif(t.successes, 0), limits)] as ran_bucket,
            sum(t.claims) as claims, sum(t.succeeded) as succeeded, sum(t.failed) as failed, sum(t.cancelled) as cancelled,
-           sum(t.successes) as successes, sum(t.failures) as failures, sum(t.losses) as losses,
+           sum(t.blocked) as blocked, sum(t.successes) as successes, sum(t.failures) as failures, sum(t.losses) as losses,
            sum(t.final_failures) as final_failures, sum(t.waited) as waited, sum(t.ran) as ran
       from taken t
      group by 1, 2, 3, 4
@@ -1685,6 +2250,7 @@ begin
       from by_second b
      cross join lateral (values
        ('claims', b.claims), ('succeeded', b.succeeded), ('failed', b.failed), ('cancelled', b.cancelled),
+       ('blocked', b.blocked),
        ('successes', b.successes), ('failures', b.failures), ('losses', b.losses), ('final_failures', b.final_failures),
        ('waited', (extract(epoch from b.waited) * 1000)::bigint), ('ran', (extract(epoch from b.ran) * 1000)::bigint),
        ('waited_' || b.waited_bucket, b.successes), ('ran_' || b.ran_bucket, b.successes)) as m(measure, amount)
@@ -1696,7 +2262,7 @@ begin
            m.work_type, m.measure, sum(m.amount)
       from measured m
      cross join (values ('second'), ('minute'), ('hour'), ('ever')) as s(span)
-     where s.span = 'ever' or m.measure not in ('claims', 'succeeded', 'failed', 'cancelled')
+     where s.span = 'ever' or m.measure not in ('claims', 'succeeded', 'failed', 'cancelled', 'blocked')
      group by 1, 2, 3, 4
     on conflict (span, starts_at, work_type, measure) do update set amount = t.amount + excluded.amount
   )
@@ -1717,20 +2283,22 @@ language plpgsql
 as $$
 begin
   if tg_op = 'INSERT' then
-    insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled)
+    insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled, blocked)
     select n.work_type, count(*), count(*) filter (where n.status = 'succeeded'),
-           count(*) filter (where n.status = 'failed'), count(*) filter (where n.status = 'cancelled')
+           count(*) filter (where n.status = 'failed'), count(*) filter (where n.status = 'cancelled'),
+           count(*) filter (where n.status = 'blocked')
       from new_claims n
      group by n.work_type;
   elsif tg_op = 'DELETE' then
-    insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled)
+    insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled, blocked)
     select o.work_type, -count(*), -count(*) filter (where o.status = 'succeeded'),
-           -count(*) filter (where o.status = 'failed'), -count(*) filter (where o.status = 'cancelled')
+           -count(*) filter (where o.status = 'failed'), -count(*) filter (where o.status = 'cancelled'),
+           -count(*) filter (where o.status = 'blocked')
       from old_claims o
      group by o.work_type;
   else
-    update work.tally_entries set claims = 0, succeeded = 0, failed = 0, cancelled = 0;
-    delete from work.tallies t where t.span = 'ever' and t.measure in ('claims', 'succeeded', 'failed', 'cancelled');
+    update work.tally_entries set claims = 0, succeeded = 0, failed = 0, cancelled = 0, blocked = 0;
+    delete from work.tallies t where t.span = 'ever' and t.measure in ('claims', 'succeeded', 'failed', 'cancelled', 'blocked');
   end if;
   return null;
 end
@@ -1751,34 +2319,37 @@ language plpgsql
 as $$
 begin
   lock table public.work_claims in share row exclusive mode;
-  insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled)
-  select s.work_type, sum(s.claims), sum(s.succeeded), sum(s.failed), sum(s.cancelled)
+  insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled, blocked)
+  select s.work_type, sum(s.claims), sum(s.succeeded), sum(s.failed), sum(s.cancelled), sum(s.blocked)
     from (select c.work_type, count(*) as claims, count(*) filter (where c.status = 'succeeded') as succeeded,
                  count(*) filter (where c.status = 'failed') as failed,
-                 count(*) filter (where c.status = 'cancelled') as cancelled
+                 count(*) filter (where c.status = 'cancelled') as cancelled,
+                 count(*) filter (where c.status = 'blocked') as blocked
             from public.work_claims c
            group by c.work_type
           union all
-          select t.work_type, -t.claims, -t.succeeded, -t.failed, -t.cancelled from work.counts() t) as s
+          select t.work_type, -t.claims, -t.succeeded, -t.failed, -t.cancelled, -t.blocked from work.counts() t) as s
    group by s.work_type;
 end
 $$;
 
--- How many claims each work type has, in all and by end state.
+-- How many claims each work type has: in all, by end state, and blocked.
 create or replace function work.counts()
-returns table (work_type text, claims bigint, succeeded bigint, failed bigint, cancelled bigint)
+returns table (work_type text, claims bigint, succeeded bigint, failed bigint, cancelled bigint, blocked bigint)
 language sql
 stable
 as $$
   select s.work_type, coalesce(sum(s.claims), 0)::bigint, coalesce(sum(s.succeeded), 0)::bigint,
-         coalesce(sum(s.failed), 0)::bigint, coalesce(sum(s.cancelled), 0)::bigint
-    from (select e.work_type, e.claims, e.succeeded, e.failed, e.cancelled from work.tally_entries e
+         coalesce(sum(s.failed), 0)::bigint, coalesce(sum(s.cancelled), 0)::bigint,
+         coalesce(sum(s.blocked), 0)::bigint
+    from (select e.work_type, e.claims, e.succeeded, e.failed, e.cancelled, e.blocked from work.tally_entries e
            -- A condition, so that the index is read: after a burst the table has many dead rows.
            where e.at > '-infinity'
           union all
           select t.work_type, sum(t.amount) filter (where t.measure = 'claims'),
                  sum(t.amount) filter (where t.measure = 'succeeded'), sum(t.amount) filter (where t.measure = 'failed'),
-                 sum(t.amount) filter (where t.measure = 'cancelled')
+                 sum(t.amount) filter (where t.measure = 'cancelled'),
+                 sum(t.amount) filter (where t.measure = 'blocked')
             from work.tallies t
            where t.span = 'ever'
            group by t.work_type) as s
@@ -2153,7 +2724,9 @@ begin
                 where c.work_type = any (array[asked.name]) and c.status = 'claimed' and c.poll_at is null)
                or exists (
                select from public.work_claims c
-                where c.work_type = any (array[asked.name]) and c.status = 'waiting' and c.fence is not null),
+                where c.work_type = any (array[asked.name]) and c.status = 'waiting' and c.fence is not null)
+               -- What was done under an older version is being opened again.
+               or t.redone_through is not null,
              'has_parked', exists (
                select from public.work_claims c
                 where c.work_type = any (array[asked.name]) and c.status = 'claimed' and c.poll_at is not null))
@@ -2181,9 +2754,9 @@ begin
 end
 $$;
 
--- Take back claims whose lease has ended: the longest ended ones, and these items' in any case. Each counts a crash; a
--- claim with no crash left ends failed.
-create or replace function work.reap(max_items integer, item_ids uuid[], work_types text[])
+-- Take back these claims, which the caller has locked and whose lease has ended. Each counts a crash; a claim with no crash
+-- left ends failed. Answers how many.
+create or replace function work.take_back(row_ids tid[])
 returns integer
 language plpgsql
 as $$
@@ -2198,6 +2771,7 @@ begin
     update public.work_claims c
        set crashes = c.crashes + 1,
            status = case when c.crashes + 1 >= work.max_crashes(c.work_type) then 'failed'
+                         when c.waits_for > 0 then 'blocked'
                          when c.due_at > moment then 'waiting'
                          else 'ready' end,
            finished_at = case when c.crashes + 1 >= work.max_crashes(c.work_type) then moment end,
@@ -2209,34 +2783,102 @@ begin
            due_at = greatest(c.due_at, moment),
            worker_id = null,
            progress = null
-     where c.ctid = any (array(
-             select l.ctid from public.work_claims l
-              where l.status = 'claimed' and l.expires_at <= moment
-              order by l.expires_at
-              limit reap.max_items
-                for no key update skip locked)
-           || array(
-             select l.row_id
-               from unnest(reap.item_ids) as wanted(id)
-              cross join lateral (
-                select k.ctid as row_id from public.work_claims k
-                 where k.item_id = any (array[wanted.id]) and k.work_type = any (reap.work_types)
-                   and k.status is not distinct from 'claimed' and k.expires_at <= moment
-                   for no key update skip locked) as l))
-       and c.status is not distinct from 'claimed'
+     where c.ctid = any (take_back.row_ids)
+       and c.status is not distinct from 'claimed' and c.expires_at <= moment
     returning c.item_id, c.work_type, c.fence, c.error, c.status
   ),
   tallied as (
-    insert into work.tally_entries (work_type, failed, losses, final_failures)
-    select l.work_type, count(*) filter (where l.status = 'failed'), count(*), count(*) filter (where l.status = 'failed')
+    insert into work.tally_entries (work_type, failed, losses, final_failures, blocked)
+    select l.work_type, count(*) filter (where l.status = 'failed'), count(*), count(*) filter (where l.status = 'failed'),
+           count(*) filter (where l.status = 'blocked')
       from lapsed l
      group by l.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, fence, detail)
-    select l.item_id, l.work_type, 'expired', l.fence, l.error from lapsed l
+    insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status)
+    select l.item_id, l.work_type, 'expired', l.fence, l.error, 'claimed', l.status from lapsed l
   )
   select count(*) into reaped from lapsed;
+  return reaped;
+end
+$$;
+
+-- Take back claims whose lease has ended: the longest ended ones, and these items' in any case.
+create or replace function work.reap(max_items integer, item_ids uuid[], work_types text[])
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+  has_followed boolean := exists (select from public.work_types t where not t.is_plain);
+  reaped integer;
+begin
+  reaped := work.take_back(
+    array(
+      select l.ctid from public.work_claims l
+       where l.status = 'claimed' and l.expires_at <= moment
+         and not (has_followed and work.is_last_crash(l.work_type, l.crashes))
+       order by l.expires_at
+       limit reap.max_items
+         for no key update skip locked)
+    || array(
+      select l.row_id
+        from unnest(reap.item_ids) as wanted(id)
+       cross join lateral (
+         select k.ctid as row_id from public.work_claims k
+          where k.item_id = any (array[wanted.id]) and k.work_type = any (reap.work_types)
+            and k.status is not distinct from 'claimed' and k.expires_at <= moment
+            and not (has_followed and work.is_last_crash(k.work_type, k.crashes))
+            for no key update skip locked) as l));
+  if has_followed then
+    reaped := reaped + work.reap_last_crashes();
+  end if;
+  return reaped;
+end
+$$;
+
+-- Whether a claim that others may need fails for good with its next crash.
+create or replace function work.is_last_crash(work_type text, crashes integer)
+returns boolean
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return exists (
+    select from public.work_types t
+     where t.name = is_last_crash.work_type and not t.is_plain and is_last_crash.crashes + 1 >= t.max_crashes);
+end
+$$;
+
+-- Take back claims that fail with it, one by one with all that needs them. One of which another call has locked a part is
+-- left to a later call: to wait here could deadlock.
+create or replace function work.reap_last_crashes()
+returns integer
+language plpgsql
+as $$
+declare
+  lapsed record;
+  reaped integer := 0;
+begin
+  for lapsed in
+    select l.ctid as row_id, jsonb_build_array(jsonb_build_object('item_id', l.item_id, 'work_type', l.work_type)) as keys
+      from public.work_claims l
+     where l.status = 'claimed' and l.expires_at <= clock_timestamp() and work.is_last_crash(l.work_type, l.crashes)
+     order by l.expires_at
+     limit 100
+  loop
+    begin
+      perform work.lock_around(lapsed.keys, at_once => true);
+      if work.take_back(array[lapsed.row_id]) = 1 then
+        perform work.follow(jsonb_set(lapsed.keys, '{0}', (lapsed.keys -> 0) || '{"was": "claimed", "became": "failed"}'));
+        reaped := reaped + 1;
+      end if;
+    exception when lock_not_available then
+      continue;
+    end;
+  end loop;
   return reaped;
 end
 $$;
@@ -2740,6 +3382,7 @@ as $$
 #variable_conflict use_column
 declare
   answer json;
+  are_plain boolean;
 begin
   if row_ids = '{}' then
     return '[]';
@@ -2754,20 +3397,78 @@ begin
            claimed_at = clock_timestamp(),
            expires_at = clock_timestamp() + make_interval(secs => coalesce(hold.ttl_seconds, t.lease_seconds)),
            progress = null,
-           poll_at = null
+           poll_at = null,
+           read_input = null,
+           again = null
       from unnest(hold.row_ids) with ordinality as p(row_id, n), public.work_types t
      where c.ctid = p.row_id and t.name = c.work_type and not t.paused
     returning p.n, c.item_id, c.work_type, c.fence, coalesce(hold.ttl_seconds, t.lease_seconds) as ttl_seconds,
-              c.expires_at, c.failures, c.crashes, c.state, c.external_id, t.try_seconds
+              c.expires_at, c.failures, c.crashes, c.state, c.external_id, t.try_seconds, t.is_plain
   )
-  select json_agg(claim order by h.n)
-    into answer
+  select json_agg(claim order by h.n), bool_and(h.is_plain)
+    into answer, are_plain
     from held h
     join public.work_items i on i.id = h.item_id
    cross join lateral (
      select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.try_seconds, h.failures, h.crashes,
             h.external_id, h.state, i.traceparent, i.pool, i.source_key, i.payload) as claim;
+  if not are_plain then
+    answer := work.with_needs(answer);
+  end if;
   return coalesce(answer, '[]');
+end
+$$;
+
+-- Claims with what they need: each need with its result, while these fit into 256 kB a claim; at most 100 of one claim.
+create or replace function work.with_needs(claims json)
+returns json
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return (
+    select coalesce(json_agg(case when n.needs is null then e.value else (e.value::jsonb || jsonb_build_object('needs', n.needs))::json end order by e.n), '[]')
+      from json_array_elements(claims) with ordinality as e(value, n)
+     cross join lateral (select (e.value ->> 'item_id')::uuid as item_id, e.value ->> 'work_type' as work_type) as c
+     cross join lateral (
+       select jsonb_agg(jsonb_build_object('item_id', w.item_id, 'work_type', w.work_type, 'source_key', w.source_key,
+                'dedupe_key', w.dedupe_key, 'status', w.status)
+                || case when w.bytes <= 262144 then jsonb_build_object('result', w.result) else '{"is_large": true}' end
+                order by w.position) as needs
+         from (select k.item_id, k.work_type, i.source_key, i.dedupe_key, k.status, k.result, k.position,
+                      sum(coalesce(pg_column_size(k.result), 0)) over (order by k.position, k.item_id, k.work_type) as bytes
+                 from work.needed_claims(c.item_id, c.work_type) as d(item_id, work_type)
+                 join public.work_claims k on k.item_id = any (array[d.item_id]) and k.work_type = d.work_type
+                 join public.work_items i on i.id = k.item_id) as w) as n);
+end
+$$;
+
+-- The claims that a claim needs, at most 100.
+create or replace function work.needed_claims(item_id uuid, work_type text)
+returns table (needs_item_id uuid, needs_work_type text)
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return query
+  select n.item_id, n.work_type
+    from (select needed_claims.item_id as item_id, t.needs_work_type as work_type
+            from work.type_needs t where t.work_type = needed_claims.work_type
+          union
+          select d.needs_item_id, d.needs_work_type
+            from public.work_dependencies d
+           where d.item_id = any (array[needed_claims.item_id]) and d.work_type = needed_claims.work_type
+             and d.needs_item_id is not null
+          union
+          select c.item_id, c.work_type
+            from public.work_dependencies d
+            join public.work_items i on i.workflow_id = d.needs_workflow_id and i.gathers_id is distinct from d.needs_workflow_id
+            join public.work_claims c on c.item_id = i.id
+           where d.item_id = any (array[needed_claims.item_id]) and d.work_type = needed_claims.work_type
+             and d.needs_workflow_id is not null) as n
+   limit 100;
 end
 $$;
 
@@ -2777,7 +3478,7 @@ returns json
 language sql
 stable
 as $$
-  select coalesce(json_agg(claim order by c.priority desc, c.rank, c.position), '[]')
+  select work.with_needs(coalesce(json_agg(claim order by c.priority desc, c.rank, c.position), '[]'))
     from public.work_claims c
     join public.work_items i on i.id = c.item_id
     join public.work_types t on t.name = c.work_type
@@ -2995,6 +3696,928 @@ $$;
 comment on function public.claim_next is
   'Claims what is next of these work types among the items that the worker matches, at most max_items (1000), and answers the claims with their payloads. warm: affinities of which the worker has something loaded. Repeat it with the same request_id and it claims nothing more.';
 
+-- 18_change.sql
+
+-- Change: done work whose input changed is done again, with all that needs it.
+
+-- The input of an item for a work type, as a text: a digest of the named members of its payload, else its fingerprint, else
+-- a digest of its payload without the columns that results are written to.
+create or replace function work.input_of(payload jsonb, fingerprint text, input_columns text[], written_columns text[])
+returns text
+language sql
+immutable
+as $$
+  select case
+    when input_columns is not null then md5((
+      select jsonb_agg(payload -> c.name order by c.name) from unnest(input_columns) as c(name))::text)
+    when fingerprint is not null then fingerprint
+    else md5((payload - coalesce(written_columns, '{}'))::text)
+  end
+$$;
+
+-- The columns of a pool's table that results are written to.
+create or replace function work.written_columns(pool text)
+returns text[]
+language sql
+stable
+as $$
+  select array_agg(substring(t.into_column from '[^.]+$'))
+    from public.work_types t where t.pool = written_columns.pool and t.into_column is not null
+$$;
+
+-- Open claims again that have ended: each is {item_id, work_type, reason, is_change}. Their result is kept until the next
+-- one, marked stale. The caller has locked them with lock_around(). Answers how many.
+create or replace function work.reopen(keys jsonb, event text default 'reopened')
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+  reopened jsonb;
+begin
+  with wanted as materialized (
+    select k.*, r.priority, r.rank, r.class_id, r.affinity, r.workflow_id, r.run_after
+      from jsonb_to_recordset(reopen.keys) as k(item_id uuid, work_type text collate "C", reason text, is_change boolean)
+      join work.ranked_items r on r.item_id = any (array[k.item_id])
+     order by k.item_id, k.work_type
+  ),
+  -- Changes that come again and again, within an hour of each other: a worker may write into its own input. After ten
+  -- the claim waits for 10 s, 20 s, … up to an hour.
+  ended as materialized (
+    select w.*, c.status,
+           case when w.is_change then case when c.changed_at > moment - interval '1 hour' then c.changes + 1 else 1 end end as changes
+      from wanted w
+     cross join lateral (
+       select k.status, k.changes, k.changed_at from public.work_claims k
+        where k.item_id = any (array[w.item_id]) and k.work_type = w.work_type
+          and k.status in ('succeeded', 'failed', 'cancelled')
+          for no key update) as c
+  ),
+  due as materialized (
+    select e.*,
+           greatest(moment, e.run_after,
+             case when e.changes > 10 then moment + make_interval(secs => least(3600, 10 * 2 ^ (least(e.changes, 20) - 11))) end) as due_at
+      from ended e
+  ),
+  reopened as (
+    update public.work_claims c
+       set priority = e.priority, rank = e.rank, class_id = e.class_id, affinity = e.affinity, workflow_id = e.workflow_id,
+           status = case when c.waits_for > 0 then 'blocked' when e.due_at > moment then 'waiting' else 'ready' end,
+           failures = 0, crashes = 0, finished_at = null, due_at = e.due_at, error = null, progress = null, poll_at = null,
+           stale = case when e.status = 'succeeded' then e.reason else c.stale end,
+           read_input = null, again = null,
+           changes = coalesce(e.changes, c.changes),
+           changed_at = case when e.changes is null then c.changed_at else moment end
+      from due e
+     where c.item_id = any (array[e.item_id]) and c.work_type = e.work_type
+    returning c.item_id, c.work_type, c.fence, c.status, e.status as was, e.reason
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, succeeded, failed, cancelled, blocked)
+    select r.work_type, -count(*) filter (where r.was = 'succeeded'), -count(*) filter (where r.was = 'failed'),
+           -count(*) filter (where r.was = 'cancelled'), count(*) filter (where r.status = 'blocked')
+      from reopened r
+     group by r.work_type
+  ),
+  event as (
+    insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status)
+    select r.item_id, r.work_type, reopen.event, r.fence, case when reopen.event = 'reopened' then left(r.reason, 8000) end, r.was, r.status
+      from reopened r
+  )
+  select jsonb_agg(jsonb_build_object('item_id', r.item_id, 'work_type', r.work_type, 'was', r.was, 'became', r.status))
+    into reopened
+    from reopened r;
+  perform work.follow(reopened);
+  return coalesce(jsonb_array_length(reopened), 0);
+end
+$$;
+
+-- Open claims follow a change of their item's input: done ones are done again; a held one after its holder, unless the
+-- change is taken back before.
+create or replace function work.note_changes()
+returns trigger
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  changed jsonb;
+begin
+  if not exists (select from public.work_types t where not t.is_plain and t.on_change is distinct from 'keep') then
+    return null;
+  end if;
+  with pools as materialized (
+    select p.pool, work.written_columns(p.pool) as written from (select distinct n.pool from new_items n) as p
+  ),
+  inputs as materialized (
+    select n.id as item_id, t.name as work_type,
+           work.input_of(o.payload, o.fingerprint, t.input_columns, p.written) as old_input,
+           work.input_of(n.payload, n.fingerprint, t.input_columns, p.written) as new_input
+      from new_items n
+      join old_items o on o.id = n.id
+      join pools p on p.pool = n.pool
+      join public.work_types t on t.pool = n.pool
+     where (n.payload, n.fingerprint) is distinct from (o.payload, o.fingerprint)
+       and (t.on_change = 'again' or (t.on_change is null and (t.input_columns is not null or n.fingerprint is not null)))
+  )
+  select jsonb_agg(jsonb_build_object('item_id', i.item_id, 'work_type', i.work_type, 'old_input', i.old_input,
+           'new_input', i.new_input, 'reason', 'its input changed', 'is_change', true) order by i.item_id, i.work_type)
+    into changed
+    from inputs i
+   where i.old_input is distinct from i.new_input;
+  if changed is null then
+    return null;
+  end if;
+  perform work.lock_around(changed, deep => true);
+  update public.work_claims c
+     set read_input = case c.read_input when k.new_input then null else coalesce(c.read_input, k.old_input, 'none') end
+    from jsonb_to_recordset(changed) as k(item_id uuid, work_type text collate "C", old_input text, new_input text)
+   where c.item_id = any (array[k.item_id]) and c.work_type = k.work_type and c.status is not distinct from 'claimed';
+  perform work.reopen((
+    select coalesce(jsonb_agg(k.value), '[]')
+      from jsonb_array_elements(changed) as k(value)
+      join public.work_claims c
+        on c.item_id = any (array[(k.value ->> 'item_id')::uuid]) and c.work_type = k.value ->> 'work_type'
+     where c.status in ('succeeded', 'failed')));
+  return null;
+end
+$$;
+create or replace trigger note_changes
+  after update on public.work_items referencing old table as old_items new table as new_items
+  for each statement execute function work.note_changes();
+
+-- Do done work again, by hand: of these items, with all that needs it. A worker that holds one finishes, and then it is
+-- done again. Answers how many.
+create or replace function public.invalidate_items(work_type text, item_ids uuid[], reason text default null)
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  keys jsonb;
+  held integer;
+begin
+  perform work.check_choice(invalidate_items.work_type, invalidate_items.item_ids, 1);
+  if invalidate_items.item_ids is null then
+    perform work.refuse('item_ids', null, 'a list of at most 1000 ids was expected; to do all of a work type again, raise its version');
+  end if;
+  select coalesce(jsonb_agg(jsonb_build_object('item_id', u.id, 'work_type', invalidate_items.work_type,
+           'reason', coalesce(nullif(invalidate_items.reason, ''), 'invalidated by hand'))), '[]')
+    into keys
+    from (select distinct g.id from unnest(invalidate_items.item_ids) as g(id)) as u;
+  perform work.unplain(array[invalidate_items.work_type]);
+  perform work.lock_around(keys, deep => true);
+  update public.work_claims c
+     set again = coalesce(nullif(invalidate_items.reason, ''), 'invalidated by hand')
+    from unnest(invalidate_items.item_ids) as u(id)
+   where c.item_id = any (array[u.id]) and c.work_type = invalidate_items.work_type and c.status is not distinct from 'claimed';
+  get diagnostics held = row_count;
+  return held + work.reopen((
+    select coalesce(jsonb_agg(k.value), '[]')
+      from jsonb_array_elements(keys) as k(value)
+      join public.work_claims c
+        on c.item_id = any (array[(k.value ->> 'item_id')::uuid]) and c.work_type = k.value ->> 'work_type'
+     where c.status = 'succeeded'));
+end
+$$;
+comment on function public.invalidate_items is
+  'Does done work again, with all that needs it: of these items, at most 1000 a call. The reason is kept with the stale result. Answers how many.';
+
+-- Open the next claims of a work type that were done under an older version; at most so many are looked at. Answers how
+-- many were opened. Locked claims are left for a later call.
+create or replace function work.redo_next(declared public.work_types, look_at integer)
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  last_item uuid;
+  keys jsonb;
+  redone integer;
+begin
+  select jsonb_agg(jsonb_build_object('item_id', l.item_id, 'work_type', l.work_type,
+           'reason', format('version %s', declared.version)))
+           filter (where l.work_type = declared.name and l.status = 'succeeded'
+             and coalesce(l.claimed_at, '-infinity') < declared.version_at),
+         case when count(*) = redo_next.look_at then (array_agg(l.item_id order by l.item_id desc))[1] end
+    into keys, last_item
+    from (select c.item_id, c.work_type, c.status, c.claimed_at
+            from public.work_claims c
+           where c.item_id > declared.redone_through
+           order by c.item_id
+           limit redo_next.look_at) as l;
+  -- The page may end between two claims of an item: the next one begins with that item.
+  if last_item is not null then
+    last_item := coalesce((
+      select c.item_id from public.work_claims c
+       where c.item_id > declared.redone_through and c.item_id < last_item order by c.item_id desc limit 1), last_item);
+  end if;
+  begin
+    if keys is not null then
+      perform work.lock_around(keys, deep => true, at_once => true);
+      redone := work.reopen((
+        select coalesce(jsonb_agg(k.value), '[]')
+          from jsonb_array_elements(keys) as k(value)
+          join public.work_claims c
+            on c.item_id = any (array[(k.value ->> 'item_id')::uuid]) and c.work_type = k.value ->> 'work_type'
+         where c.status = 'succeeded'));
+    end if;
+    update public.work_types t set redone_through = last_item where t.name = declared.name;
+    return coalesce(redone, 0);
+  exception when lock_not_available then
+    return 0;
+  end;
+end
+$$;
+
+-- Answer a held claim with the present payload. The change that made it does not open the claim again.
+create or replace function public.reread_claim(item_id uuid, work_type text, worker_id text, fence bigint)
+returns json
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  held public.work_claims;
+begin
+  perform work.check_name('work_type', reread_claim.work_type);
+  perform work.check_name('worker_id', reread_claim.worker_id);
+  update public.work_claims c
+     set read_input = null
+   where c.item_id = any (array[reread_claim.item_id]) and c.work_type = reread_claim.work_type
+     and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', reread_claim.worker_id, reread_claim.fence)
+     and c.expires_at > clock_timestamp()
+  returning c.* into held;
+  if not found then
+    return null;
+  end if;
+  -- A later statement, so that it reads what the change has written.
+  return (
+    select json_build_object('item_id', i.id, 'work_type', held.work_type, 'fence', held.fence, 'pool', i.pool,
+             'source_key', i.source_key, 'payload', i.payload)
+      from public.work_items i where i.id = held.item_id);
+end
+$$;
+comment on function public.reread_claim is
+  'Answers a held claim {item_id, work_type, fence, pool, source_key, payload} with the present payload, so that the change which made it does not open the claim again; null where the caller does not hold it.';
+
+-- 18_effects.sql
+
+-- Effects: a result reaches the person's own table inside of the release, so once.
+
+-- Find the function that a work type applies to its results; refuse a name that is none.
+create or replace function work.apply_function(name text)
+returns regprocedure
+language plpgsql
+stable
+as $$
+declare
+  found_function regprocedure := to_regprocedure(name || '(jsonb, jsonb)');
+begin
+  if found_function is null then
+    perform work.refuse('apply', name,
+      'a function (item jsonb, result jsonb) was expected, named with its schema, such as public.store_embedding');
+  end if;
+  return found_function;
+end
+$$;
+
+-- Find the table and column that a work type writes its results to; refuse what is no column of its pool's table.
+create or replace function work.check_into(declared public.work_types)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  attached public.work_pools;
+  column_name text := substring(declared.into_column from '[^.]+$');
+begin
+  select * into attached from public.work_pools p where p.name = declared.pool and p.source is not null;
+  if not found or to_regclass(left(declared.into_column, -1 - length(column_name))) is distinct from attached.source::oid
+    and 'public.' || left(declared.into_column, -1 - length(column_name)) is distinct from (
+      select n.nspname || '.' || r.relname from pg_catalog.pg_class r
+        join pg_catalog.pg_namespace n on n.oid = r.relnamespace where r.oid = attached.source) then
+    perform work.refuse('into_column', declared.into_column,
+      format('a column of the table that pool %s is attached to was expected, such as documents.embedding', declared.pool));
+  end if;
+  if not exists (
+    select from pg_catalog.pg_attribute a
+     where a.attrelid = attached.source and a.attname = column_name and a.attnum > 0 and not a.attisdropped
+       and a.attgenerated = '') then
+    perform work.refuse('into_column', declared.into_column, format('%s has no such column', attached.source));
+  end if;
+  if column_name = any (coalesce(declared.input_columns, '{}') || attached.key_columns) then
+    perform work.refuse('into_column', declared.into_column,
+      'it is a key or an input of the same work type, which would set itself off; give the result a column of its own');
+  end if;
+end
+$$;
+
+-- Lock the rows that these results are written to, before any claim: a person's update locks the row first too.
+create or replace function work.lock_rows(pool text, source_keys text[])
+returns void
+language plpgsql
+security definer
+as $$
+begin
+  execute format(
+    'select from unnest($1) as g(key) cross join lateral (select from %s r where %s for no key update) as locked',
+    (select p.source from public.work_pools p where p.name = pool), work.row_condition(pool))
+    using array(select k.key from unnest(source_keys) as k(key) order by k.key);
+end
+$$;
+
+-- The SQL that finds the row r of a source key g.key.
+create or replace function work.row_condition(pool text)
+returns text
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return (
+    select case
+             when count(*) = 1 then min(format('%s = any (array[g.key::%s])', c.value, c.compared_as))
+             else string_agg(format('%s = any (array[(g.key::jsonb ->> %s)::%s])', c.value, c.n - 1, c.compared_as), ' and ' order by c.n)
+           end
+      from work.pool_columns c
+     where c.pool = row_condition.pool and c.member = 'key');
+end
+$$;
+
+-- Write results [{key, result}] into a column of the pool's table, each as the column's type reads it from JSON.
+-- It runs as its owner: a worker's role needs no right on the table.
+create or replace function work.write_results(pool text, into_column text, results jsonb)
+returns void
+language plpgsql
+security definer
+as $$
+declare
+  source regclass := (select p.source from public.work_pools p where p.name = pool);
+  column_name text := substring(into_column from '[^.]+$');
+begin
+  execute format(
+    'update %1$s r
+        set %2$I = (jsonb_populate_record(null::%1$s, jsonb_build_object(%2$L, g.result))).%2$I
+       from jsonb_to_recordset($1) as g(key text, result jsonb)
+      where %3$s',
+    source, column_name, work.row_condition(pool))
+    using results;
+end
+$$;
+
+-- Run the effects of results that are about to be stored: each is {item_id, work_type, fence, result}. A result of an input
+-- that is no longer there has none. An error stops the release with its sentence, and the claims are still held.
+create or replace function work.apply_results(held jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  result record;
+  written record;
+begin
+  for written in
+    select t.pool, t.into_column, jsonb_agg(jsonb_build_object('key', i.source_key, 'result', h.result)) as results
+      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", result jsonb)
+      join public.work_types t on t.name = h.work_type
+      join public.work_items i on i.id = any (array[h.item_id])
+     where t.into_column is not null and i.source_key is not null
+     group by t.pool, t.into_column
+  loop
+    perform work.write_results(written.pool, written.into_column, written.results);
+  end loop;
+  for result in
+    select h.*, t.apply, i.pool, i.source_key, i.payload
+      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", fence bigint, result jsonb)
+      join public.work_types t on t.name = h.work_type
+      join public.work_items i on i.id = any (array[h.item_id])
+     where t.apply is not null
+     order by h.item_id, h.work_type
+  loop
+    execute format('select %s($1, $2)', work.apply_function(result.apply)::oid::regproc)
+      using jsonb_build_object('id', result.item_id, 'work_type', result.work_type, 'fence', result.fence, 'pool', result.pool,
+        'source_key', result.source_key, 'payload', result.payload), result.result;
+  end loop;
+exception
+  -- The caller tries these again by itself.
+  when deadlock_detected or lock_not_available or query_canceled then
+    raise;
+  when others then
+    raise exception using errcode = 'PT422', message = format('the result was not applied: %s', sqlerrm);
+end
+$$;
+
+-- 18_follow.sql
+
+-- Following: a claim that ends, or is open again, changes the claims that need it.
+
+-- The claims that need these, through all claims between them where `deep` is true. Keys are {item_id, work_type}.
+create or replace function work.dependents_of(keys jsonb, deep boolean)
+returns table (item_id uuid, work_type text)
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return query
+  with recursive given as materialized (
+    select k.item_id, k.work_type from jsonb_to_recordset(dependents_of.keys) as k(item_id uuid, work_type text collate "C")
+  ),
+  down as (
+    select g.item_id, g.work_type, 0 as depth from given g
+     union
+    select n.item_id, n.work_type, 1
+      from down u
+     cross join lateral (
+       select d.item_id, d.work_type
+         from public.work_dependencies d
+        where d.needs_item_id = any (array[u.item_id]) and d.needs_work_type = u.work_type
+        union all
+       select u.item_id, t.work_type from work.type_needs t where t.needs_work_type = u.work_type
+        union all
+       select d.item_id, d.work_type
+         from public.work_claims c
+         join public.work_dependencies d on d.needs_workflow_id = c.workflow_id
+        where c.item_id = any (array[u.item_id]) and c.work_type = u.work_type) as n
+     where deep or u.depth = 0
+  )
+  select distinct d.item_id, d.work_type from down d where d.depth > 0;
+end
+$$;
+
+-- Lock workflows against change; those that an item waits for so that one call at a time looks whether they are over.
+create or replace function work.lock_workflows(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+  perform from public.work_workflows w where w.id = any (ids) and w.is_gathered order by w.id for no key update;
+  perform from public.work_workflows w where w.id = any (ids) and not w.is_gathered order by w.id for share;
+end
+$$;
+
+-- Lock claims and all that is changed by their end, in the order of keys: without this, two releases deadlock, or a
+-- release with a person's update of the row. At once gives up with an error rather than wait for another call.
+create or replace function work.lock_around(keys jsonb, deep boolean default false, at_once boolean default false)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  around jsonb;
+begin
+  select jsonb_agg(jsonb_build_object('item_id', a.item_id, 'work_type', a.work_type) order by a.item_id, a.work_type)
+    into around
+    from (select k.item_id, k.work_type from jsonb_to_recordset(lock_around.keys) as k(item_id uuid, work_type text collate "C")
+           union
+          select d.item_id, d.work_type from work.dependents_of(lock_around.keys, lock_around.deep) d) as a;
+  perform work.lock_workflows(array(
+    select distinct c.workflow_id
+      from jsonb_to_recordset(around) as k(item_id uuid, work_type text collate "C")
+      join public.work_claims c on c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
+     where c.workflow_id is not null
+     order by 1));
+  if lock_around.at_once then
+    perform from rows from (jsonb_to_recordset(around) as (item_id uuid, work_type text collate "C")) with ordinality as k(item_id, work_type, n)
+     cross join lateral (
+       select from public.work_claims c
+        where c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
+          for no key update nowait) as locked;
+  else
+    perform from rows from (jsonb_to_recordset(around) as (item_id uuid, work_type text collate "C")) with ordinality as k(item_id, work_type, n)
+     cross join lateral (
+       select from public.work_claims c
+        where c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
+          for no key update) as locked;
+  end if;
+end
+$$;
+
+-- Mark needs on whole workflows as met or not. Answers the claims whose count changes: {item_id, work_type, delta, fails}.
+create or replace function work.meet_gathers(workflow_ids bigint[])
+returns jsonb
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  answer jsonb;
+begin
+  with ended as materialized (
+    select w.id, e.is_over, e.is_succeeded
+      from (select distinct u.id from unnest(workflow_ids) as u(id)) as w
+     cross join lateral work.workflow_end(w.id) as e
+  ),
+  turned as (
+    update public.work_dependencies d
+       set is_met = not d.is_met
+      from ended e, public.work_types t
+     where d.needs_workflow_id = e.id and t.name = d.work_type
+       and d.is_met <> case t.on_failed_need when 'run' then e.is_over else e.is_succeeded end
+    returning d.item_id, d.work_type, case when d.is_met then -1 else 1 end as delta
+  )
+  select jsonb_agg(jsonb_build_object('item_id', a.item_id, 'work_type', a.work_type, 'delta', a.delta, 'why', a.why,
+           'fails', a.fails))
+    into answer
+    from (select t.item_id, t.work_type, t.delta, 'a part of its workflow is done again' as why, false as fails from turned t
+          union all
+          select d.item_id, d.work_type, 0, 'a part of its workflow failed', true
+            from ended e
+            join public.work_dependencies d on d.needs_workflow_id = e.id
+            join public.work_types t on t.name = d.work_type
+           where t.on_failed_need = 'fail' and e.is_over and not e.is_succeeded) as a;
+  return coalesce(answer, '[]');
+end
+$$;
+
+-- Mark needs on these claims as met or not: each is {item_id, work_type, was, became}. Answers as meet_gathers().
+create or replace function work.meet_needs(changed jsonb)
+returns jsonb
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  answer jsonb;
+begin
+  with given as materialized (
+    select k.* from jsonb_to_recordset(meet_needs.changed) as k(item_id uuid, work_type text collate "C", was text, became text)
+  ),
+  turned as (
+    update public.work_dependencies d
+       set is_met = not d.is_met
+      from given g, public.work_types t
+     where d.needs_item_id = any (array[g.item_id]) and d.needs_work_type = g.work_type and t.name = d.work_type
+       and d.is_met <> (g.became is null or work.is_met(g.became, t.on_failed_need))
+    returning d.item_id, d.work_type, case when d.is_met then -1 else 1 end as delta, g.work_type as needed, g.became
+  ),
+  affected as (
+    select t.* from turned t
+    union all
+    select g.item_id, n.work_type, case when work.is_met(g.became, n.on_failed_need) then -1 else 1 end, g.work_type, g.became
+      from given g
+      join work.type_needs n on n.needs_work_type = g.work_type
+     where work.is_met(g.became, n.on_failed_need) <> work.is_met(g.was, n.on_failed_need)
+    union all
+    select d.item_id, d.work_type, 0, g.work_type, g.became
+      from given g
+     cross join lateral (
+       select e.item_id, e.work_type from public.work_dependencies e
+        where e.needs_item_id = any (array[g.item_id]) and e.needs_work_type = g.work_type
+        union all
+       select g.item_id, n.work_type from work.type_needs n where n.needs_work_type = g.work_type) as d
+      join public.work_types t on t.name = d.work_type
+     where t.on_failed_need = 'fail' and g.became in ('failed', 'cancelled')
+  )
+  select jsonb_agg(jsonb_build_object('item_id', a.item_id, 'work_type', a.work_type, 'delta', a.delta,
+           'why', format('%s is done again', a.needed), 'fails', a.delta = 0))
+    into answer
+    from affected a;
+  return coalesce(answer, '[]');
+end
+$$;
+
+-- Give claims their new count of unmet needs. One that waits for nothing more is ready; one that was done before its need
+-- was open again is to be done again, unless done work stays done; one that fails with its need fails. Answers these
+-- changes as meet_needs() takes them.
+create or replace function work.apply_counts(affected jsonb, stays_done boolean default false)
+returns jsonb
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+  answer jsonb;
+begin
+  with given as materialized (
+    select a.item_id, a.work_type, sum(a.delta)::integer as delta, bool_or(a.fails) as fails,
+           min(a.why) filter (where a.delta > 0) as why
+      from jsonb_to_recordset(apply_counts.affected) as a(item_id uuid, work_type text collate "C", delta integer, why text, fails boolean)
+     group by a.item_id, a.work_type
+     order by a.item_id, a.work_type
+  ),
+  before as materialized (
+    select g.*, c.status, c.status in ('succeeded', 'failed') and g.delta > 0 and not apply_counts.stays_done as reopens,
+           c.status = 'blocked' and g.fails as ends
+      from given g
+     cross join lateral (
+       select k.status from public.work_claims k
+        where k.item_id = any (array[g.item_id]) and k.work_type = g.work_type
+          for no key update) as c
+  ),
+  changed as (
+    update public.work_claims c
+       set waits_for = c.waits_for + b.delta,
+           status = case
+             when b.ends then 'failed'
+             when b.reopens or (c.status in ('ready', 'waiting') and c.waits_for + b.delta > 0) then 'blocked'
+             when c.status <> 'blocked' or c.waits_for + b.delta > 0 then c.status
+             when c.due_at > moment then 'waiting'
+             else 'ready'
+           end,
+           due_at = case when c.status = 'blocked' and c.waits_for + b.delta = 0 then greatest(c.due_at, moment) else c.due_at end,
+           finished_at = case when b.ends then moment when not b.reopens then c.finished_at end,
+           error = case when b.ends then 'something it needs failed or was cancelled' when b.reopens then null else c.error end,
+           failures = case when b.reopens then 0 else c.failures end,
+           crashes = case when b.reopens then 0 else c.crashes end,
+           poll_at = case when not b.reopens then c.poll_at end,
+           stale = case when b.reopens and c.status = 'succeeded' then b.why else c.stale end,
+           again = case when c.status = 'claimed' and b.delta > 0 then b.why else c.again end
+      from before b
+     where c.item_id = any (array[b.item_id]) and c.work_type = b.work_type
+    returning c.item_id, c.work_type, b.status as was, c.status, c.fence, c.stale, c.error
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, succeeded, failed, blocked)
+    select c.work_type, -count(*) filter (where c.was = 'succeeded'),
+           count(*) filter (where c.status = 'failed') - count(*) filter (where c.was = 'failed'),
+           count(*) filter (where c.status = 'blocked') - count(*) filter (where c.was = 'blocked')
+      from changed c
+     where c.was <> c.status
+     group by c.work_type
+  ),
+  event as (
+    insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status)
+    select c.item_id, c.work_type, case when c.status = 'failed' then 'failed' else 'reopened' end, c.fence,
+           case when c.status = 'failed' then c.error else c.stale end, c.was, c.status
+      from changed c
+     where c.was <> c.status and (c.status = 'failed' or c.was in ('succeeded', 'failed'))
+  )
+  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', c.was, 'became', c.status))
+    into answer
+    from changed c
+   where c.was <> c.status and (c.was in ('succeeded', 'failed') or c.status = 'failed');
+  return answer;
+end
+$$;
+
+-- Change all that needs these claims, and what needs that: each is {item_id, work_type, was, became}; became null says
+-- that the claim is gone with its item. The caller has locked them with lock_around().
+create or replace function work.follow(changed jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  affected jsonb;
+begin
+  while jsonb_array_length(changed) > 0 loop
+    affected := work.meet_needs(changed) || work.meet_gathers(array(
+      select c.workflow_id
+        from jsonb_to_recordset(changed) as k(item_id uuid, work_type text collate "C")
+        join public.work_claims c on c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
+        join public.work_workflows w on w.id = c.workflow_id
+       where w.is_gathered));
+    exit when affected = '[]';
+    changed := work.apply_counts(affected);
+  end loop;
+end
+$$;
+
+-- Look whether these workflows are over or open again, after items were added or removed. Work that is done stays done.
+create or replace function work.look_at_gathers(workflow_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+  if workflow_ids = '{}' then
+    return;
+  end if;
+  perform work.lock_workflows(array(select distinct u.id from unnest(look_at_gathers.workflow_ids) as u(id) order by u.id));
+  perform work.follow(work.apply_counts(work.meet_gathers(look_at_gathers.workflow_ids), stays_done => true));
+end
+$$;
+
+-- Items are gone: nothing waits for them any more.
+create or replace function work.forget_needs()
+returns trigger
+language plpgsql
+as $$
+declare
+  affected jsonb;
+begin
+  if not exists (select from public.work_dependencies) then
+    return null;
+  end if;
+  with gone as materialized (
+    select d.id, d.item_id, d.work_type, d.is_met
+      from old_items o
+      join public.work_dependencies d on d.needs_item_id = any (array[o.id])
+     order by d.item_id, d.work_type
+  ),
+  deleted as (
+    delete from public.work_dependencies d using gone g where d.id = g.id
+  )
+  select jsonb_agg(jsonb_build_object('item_id', g.item_id, 'work_type', g.work_type, 'delta', -1, 'fails', false))
+    into affected
+    from gone g
+   where not g.is_met;
+  if affected is not null then
+    perform work.follow(work.apply_counts(affected));
+  end if;
+  perform work.look_at_gathers(array(
+    select distinct o.workflow_id from old_items o join public.work_workflows w on w.id = o.workflow_id where w.is_gathered));
+  return null;
+end
+$$;
+create or replace trigger forget_needs
+  after delete on public.work_items referencing old table as old_items
+  for each statement execute function work.forget_needs();
+
+-- 18_needs.sql
+
+-- Needs of items: as enqueue_items() takes them, and as they are added later.
+
+-- Make ready what items with needs or a fingerprint name: workflows that are waited for, work types whose releases must look
+-- for what waits. Answers the needs of each item as [{item_id, work_type}].
+create or replace function work.prepare_needs(items jsonb, ids uuid[])
+returns jsonb[]
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  actual uuid[] := work.ids_in_call(prepare_needs.items, ids);
+  gathered text[] := array(
+    select distinct e.value ->> 'needs_all_of' from jsonb_array_elements(prepare_needs.items) as e(value)
+     where e.value ->> 'needs_all_of' is not null);
+  needs jsonb[];
+begin
+  needs := array(
+    select case when jsonb_typeof(e.value -> 'needs') = 'array' then
+             work.resolve_needs(e.value -> 'needs', coalesce(e.value ->> 'pool', 'default'), prepare_needs.items, actual,
+               format('items[%s]', e.n - 1))
+           end
+      from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
+     order by e.n);
+  perform work.check_cycles(prepare_needs.items, actual, needs);
+  -- Anything may belong to a workflow.
+  perform work.unplain(array(
+    select t.name
+      from public.work_types t
+     where gathered <> '{}'
+        or t.pool in (select coalesce(e.value ->> 'pool', 'default') from jsonb_array_elements(prepare_needs.items) as e(value))
+        or t.pool in (
+          select i.pool from unnest(needs) as n(list)
+           cross join lateral jsonb_array_elements(n.list) as r(value)
+            join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
+        or t.name in (
+          select r.value ->> 'work_type' from unnest(needs) as n(list) cross join lateral jsonb_array_elements(n.list) as r(value))));
+  if gathered <> '{}' then
+    perform work.intern_workflows(gathered);
+    update public.work_workflows w set is_gathered = true
+     where w.name = any (gathered) and not w.is_gathered;
+  end if;
+  return needs;
+end
+$$;
+
+-- Refuse needs on items that another call has added at the same moment, and circles through a whole workflow.
+create or replace function work.check_needed_items(needs jsonb[], ids uuid[])
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  circular record;
+begin
+  if exists (
+    select from unnest(needs) as n(list)
+     cross join lateral jsonb_array_elements(n.list) as r(value)
+     where (r.value ->> 'item_id')::uuid = any (ids)
+       and not exists (select from public.work_items i where i.id = (r.value ->> 'item_id')::uuid)) then
+    raise exception using errcode = 'PT503', message = 'another call has added an item with the same dedupe key at the same moment; repeat the call';
+  end if;
+  -- Few items need one that waits for a whole workflow: the way down from it is short, the way up from its parts is long.
+  select w.name, m.id into circular
+    from (select distinct v.id from unnest(ids) as u(id)
+            join public.work_items i on i.id = u.id
+           cross join lateral (values (i.workflow_id), (i.gathers_id)) as v(id)) as touched
+    join public.work_workflows w on w.id = touched.id and w.is_gathered
+    join public.work_dependencies d on d.needs_workflow_id = w.id
+   cross join lateral work.dependents_of(
+     jsonb_build_array(jsonb_build_object('item_id', d.item_id, 'work_type', d.work_type)), true) as x
+    join public.work_items m on m.id = x.item_id and m.workflow_id = w.id and m.gathers_id is distinct from w.id
+   limit 1;
+  if found then
+    raise exception using errcode = 'PT400',
+      message = format('item %s is a part of workflow %s, and needs something that waits for all of it', circular.id, circular.name);
+  end if;
+end
+$$;
+
+-- Whether one of these items needs the other one, through any items and workflows between them.
+create or replace function work.needs_itself(starts uuid[], item_id uuid)
+returns boolean
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return exists (
+    with recursive up(id) as (
+      select n.id from unnest(starts) as s(id) cross join lateral work.needed_items(s.id) as n(id)
+      union
+      select n.id from up u cross join lateral work.needed_items(u.id) as n(id)
+    )
+    select from up u where u.id = needs_itself.item_id);
+end
+$$;
+
+-- The items that an item needs.
+create or replace function work.needed_items(item_id uuid)
+returns setof uuid
+language sql
+stable
+as $$
+  select (r.value ->> 'item_id')::uuid
+    from public.work_items i
+   cross join lateral jsonb_array_elements(i.needs) as r(value)
+   where i.id = needed_items.item_id
+   union
+  select m.id
+    from public.work_items i
+    join public.work_items m on m.workflow_id = i.gathers_id and m.gathers_id is distinct from i.gathers_id
+   where i.id = needed_items.item_id
+$$;
+
+-- Items with a dedupe key and another fingerprint than before get their new payload.
+create or replace function work.renew_items(items jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  with given as materialized (
+    select distinct on (g.pool, g.dedupe_key) g.*
+      from (select coalesce(e.value ->> 'pool', 'default') as pool, e.value ->> 'dedupe_key' as dedupe_key,
+                   e.value ->> 'fingerprint' as fingerprint, coalesce(e.value -> 'payload', '{}') as payload, e.n
+              from jsonb_array_elements(renew_items.items) with ordinality as e(value, n)
+             where e.value ->> 'dedupe_key' is not null and e.value ->> 'fingerprint' is not null) as g
+     order by g.pool, g.dedupe_key, g.n desc
+  ),
+  wanted as materialized (
+    select i.id, g.fingerprint, g.payload
+      from given g
+      join public.work_items i on i.pool = any (array[g.pool]) and i.dedupe_key = any (array[g.dedupe_key])
+     where i.fingerprint is distinct from g.fingerprint
+     order by i.id
+       for no key update of i
+  )
+  update public.work_items i
+     set payload = w.payload, fingerprint = w.fingerprint
+    from wanted w
+   where i.id = any (array[w.id]);
+end
+$$;
+
+-- Give an item further needs, as references; `ids` are those of the items that an index names. Its claims that are done
+-- stay done.
+create or replace function work.need(item_id uuid, needs jsonb, ids jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  item public.work_items;
+  resolved jsonb;
+  in_call uuid[] := array(select u.value::uuid from jsonb_array_elements_text(ids) with ordinality as u(value, n) order by u.n);
+begin
+  select * into item from public.work_items i where i.id = need.item_id for no key update;
+  resolved := coalesce(work.resolve_needs(need.needs, item.pool, '[]', in_call, format('item %s', need.item_id)), '[]');
+  if exists (select from jsonb_array_elements(resolved) as r(value) where (r.value ->> 'item_id')::uuid = need.item_id)
+    or work.needs_itself(array(select (r.value ->> 'item_id')::uuid from jsonb_array_elements(resolved) as r(value)), need.item_id) then
+    raise exception using errcode = 'PT400', message = format('item %s would need itself, through one of these needs', need.item_id);
+  end if;
+  perform work.unplain(array(
+    select t.name
+      from public.work_types t
+     where t.pool = item.pool
+        or t.pool in (
+          select i.pool from jsonb_array_elements(resolved) as r(value) join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
+        or t.name in (select r.value ->> 'work_type' from jsonb_array_elements(resolved) as r(value))));
+  update public.work_items i set needs = coalesce(i.needs, '[]') || resolved where i.id = need.item_id;
+  perform work.count_needs(array[need.item_id], array(
+    select c.work_type from public.work_claims c where c.item_id = need.item_id));
+end
+$$;
+
+-- Give an item further needs: ids or dedupe keys of items, or {"id" or "key", "pool", "work_type"}. Work that is done stays
+-- done. Answers how many of its claims wait.
+create or replace function public.add_needs(item_id uuid, needs jsonb)
+returns integer
+language plpgsql
+as $$
+begin
+  if item_id is null or not exists (select from public.work_items i where i.id = add_needs.item_id) then
+    perform work.refuse('item_id', item_id::text, 'there is no such item', 'PT404');
+  end if;
+  -- Two calls could make a circle together.
+  perform pg_advisory_xact_lock(hashtextextended('work-claims needs', 0));
+  perform work.need(item_id, needs, '[]');
+  return (select count(*) from public.work_claims c where c.item_id = add_needs.item_id and c.status = 'blocked');
+end
+$$;
+comment on function public.add_needs is
+  'Gives an item further needs, by ids or dedupe keys of items, or {"id" or "key", "pool", "work_type"}: its open claims wait for them. Done work stays done; a circle is refused. Answers how many of its claims wait.';
+
 -- 18_outcomes.sql
 
 -- Outcomes: the ends of claims, as a worker says them.
@@ -3068,12 +4691,109 @@ begin
 end
 $$;
 
+-- 19_follow_release.sql
+
+-- Releases of work types that are not plain: something follows from the end of their claims.
+
+-- Close claims with all that follows: results are applied, dependents change, new items are added.
+create or replace function work.close_with_all(worker_id text, outcomes jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  held jsonb;
+begin
+  -- The rows that results are written to come first, then claims: in the order in which a person's update locks them.
+  perform work.lock_rows(r.pool, r.source_keys)
+     from (select t.pool, array_agg(i.source_key) as source_keys
+             from jsonb_to_recordset(close_with_all.outcomes) as o(item_id uuid, work_type text collate "C", outcome text)
+             join public.work_types t on t.name = o.work_type
+             join public.work_items i on i.id = any (array[o.item_id])
+            where o.outcome = 'succeeded' and t.into_column is not null and i.source_key is not null
+            group by t.pool) as r;
+  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
+  perform work.lock_around(work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes));
+  held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.apply_results(h.results)
+     from (select jsonb_agg(e.value) as results
+             from jsonb_array_elements(held) as e(value)
+            where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
+    where h.results is not null;
+  perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
+  perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.follow_closed(held);
+  perform work.wake_workers(null);
+end
+$$;
+
+-- Of these outcomes, those whose claim the worker holds, with all that its release needs to know. is_again: the claim is
+-- to be done once more, since its input changed meanwhile, or its work type has a new version.
+create or replace function work.held_outcomes(worker_id text, outcomes jsonb)
+returns jsonb
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object('item_id', o.item_id, 'work_type', o.work_type, 'fence', o.fence, 'outcome', o.outcome,
+             'result', o.result, 'items', o.items, 'needs', o.needs,
+             'is_again', c.read_input is not null or c.again is not null or coalesce(c.claimed_at < t.version_at, false),
+             'reason', case when c.read_input is not null then 'its input changed while it ran'
+                            else coalesce(c.again, format('version %s', t.version)) end,
+             'is_change', c.read_input is not null)
+             order by o.item_id, o.work_type), '[]')
+      from jsonb_to_recordset(held_outcomes.outcomes) as o(
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, result jsonb, items jsonb, needs jsonb)
+      join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
+      left join public.work_types t on t.name = o.work_type
+     where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence));
+end
+$$;
+
+-- After claims were closed: add their new items and needs, change what needs them, and open those again that are to be
+-- done once more, also after a failure: the new input has not failed yet.
+create or replace function work.follow_closed(held jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  released record;
+  new_ids jsonb;
+  changed jsonb;
+begin
+  for released in
+    select h.item_id, h.work_type, h.items, h.needs
+      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", items jsonb, needs jsonb)
+     where jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array'
+  loop
+    new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
+    if jsonb_typeof(released.needs) = 'array' then
+      perform work.need(released.item_id, released.needs, new_ids);
+    end if;
+  end loop;
+  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
+    into changed
+    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
+    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
+   where c.status in ('succeeded', 'failed');
+  perform work.follow(changed);
+  perform work.reopen(h.again)
+     from (select jsonb_agg(e.value) as again from jsonb_array_elements(held) as e(value)
+            where (e.value ->> 'is_again')::boolean and e.value ->> 'outcome' in ('succeeded', 'failed')) as h
+    where h.again is not null;
+end
+$$;
+
 -- 19_release.sql
 
 -- Release: the holder of a claim closes it, with an outcome.
 
--- Close claims that succeeded, in the order of keys; answers how many.
-create or replace function work.close_succeeded(worker_id text, outcomes jsonb)
+-- Close claims that succeeded, in the order of keys; answers how many. Of plain work types only, or of all.
+create or replace function work.close_succeeded(worker_id text, outcomes jsonb, only_plain boolean)
 returns integer
 language plpgsql
 as $$
@@ -3086,14 +4806,16 @@ begin
   with given as materialized (
     select o.*
       from jsonb_to_recordset(close_succeeded.outcomes) as o(
-             item_id uuid, work_type text, fence bigint, outcome text, result jsonb)
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, result jsonb)
      where o.outcome = 'succeeded' and o.fence is not null
+       and not (only_plain and o.work_type in (select t.name from public.work_types t where not t.is_plain))
      order by o.item_id, o.work_type
   ),
   closed as (
     update public.work_claims c
        set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1,
-           poll_at = null, external_id = null, state = null
+           poll_at = null, external_id = null, state = null,
+           stale = null
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence)
@@ -3123,7 +4845,7 @@ begin
     select o.*, coalesce(t.max_failures, 3) as max_failures, coalesce(t.backoff_seconds, 10) as backoff_seconds,
            coalesce(t.backoff_limit_seconds, 3600) as backoff_limit_seconds
       from jsonb_to_recordset(close_others.outcomes) as o(
-             item_id uuid, work_type text, fence bigint, outcome text, error text, final boolean,
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, error text, final boolean,
              retry_after_seconds double precision, seconds double precision, note text, state jsonb)
       left join public.work_types t on t.name = o.work_type
      where o.outcome in ('failed', 'released', 'snoozed')
@@ -3131,9 +4853,9 @@ begin
   ),
   closed as (
     update public.work_claims c
-       set status = case when g.outcome = 'released' then case when c.due_at > moment then 'waiting' else 'ready' end
-                         when g.outcome = 'snoozed' then 'waiting'
-                         when g.final or c.failures + 1 >= g.max_failures then 'failed'
+       set status = case when g.outcome = 'failed' and (g.final or c.failures + 1 >= g.max_failures) then 'failed'
+                         when c.waits_for > 0 then 'blocked'
+                         when g.outcome = 'released' and c.due_at <= moment then 'ready'
                          else 'waiting' end,
            failures = c.failures + case g.outcome when 'failed' then 1 else 0 end,
            finished_at = case when g.outcome = 'failed' and (g.final or c.failures + 1 >= g.max_failures) then moment end,
@@ -3145,7 +4867,6 @@ begin
                least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)))))
            end,
            error = case g.outcome when 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
-           result = null,
            progress = null,
            poll_at = null,
            -- A holder that gives up its claim has not said how a job of an earlier try ended.
@@ -3157,10 +4878,11 @@ begin
     returning g.outcome, c.item_id, c.work_type, c.fence, coalesce(g.note, c.error) as detail, c.status
   ),
   tallied as (
-    insert into work.tally_entries (work_type, failed, failures, final_failures)
-    select u.work_type, count(*) filter (where u.status = 'failed'), count(*), count(*) filter (where u.status = 'failed')
+    insert into work.tally_entries (work_type, failed, failures, final_failures, blocked)
+    select u.work_type, count(*) filter (where u.status = 'failed'), count(*) filter (where u.outcome = 'failed'),
+           count(*) filter (where u.status = 'failed'), count(*) filter (where u.status = 'blocked')
       from closed u
-     where u.outcome = 'failed'
+     where u.outcome = 'failed' or u.status = 'blocked'
      group by u.work_type
   ),
   event as (
@@ -3184,7 +4906,7 @@ begin
   with given as materialized (
     select o.*
       from jsonb_to_recordset(park.outcomes) as o(
-             item_id uuid, work_type text, fence bigint, outcome text, external_id text, seconds double precision, state jsonb)
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, external_id text, seconds double precision, state jsonb)
      where o.outcome = 'parked'
      order by o.item_id, o.work_type
   )
@@ -3216,9 +4938,11 @@ begin
   -- could not be closed.
   all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
     and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
+    and not jsonb_path_exists(close_claims.outcomes, '$[*].items')
     and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
-  if all_succeeded and work.close_succeeded(close_claims.worker_id, close_claims.outcomes)
-       = jsonb_array_length(close_claims.outcomes) then
+  if all_succeeded
+    and work.close_succeeded(close_claims.worker_id, close_claims.outcomes, only_plain => true)
+      = jsonb_array_length(close_claims.outcomes) then
     return to_json(array_fill('succeeded'::text, array[jsonb_array_length(close_claims.outcomes)]));
   end if;
   perform work.check_list('outcomes', close_claims.outcomes);
@@ -3226,19 +4950,11 @@ begin
     return '[]';
   end if;
   perform work.check_outcomes(close_claims.outcomes);
-  if all_succeeded is not true then
-    -- Two statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
-    perform
-       from (select o.item_id, o.work_type
-               from jsonb_to_recordset(close_claims.outcomes) as o(item_id uuid, work_type text)
-              order by o.item_id, o.work_type) as g
-      cross join lateral (
-        select from public.work_claims c
-         where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-           for no key update) as locked;
-    perform work.close_succeeded(close_claims.worker_id, close_claims.outcomes);
-    perform work.close_others(close_claims.worker_id, close_claims.outcomes);
-    perform work.park(close_claims.worker_id, close_claims.outcomes);
+  if all_succeeded is not true or exists (
+    select from public.work_types t
+     where not t.is_plain
+       and t.name in (select o.work_type from jsonb_to_recordset(close_claims.outcomes) as o(work_type text))) then
+    perform work.close_with_all(close_claims.worker_id, close_claims.outcomes);
   end if;
 
   -- A row with this worker and fence that is not held was closed by this worker, in this call or in an earlier one:
@@ -3255,7 +4971,7 @@ begin
                    else 'lost'
                  end as state
             from rows from (jsonb_to_recordset(close_claims.outcomes) as (
-                   item_id uuid, work_type text, fence bigint, outcome text))
+                   item_id uuid, work_type text collate "C", fence bigint, outcome text))
                  with ordinality as g(item_id, work_type, fence, outcome, n)
             left join lateral (
               select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type limit 1) as c on true) as a;
@@ -3298,9 +5014,13 @@ begin
     'item_id', item_id, 'work_type', work_type, 'fence', fence, 'outcome', outcome, 'result', result, 'error', error
   ))) ->> 0;
   return case outcome
-    when 'succeeded' then state = 'succeeded'
-    when 'failed' then state in ('waiting', 'ready', 'failed')
-    else state in ('waiting', 'ready')
+    -- Its input may have changed meanwhile: then its result is stale already.
+    when 'succeeded' then state = 'succeeded' or (state in ('waiting', 'ready', 'blocked') and exists (
+      select from public.work_claims c
+       where c.item_id = any (array[release_item.item_id]) and c.work_type = release_item.work_type
+         and c.stale is not null and c.error is null))
+    when 'failed' then state in ('waiting', 'ready', 'blocked', 'failed')
+    else state in ('waiting', 'ready', 'blocked')
   end;
 end
 $$;
@@ -3374,13 +5094,17 @@ begin
   ),
   back as (
     update public.work_claims c
-       set status = case when c.due_at > clock_timestamp() then 'waiting' else 'ready' end,
+       set status = case when c.waits_for > 0 then 'blocked' when c.due_at > clock_timestamp() then 'waiting' else 'ready' end,
            due_at = greatest(c.due_at, clock_timestamp()), progress = null, worker_id = null
       from held
      where c.item_id = any (array[held.item_id]) and c.work_type = held.work_type
        and (c.status, c.worker_id) is not distinct from ('claimed', release_claims_for_worker.worker_id)
        and c.poll_at is null
-    returning c.item_id, c.work_type, c.fence
+    returning c.item_id, c.work_type, c.fence, c.status
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, blocked)
+    select b.work_type, count(*) from back b where b.status = 'blocked' group by b.work_type
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
@@ -3551,7 +5275,7 @@ begin
   with given as materialized (
     select g.*, coalesce(extend_claims.ttl_seconds, t.lease_seconds, 60) as ttl_seconds
       from rows from (jsonb_to_recordset(extend_claims.held) as (
-             item_id uuid, work_type text, fence bigint, progress real, state jsonb))
+             item_id uuid, work_type text collate "C", fence bigint, progress real, state jsonb))
            with ordinality as g(item_id, work_type, fence, progress, state, n)
       left join public.work_types t on t.name = g.work_type
      order by g.item_id, g.work_type
@@ -3598,7 +5322,7 @@ begin
                  end as state,
                  -- The worker itself has released it meanwhile: no call came too late.
                  (c.fence, c.worker_id) is not distinct from (g.fence, extend_claims.worker_id) as is_released
-            from rows from (jsonb_to_recordset(extend_claims.held) as (item_id uuid, work_type text, fence bigint))
+            from rows from (jsonb_to_recordset(extend_claims.held) as (item_id uuid, work_type text collate "C", fence bigint))
                  with ordinality as g(item_id, work_type, fence, n)
             left join lateral (
               select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type limit 1) as c on true) as a;
@@ -3762,7 +5486,7 @@ as $$
 #variable_conflict use_column
 declare
   chosen uuid[] := retry_items.item_ids;
-  reopened integer;
+  keys jsonb;
 begin
   perform work.check_choice(retry_items.work_type, retry_items.item_ids, retry_items.max_items);
   if chosen is null then
@@ -3772,55 +5496,16 @@ begin
        order by c.finished_at
        limit retry_items.max_items);
   end if;
-  -- A terminal claim has not followed its item. Items and workflows are locked against change, then read by a statement
-  -- that sees the changes the lock waited for.
-  perform from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as wanted
-    join public.work_items i on i.id = any (array[wanted.id])
-     for share of i;
-  perform from public.work_workflows w
-   where w.id = any (array(
-           select i.workflow_id from unnest(chosen) as u(id) join public.work_items i on i.id = any (array[u.id])))
-   order by w.id for share;
-  with wanted as materialized (
-    select r.*, retry_items.work_type as work_type
-      from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as given
-      join work.ranked_items r on r.item_id = any (array[given.id])
-     order by given.id
-  ),
-  ended as materialized (
-    select wanted.*, e.status
-      from wanted
-     cross join lateral (
-       select k.status from public.work_claims k
-        where k.item_id = any (array[wanted.item_id]) and k.work_type = wanted.work_type
-          and (k.status is not distinct from 'failed'
-            or (k.status is not distinct from 'cancelled' and retry_items.item_ids is not null))
-          for no key update) as e
-  ),
-  reopened as (
-    update public.work_claims c
-       set priority = e.priority, rank = e.rank, class_id = e.class_id, affinity = e.affinity,
-           workflow_id = e.workflow_id, failures = 0, crashes = 0, finished_at = null,
-           status = case when e.run_after > clock_timestamp() then 'waiting' else 'ready' end,
-           due_at = greatest(e.run_after, clock_timestamp()), worker_id = null, progress = null,
-           poll_at = null
-      from ended e
-     where c.item_id = any (array[e.item_id]) and c.work_type = e.work_type
-    returning c.item_id, c.fence, e.status as ended_as
-  ),
-  tallied as (
-    insert into work.tally_entries (work_type, failed, cancelled)
-    select retry_items.work_type, -count(*) filter (where r.ended_as = 'failed'),
-           -count(*) filter (where r.ended_as = 'cancelled')
-      from reopened r
-    having count(*) > 0
-  ),
-  event as (
-    insert into public.work_events (item_id, work_type, event, fence)
-    select r.item_id, retry_items.work_type, 'retried', r.fence from reopened r
-  )
-  select count(*) into reopened from reopened;
-  return reopened;
+  select coalesce(jsonb_agg(jsonb_build_object('item_id', u.id, 'work_type', retry_items.work_type, 'reason', 'retried by hand')), '[]')
+    into keys
+    from (select distinct g.id from unnest(chosen) as g(id)) as u;
+  perform work.lock_around(keys, deep => true);
+  return work.reopen((
+    select coalesce(jsonb_agg(k.value), '[]')
+      from jsonb_array_elements(keys) as k(value)
+      join public.work_claims c
+        on c.item_id = any (array[(k.value ->> 'item_id')::uuid]) and c.work_type = k.value ->> 'work_type'
+     where c.status = 'failed' or (c.status = 'cancelled' and retry_items.item_ids is not null)), 'retried');
 end
 $$;
 comment on function public.retry_items is
@@ -3864,7 +5549,8 @@ as $$
 #variable_conflict use_column
 declare
   chosen uuid[] := cancel_items.item_ids;
-  cancelled integer;
+  keys jsonb;
+  cancelled jsonb;
 begin
   perform work.check_choice(cancel_items.work_type, cancel_items.item_ids, cancel_items.max_items);
   if chosen is null then
@@ -3878,29 +5564,41 @@ begin
          for share of i);
     perform work.enroll(chosen, array[cancel_items.work_type]);
   end if;
+  select coalesce(jsonb_agg(jsonb_build_object('item_id', u.id, 'work_type', cancel_items.work_type)), '[]')
+    into keys
+    from (select distinct g.id from unnest(chosen) as g(id)) as u;
+  perform work.lock_around(keys);
   with wanted as materialized (
     select distinct u.id, cancel_items.work_type as work_type from unnest(chosen) as u(id) order by u.id
+  ),
+  before as materialized (
+    select wanted.*, c.status
+      from wanted
+      join public.work_claims c on c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
   ),
   cancelled as (
     update public.work_claims c
        set status = 'cancelled', finished_at = clock_timestamp(), worker_id = null, progress = null,
            -- A job elsewhere is to be stopped at once.
            poll_at = case when c.external_id is not null then clock_timestamp() end
-      from wanted
-     where c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
+      from before b
+     where c.item_id = any (array[b.id]) and c.work_type = b.work_type
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')
-    returning c.item_id, c.fence
+    returning c.item_id, c.work_type, c.fence, b.status as was
   ),
   tallied as (
-    insert into work.tally_entries (work_type, cancelled)
-    select cancel_items.work_type, count(*) from cancelled having count(*) > 0
+    insert into work.tally_entries (work_type, cancelled, blocked)
+    select cancel_items.work_type, count(*), -count(*) filter (where c.was = 'blocked') from cancelled c having count(*) > 0
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, fence)
-    select c.item_id, cancel_items.work_type, 'cancelled', c.fence from cancelled c
+    insert into public.work_events (item_id, work_type, event, fence, from_status, to_status)
+    select c.item_id, cancel_items.work_type, 'cancelled', c.fence, c.was, 'cancelled' from cancelled c
   )
-  select count(*) into cancelled from cancelled;
-  return cancelled;
+  select coalesce(jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', c.was, 'became', 'cancelled')), '[]')
+    into cancelled
+    from cancelled c;
+  perform work.follow(cancelled);
+  return jsonb_array_length(cancelled);
 end
 $$;
 comment on function public.cancel_items is
@@ -4462,7 +6160,11 @@ begin
   select array_agg(p.id) filter (where p.is_removable), array_agg(p.id) filter (where not p.is_removable)
     into removable, others
     from (select i.id,
-                 i.source_key is null and not exists (
+                 i.source_key is null
+                   -- Something waits for it.
+                   and not exists (
+                     select from public.work_dependencies d where d.needs_item_id = any (array[i.id]) and not d.is_met)
+                   and not exists (
                    select from public.work_claims c
                     where c.item_id = any (array[i.id])
                       and (c.finished_at < case
@@ -4574,6 +6276,11 @@ begin
     return;
   end if;
   has_more := work.fold_tallies(10000) = 10000;
+  select t.* into kept from public.work_types t where can_prune and t.redone_through is not null limit 1;
+  if found then
+    perform work.redo_next(kept, 2000);
+    has_more := true;
+  end if;
   select t.* into kept
     from public.work_types t
    where can_prune and (t.keep_succeeded is not null or t.keep_failed is not null)
@@ -4586,6 +6293,30 @@ begin
   update work.upkeep set due_at = clock_timestamp() + case when has_more then interval '0.5 s' else interval '2 s' end;
 end
 $$;
+
+-- 24_define_pool.sql
+
+-- Make a pool that mirrors no table: enqueue_items() adds its items. Where it is there already, nothing changes.
+create or replace function public.define_pool(pool text)
+returns jsonb
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  defined public.work_pools;
+begin
+  perform work.check_name('pool', define_pool.pool);
+  insert into public.work_pools (name) values (define_pool.pool) on conflict do nothing;
+  select * into defined from public.work_pools p where p.name = define_pool.pool;
+  if defined.source is not null then
+    perform work.refuse('pool', define_pool.pool,
+      format('it mirrors the table %s; give the pool another name', defined.source), 'PT409');
+  end if;
+  return jsonb_build_object('name', defined.name, 'created_at', defined.created_at);
+end
+$$;
+comment on function public.define_pool is
+  'Makes a pool that mirrors no table: enqueue_items() adds its items. A pool that is there stays as it is.';
 
 -- 24_enroll_pool.sql
 
@@ -4731,8 +6462,8 @@ as $$
    group by c.work_type
 $$;
 
--- Each work type's numbers. All claims less those that are over are open; of these, the others are ready, however many.
--- The first 1,000 in order are looked at, for the longest wait among them.
+-- Each work type's numbers. All claims less those that are over are open; of these, those that are neither blocked, waiting
+-- nor held are ready, however many. The first 1,000 in order are looked at, for the longest wait among them.
 create or replace function work.overview()
 returns table (
   work_type text, pool text, paused boolean, open bigint, ready bigint, waiting bigint, blocked bigint, claimed bigint,
@@ -4762,7 +6493,8 @@ begin
   numbers as (
     select t.name, t.pool, t.paused, coalesce(c.open, 0) as open, first.ready, coalesce(a.waiting, 0) as waiting,
            coalesce(a.claimed, 0) as claimed, coalesce(a.late, 0) as late,
-           greatest(0, coalesce(c.open - coalesce(a.waiting, 0) - coalesce(a.claimed, 0), 0)) as others,
+           coalesce(c.blocked, 0) as blocked,
+           greatest(0, coalesce(c.open - c.blocked - coalesce(a.waiting, 0) - coalesce(a.claimed, 0), 0)) as others,
            coalesce(c.succeeded, 0) as succeeded, coalesce(c.failed, 0) as failed, coalesce(c.cancelled, 0) as cancelled,
            first.due_at, coalesce(f.last_minute, 0) as last_minute
       from public.work_types t
@@ -4778,9 +6510,7 @@ begin
   )
   select n.name, n.pool, n.paused, n.open,
          case when n.ready < 1000 or w.is_full then n.ready else n.others end,
-         n.waiting,
-         case when n.ready < 1000 and w.is_full is not true then greatest(0, n.others - n.ready) else 0 end,
-         n.claimed, n.late, n.succeeded, n.failed, n.cancelled,
+         n.waiting, n.blocked, n.claimed, n.late, n.succeeded, n.failed, n.cancelled,
          w.is_full is true and n.others > n.ready,
          case when n.due_at < moment then moment - n.due_at end,
          n.last_minute
@@ -5127,6 +6857,66 @@ select h.work_type,
    offset 0) as j;
 comment on view public.work_capability_match is
   'work-claims: each kind of live worker (one profile) and each lane that it does: how many workers, whether they match, whether they leave its items to others for their yield_seconds, and which clauses fail.';
+
+-- 26_remaining.sql
+
+-- Is there more? For workers that stay until all is done, and for progress bars.
+
+-- What is left of each of these work types, in bounded time however many claims there are. open, done, failed and cancelled
+-- are exact; with is_capped the other numbers are lower bounds. Under reopening, claims of an older version are yet to come back.
+create or replace function public.work_remaining(work_types text[])
+returns json
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+begin
+  if work_remaining.work_types is null or cardinality(work_remaining.work_types) not between 1 and 1000 then
+    perform work.refuse('work_types', coalesce(cardinality(work_remaining.work_types) || ' long', 'null'),
+      'a list of 1 to 1000 work types was expected');
+  end if;
+  return (
+    with overview as materialized (select o.* from work.overview() o),
+    parked as materialized (select p.* from work.parked() p),
+    due as materialized (
+      select w.work_type, min(w.due_at) as due_at
+        from (select c.work_type, c.due_at from public.work_claims c where c.status = 'waiting' order by c.due_at limit 10000) as w
+       group by w.work_type
+    ),
+    workers as materialized (
+      select w.work_types from public.work_workers w
+       where w.retired_at is null and w.last_seen_at > moment - interval '2 minutes'
+    )
+    select json_agg(json_build_object(
+             'work_type', asked.name,
+             'is_declared', t.name is not null,
+             'ready', coalesce(o.ready, 0),
+             'running', greatest(0, coalesce(o.claimed, 0) - coalesce(p.parked, 0)),
+             'parked', coalesce(p.parked, 0),
+             'waiting', coalesce(o.waiting, 0),
+             'waiting_until', d.due_at,
+             'blocked', coalesce(o.blocked, 0),
+             'open', coalesce(o.open, 0),
+             'done', coalesce(o.succeeded, 0),
+             'failed', coalesce(o.failed, 0),
+             'cancelled', coalesce(o.cancelled, 0),
+             'is_capped', coalesce(o.is_capped, false),
+             'is_paused', coalesce(t.paused, false),
+             'stopped', t.stopped,
+             'is_reopening', t.redone_through is not null,
+             'workers', (select count(*) from workers w where w.work_types is null or asked.name = any (w.work_types)))
+             order by asked.n)
+      from unnest(work_remaining.work_types) with ordinality as asked(name, n)
+      left join public.work_types t on t.name = asked.name
+      left join overview o on o.work_type = asked.name
+      left join parked p on p.work_type = asked.name
+      left join due d on d.work_type = asked.name);
+end
+$$;
+comment on function public.work_remaining is
+  'What is left of each of these work types, in bounded time: [{work_type, is_declared, ready, running, parked, waiting, waiting_until, blocked, open, done, failed, cancelled, is_capped, is_paused, stopped, is_reopening, workers}]. Nothing is left where open is 0; done ones have succeeded.';
 
 -- 27_explain.sql
 
@@ -5542,11 +7332,11 @@ revoke all on type public.work_claim_status from public, anon, authenticated;
 do $$
 declare
   public_functions constant text[] := array[
-    'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_pool', 'define_work_type', 'define_workflow',
-    'describe_work_types', 'detach_pool', 'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim',
-    'prune_classes', 'prune_finished', 'reap_expired_claims', 'refused_classes', 'register_worker',
+    'add_needs', 'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_pool', 'define_work_type', 'define_workflow', 'describe_work_types',
+    'detach_pool', 'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim', 'invalidate_items',
+    'prune_classes', 'prune_finished', 'reap_expired_claims', 'refused_classes', 'register_worker', 'reread_claim',
     'release_claims_for_worker', 'release_item', 'release_items', 'release_parked', 'retire_worker', 'retry_items', 'set_priority',
-    'take_parked', 'work_depth', 'work_pulse', 'would_match'];
+    'take_parked', 'work_depth', 'work_pulse', 'work_remaining', 'would_match'];
   -- A table or view of ours in public says so in its comment.
   relation record;
   function record;
@@ -5607,25 +7397,25 @@ do $$
 declare
   -- Each statement finds its rows by key or along an index.
   by_key constant text[] := array[
-    'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items', 'public.extend_claims',
-    'public.finish_and_claim', 'public.prune_classes', 'public.prune_finished', 'public.reap_expired_claims',
+    'public.add_needs', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items',
+    'public.extend_claims', 'public.finish_and_claim', 'public.invalidate_items', 'public.prune_classes', 'public.prune_finished', 'public.reap_expired_claims',
     'public.refused_classes', 'public.release_claims_for_worker', 'public.release_item', 'public.release_items',
-    'public.release_parked', 'public.retry_items', 'public.set_priority', 'public.take_parked', 'work.enroll',
-    'work.enroll_new_items', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events', 'work.row_sql'];
+    'public.release_parked', 'public.reread_claim', 'public.retry_items', 'public.set_priority', 'public.take_parked', 'work.count_needs', 'work.enroll',
+    'work.enroll_new_items', 'work.forget_needs', 'work.note_changes', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
     'work.move_open_claims', 'work.overview', 'public.work_pulse', 'public.work_depth', 'public.describe_work_types',
-    'work.fold_tallies', 'work.parked'];
+    'work.fold_tallies', 'work.parked', 'public.work_remaining'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
     'public.enroll_pool', 'work.fold_tallies', 'work.mirror_deleted', 'work.mirror_written'];
   -- A person calls them: they give up on a lock rather than delay other calls.
   impatient constant text[] := array[
-    'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
+    'public.add_needs', 'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
     'public.define_workflow', 'public.detach_pool', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',
-    'public.finish_and_claim', 'public.refused_classes', 'public.register_worker', 'public.release_claims_for_worker',
-    'public.release_item', 'public.release_items', 'public.release_parked', 'public.retry_items', 'public.set_priority',
+    'public.finish_and_claim', 'public.invalidate_items', 'public.refused_classes', 'public.register_worker', 'public.release_claims_for_worker',
+    'public.release_item', 'public.release_items', 'public.release_parked', 'public.reread_claim', 'public.retry_items', 'public.set_priority',
     'public.take_parked'];
   named record;
 begin
@@ -5644,7 +7434,7 @@ begin
         (impatient, 'lock_timeout', '5s'),
         (array['public.prune_classes'], 'lock_timeout', '1s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
-        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth'], 'enable_sort', 'off'),
+        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth', 'public.work_remaining'], 'enable_sort', 'off'),
         (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
      cross join lateral unnest(l.functions) as f(name)
       join pg_proc p on p.oid = f.name::regproc

@@ -47,3 +47,12 @@ drop function if exists public.define_work_type(
   text, text, integer, integer, integer, integer, integer, boolean, integer, interval, interval);
 drop function if exists public.define_work_type(
   text, text, integer, integer, integer, integer, integer, boolean, integer, interval, interval, integer, text);
+alter table if exists work.tally_entries add column if not exists blocked integer not null default 0;
+do $$
+begin
+  if to_regprocedure('work.counts()') is not null
+    and pg_get_function_result(to_regprocedure('work.counts()')) not like '%blocked%' then
+    drop function work.counts();
+  end if;
+end
+$$;

@@ -77,6 +77,9 @@ comment on column public.work_types.is_plain is
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
 
+create index if not exists work_types_not_plain on public.work_types (name) where not is_plain;
+comment on index public.work_types_not_plain is 'From the end of which work types'' claims does something follow?';
+
 -- Inserting items and declaring a work type for their pool must not pass each other: an insert shares this advisory
 -- lock, a declaration takes it alone.
 create or replace function work.pool_lock_key(pool text)
@@ -118,33 +121,6 @@ begin
       'keep_succeeded or keep_failed', least((rules ->> 'keep_succeeded')::interval, (rules ->> 'keep_failed')::interval)::text,
       'an interval such as "30 days" was expected');
   end if;
-end
-$$;
-
--- Give the further claims of an item's work type, NAME#2 and on, the rules of the first.
-create or replace function work.define_copies(declared public.work_types)
-returns void
-language plpgsql
-as $$
-begin
-  insert into public.work_types
-  select c.*
-    from generate_series(2, declared.several) as n
-   cross join lateral jsonb_populate_record(
-     declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name)) as c
-  on conflict do nothing;
-  update public.work_types t
-     set lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
-         backoff_seconds = declared.backoff_seconds, backoff_limit_seconds = declared.backoff_limit_seconds,
-         passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
-         min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,
-         keep_failed = declared.keep_failed, input_columns = declared.input_columns, on_change = declared.on_change,
-         version = declared.version, version_at = declared.version_at, redone_through = declared.redone_through,
-         depends_on = declared.depends_on, on_failed_need = declared.on_failed_need, apply = declared.apply,
-         history = declared.history, keep_events = declared.keep_events, on_dead_end = declared.on_dead_end,
-         stopped = declared.stopped, several = declared.several, payload_schema = declared.payload_schema,
-         result_schema = declared.result_schema, is_plain = declared.is_plain
-   where t.copy_of = declared.name;
 end
 $$;
 
@@ -253,17 +229,3 @@ $$;
 comment on function public.define_work_type is
   'Declares a work type for a pool, or changes its rules; a null argument keeps its value. Later items are enrolled as they come, enroll_pool() enrols the present ones.';
 
--- Check what the rules name, and make what follows from a change of them.
-create or replace function work.settle_rules(before public.work_types, declared public.work_types)
-returns public.work_types
-language plpgsql
-as $$
-begin
-  if declared.several < before.several then
-    perform work.refuse('several', declared.several::text,
-      format('%s has %s claims an item already; that number only grows', declared.name, before.several), 'PT409');
-  end if;
-  perform work.define_copies(declared);
-  return declared;
-end
-$$;

@@ -19,7 +19,7 @@ create table if not exists public.work_pools (
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table public.work_pools is
-  'work-claims: named sets of items. "default" and those of define_pool() take items from enqueue_items(), others mirror a table: attach_pool().';
+  'work-claims: named sets of items. "default" takes items from enqueue_items(); every other one mirrors a table, see attach_pool().';
 comment on column public.work_pools.source is 'The attached table.';
 comment on column public.work_pools.payload_columns is 'The columns that items carry to workers; null: all.';
 comment on column public.work_pools.column_numbers is 'The numbers of the named columns, to find one that was renamed: {name: attnum}.';
@@ -99,8 +99,8 @@ begin
   if jsonb_typeof(item) <> 'object' then
     return 'an item is a JSON object';
   end if;
-  if item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow,traceparent}'::text[] <> '{}' then
-    return 'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow and traceparent, and nothing else';
+  if item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow,traceparent,fingerprint,needs,needs_all_of,max_failures}'::text[] <> '{}' then
+    return 'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent, fingerprint, needs, needs_all_of and max_failures, and nothing else';
   end if;
   if jsonb_typeof(item -> 'priority') <> 'null' then
     if jsonb_typeof(item -> 'priority') = 'number' then
@@ -127,6 +127,22 @@ begin
   if jsonb_typeof(item -> 'workflow') <> 'null'
     and (jsonb_typeof(item -> 'workflow') <> 'string' or length(item ->> 'workflow') not between 1 and 200) then
     return 'workflow is a name of 1 to 200 characters';
+  end if;
+  if jsonb_typeof(item -> 'fingerprint') <> 'null'
+    and (jsonb_typeof(item -> 'fingerprint') <> 'string' or length(item ->> 'fingerprint') not between 1 and 200) then
+    return 'fingerprint is a text of 1 to 200 characters';
+  end if;
+  if jsonb_typeof(item -> 'needs') not in ('array', 'null') then
+    return 'needs is a list of ids or dedupe keys of items';
+  end if;
+  if jsonb_typeof(item -> 'needs_all_of') <> 'null'
+    and (jsonb_typeof(item -> 'needs_all_of') <> 'string' or length(item ->> 'needs_all_of') not between 1 and 200) then
+    return 'needs_all_of is the name of a workflow, 1 to 200 characters';
+  end if;
+  if jsonb_typeof(item -> 'max_failures') <> 'null'
+    and (jsonb_typeof(item -> 'max_failures') <> 'number' or item ->> 'max_failures' !~ '^\d{1,4}$'
+      or (item ->> 'max_failures')::integer not between 1 and 1000) then
+    return 'max_failures is a whole number from 1 to 1000';
   end if;
   -- A version after 00 may append fields; "ff" and zeros alone are invalid in each.
   if jsonb_typeof(item -> 'traceparent') <> 'null'
@@ -175,6 +191,7 @@ declare
   wrong record;
   ids uuid[];
   class_ids integer[];
+  needs jsonb[];
   is_repeat boolean := false;
   answer jsonb;
 begin
@@ -208,6 +225,10 @@ begin
     is_repeat := work.is_repeated(enqueue_items.request_id, sha256(convert_to(enqueue_items.items::text, 'UTF8')));
   end if;
   ids := work.new_ids(enqueue_items.request_id, jsonb_array_length(enqueue_items.items));
+  if not is_repeat and jsonb_path_exists(enqueue_items.items,
+    '$[*] ? (@.needs != null || @.needs_all_of != null || @.fingerprint != null || @.needs.type() == "array")') then
+    needs := work.prepare_needs(enqueue_items.items, ids);
+  end if;
   -- In the order of dedupe keys: two calls with the same keys would deadlock otherwise. seq keeps the order given.
   with given as materialized (
     select e.n,
@@ -220,7 +241,11 @@ begin
            coalesce(class_ids[e.n], 1) as class_id,
            e.value ->> 'affinity' as affinity,
            (select w.id from public.work_workflows w where w.name = e.value ->> 'workflow') as workflow_id,
-           e.value ->> 'traceparent' as traceparent
+           e.value ->> 'traceparent' as traceparent,
+           e.value ->> 'fingerprint' as fingerprint,
+           needs[e.n] as needs,
+           (select w.id from public.work_workflows w where w.name = e.value ->> 'needs_all_of') as gathers_id,
+           (e.value ->> 'max_failures')::integer as max_failures
       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
   ),
   numbered as materialized (
@@ -228,8 +253,10 @@ begin
   ),
   added as (
     insert into public.work_items
-      (id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id, traceparent)
-    select id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id, traceparent
+      (id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id, traceparent, fingerprint,
+       needs, gathers_id, max_failures)
+    select id, seq, pool, payload, priority, dedupe_key, run_after, class_id, affinity, workflow_id, traceparent, fingerprint,
+           needs, gathers_id, max_failures
       from numbered
      -- An item that was deleted since stays deleted.
      where not is_repeat
@@ -247,8 +274,12 @@ begin
          where i.pool = coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'
          limit 1) as held on true;
   end if;
+  if needs is not null then
+    perform work.check_needed_items(needs, ids);
+    perform work.renew_items(enqueue_items.items);
+  end if;
   return coalesce(answer, '[]');
 end
 $$;
 comment on function public.enqueue_items is
-  'Adds items [{pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has.';
+  'Adds items [{pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent, fingerprint, needs, needs_all_of, max_failures}], at most 1000 a call; answers their ids in the same order. A dedupe key that is there already answers the id it has; with another fingerprint than before, the item gets the new payload.';

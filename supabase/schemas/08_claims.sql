@@ -107,7 +107,8 @@ alter table public.work_claims set (
 -- Items with the values that order and match their claims.
 create or replace view work.ranked_items with (security_invoker = true) as
 select i.id as item_id, i.pool, i.seq as position, coalesce(w.priority, i.priority) as priority,
-       coalesce(w.rank, i.seq) as rank, i.class_id, i.affinity, i.workflow_id, i.run_after
+       coalesce(w.rank, i.seq) as rank, i.class_id, i.affinity, i.workflow_id, i.run_after,
+       i.needs is not null or i.gathers_id is not null as has_needs
   from public.work_items i
   left join public.work_workflows w on w.id = i.workflow_id;
 comment on view work.ranked_items is 'work-claims: items with the priority, rank and position of their claims.';

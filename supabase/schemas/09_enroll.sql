@@ -10,22 +10,30 @@ declare
   enrolled integer;
 begin
   -- A workflow's priority must not change until the claims that copy it are visible.
-  perform from public.work_workflows w
-   where w.id = any (array(
-           select i.workflow_id from unnest(item_ids) as given(id) join public.work_items i on i.id = any (array[given.id])))
-   order by w.id for share;
+  perform work.lock_workflows(array(
+    select i.workflow_id from unnest(item_ids) as given(id) join public.work_items i on i.id = any (array[given.id])
+     where i.workflow_id is not null));
   -- In the order of keys: claim_items() may wait for these keys at the same time.
   insert into public.work_claims
     (item_id, work_type, status, priority, rank, position, class_id, affinity, workflow_id, due_at)
-  select i.item_id, t.name, case when i.run_after > clock_timestamp() then 'waiting' else 'ready' end,
+  select i.item_id, t.name,
+         case when i.has_needs or r.depends_on <> '{}' then 'blocked'
+              when i.run_after > clock_timestamp() then 'waiting'
+              else 'ready' end,
          i.priority, i.rank, i.position, i.class_id, i.affinity, i.workflow_id, greatest(i.run_after, clock_timestamp())
     from unnest(item_ids) as given(id)
     join work.ranked_items i on i.item_id = any (array[given.id])
    cross join unnest(work_types) as t(name)
+    left join public.work_types r on r.name = t.name
    order by i.item_id, t.name
   on conflict do nothing;
   get diagnostics enrolled = row_count;
   perform work.wake_workers(work_types);
+  if enrolled > 0 and exists (
+    select from public.work_types t where not t.is_plain and (t.name = any (work_types) or exists (
+      select from public.work_workflows w where w.is_gathered))) then
+    perform work.count_needs(item_ids, work_types);
+  end if;
   return enrolled;
 end
 $$;
@@ -68,7 +76,8 @@ create or replace trigger lock_claims_of_item
   before delete on public.work_items
   for each row execute function work.lock_claims_of_item();
 
--- Open claims follow their item: its priority, workflow, class, affinity and run_after.
+-- Claims follow their item: its priority, workflow, class, affinity and run_after. Ended ones too: a change may open them
+-- again at the same moment.
 create or replace function work.move_open_claims()
 returns trigger
 language plpgsql
@@ -107,12 +116,11 @@ begin
            else 'ready'
          end,
          due_at = case
-           when m.is_rescheduled and c.status in ('ready', 'waiting', 'claimed') then greatest(m.run_after, clock_timestamp())
+           when m.is_rescheduled and c.status in ('blocked', 'ready', 'waiting', 'claimed') then greatest(m.run_after, clock_timestamp())
            else c.due_at
          end
     from changed m
-   where c.item_id = any (array[m.item_id])
-     and c.status in ('blocked', 'waiting', 'ready', 'claimed');
+   where c.item_id = any (array[m.item_id]);
   return null;
 end
 $$;

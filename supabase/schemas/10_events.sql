@@ -16,13 +16,13 @@ create table if not exists public.work_events (
 );
 do $$
 begin
-  -- The check of an earlier version has no snoozed.
+  -- The check of an earlier version has no reopened.
   if not exists (
     select from pg_constraint c
-     where c.conname = 'work_events_event_check' and pg_get_constraintdef(c.oid) like '%snoozed%') then
+     where c.conname = 'work_events_event_check' and pg_get_constraintdef(c.oid) like '%reopened%') then
     alter table public.work_events drop constraint if exists work_events_event_check;
     alter table public.work_events add constraint work_events_event_check check (event in (
-      'expired', 'failed', 'handed_back', 'snoozed', 'retried', 'cancelled', 'stale_release', 'stale_extend'));
+      'expired', 'failed', 'handed_back', 'snoozed', 'reopened', 'retried', 'cancelled', 'stale_release', 'stale_extend'));
   end if;
 end
 $$;
@@ -65,7 +65,7 @@ begin
   -- that deletes it may wait for a row of this one.
   insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
   select k.item_id, k.work_type, record_stale.event, record_stale.worker_id, k.fence, k.detail
-    from jsonb_to_recordset(record_stale.keys) as k(item_id uuid, work_type text, fence bigint, detail text)
+    from jsonb_to_recordset(record_stale.keys) as k(item_id uuid, work_type text collate "C", fence bigint, detail text)
    cross join lateral (
      select from public.work_claims c
       where c.item_id = any (array[k.item_id]) and c.work_type = k.work_type

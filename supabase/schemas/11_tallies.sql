@@ -6,11 +6,12 @@ create table if not exists work.tally_entries (
   at timestamptz not null default clock_timestamp(),
   id bigint generated always as identity,
   work_type text collate "C" not null,
-  -- Rows of work_claims: added less deleted ones, and those that came into an end state less those that left it.
+  -- Rows of work_claims: added less deleted ones, and those that came into a state less those that left it.
   claims integer not null default 0,
   succeeded integer not null default 0,
   failed integer not null default 0,
   cancelled integer not null default 0,
+  blocked integer not null default 0,
   -- Tries: how they ended. The last is a part of the two before it.
   successes integer not null default 0,
   failures integer not null default 0,
@@ -62,7 +63,7 @@ begin
            buckets[1 + width_bucket(t.waited / nullif(t.successes, 0), limits)] as waited_bucket,
            buckets[1 + width_bucket(t.ran / nullif(t.successes, 0), limits)] as ran_bucket,
            sum(t.claims) as claims, sum(t.succeeded) as succeeded, sum(t.failed) as failed, sum(t.cancelled) as cancelled,
-           sum(t.successes) as successes, sum(t.failures) as failures, sum(t.losses) as losses,
+           sum(t.blocked) as blocked, sum(t.successes) as successes, sum(t.failures) as failures, sum(t.losses) as losses,
            sum(t.final_failures) as final_failures, sum(t.waited) as waited, sum(t.ran) as ran
       from taken t
      group by 1, 2, 3, 4
@@ -72,6 +73,7 @@ begin
       from by_second b
      cross join lateral (values
        ('claims', b.claims), ('succeeded', b.succeeded), ('failed', b.failed), ('cancelled', b.cancelled),
+       ('blocked', b.blocked),
        ('successes', b.successes), ('failures', b.failures), ('losses', b.losses), ('final_failures', b.final_failures),
        ('waited', (extract(epoch from b.waited) * 1000)::bigint), ('ran', (extract(epoch from b.ran) * 1000)::bigint),
        ('waited_' || b.waited_bucket, b.successes), ('ran_' || b.ran_bucket, b.successes)) as m(measure, amount)
@@ -83,7 +85,7 @@ begin
            m.work_type, m.measure, sum(m.amount)
       from measured m
      cross join (values ('second'), ('minute'), ('hour'), ('ever')) as s(span)
-     where s.span = 'ever' or m.measure not in ('claims', 'succeeded', 'failed', 'cancelled')
+     where s.span = 'ever' or m.measure not in ('claims', 'succeeded', 'failed', 'cancelled', 'blocked')
      group by 1, 2, 3, 4
     on conflict (span, starts_at, work_type, measure) do update set amount = t.amount + excluded.amount
   )
@@ -104,20 +106,22 @@ language plpgsql
 as $$
 begin
   if tg_op = 'INSERT' then
-    insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled)
+    insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled, blocked)
     select n.work_type, count(*), count(*) filter (where n.status = 'succeeded'),
-           count(*) filter (where n.status = 'failed'), count(*) filter (where n.status = 'cancelled')
+           count(*) filter (where n.status = 'failed'), count(*) filter (where n.status = 'cancelled'),
+           count(*) filter (where n.status = 'blocked')
       from new_claims n
      group by n.work_type;
   elsif tg_op = 'DELETE' then
-    insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled)
+    insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled, blocked)
     select o.work_type, -count(*), -count(*) filter (where o.status = 'succeeded'),
-           -count(*) filter (where o.status = 'failed'), -count(*) filter (where o.status = 'cancelled')
+           -count(*) filter (where o.status = 'failed'), -count(*) filter (where o.status = 'cancelled'),
+           -count(*) filter (where o.status = 'blocked')
       from old_claims o
      group by o.work_type;
   else
-    update work.tally_entries set claims = 0, succeeded = 0, failed = 0, cancelled = 0;
-    delete from work.tallies t where t.span = 'ever' and t.measure in ('claims', 'succeeded', 'failed', 'cancelled');
+    update work.tally_entries set claims = 0, succeeded = 0, failed = 0, cancelled = 0, blocked = 0;
+    delete from work.tallies t where t.span = 'ever' and t.measure in ('claims', 'succeeded', 'failed', 'cancelled', 'blocked');
   end if;
   return null;
 end
@@ -138,34 +142,37 @@ language plpgsql
 as $$
 begin
   lock table public.work_claims in share row exclusive mode;
-  insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled)
-  select s.work_type, sum(s.claims), sum(s.succeeded), sum(s.failed), sum(s.cancelled)
+  insert into work.tally_entries (work_type, claims, succeeded, failed, cancelled, blocked)
+  select s.work_type, sum(s.claims), sum(s.succeeded), sum(s.failed), sum(s.cancelled), sum(s.blocked)
     from (select c.work_type, count(*) as claims, count(*) filter (where c.status = 'succeeded') as succeeded,
                  count(*) filter (where c.status = 'failed') as failed,
-                 count(*) filter (where c.status = 'cancelled') as cancelled
+                 count(*) filter (where c.status = 'cancelled') as cancelled,
+                 count(*) filter (where c.status = 'blocked') as blocked
             from public.work_claims c
            group by c.work_type
           union all
-          select t.work_type, -t.claims, -t.succeeded, -t.failed, -t.cancelled from work.counts() t) as s
+          select t.work_type, -t.claims, -t.succeeded, -t.failed, -t.cancelled, -t.blocked from work.counts() t) as s
    group by s.work_type;
 end
 $$;
 
--- How many claims each work type has, in all and by end state.
+-- How many claims each work type has: in all, by end state, and blocked.
 create or replace function work.counts()
-returns table (work_type text, claims bigint, succeeded bigint, failed bigint, cancelled bigint)
+returns table (work_type text, claims bigint, succeeded bigint, failed bigint, cancelled bigint, blocked bigint)
 language sql
 stable
 as $$
   select s.work_type, coalesce(sum(s.claims), 0)::bigint, coalesce(sum(s.succeeded), 0)::bigint,
-         coalesce(sum(s.failed), 0)::bigint, coalesce(sum(s.cancelled), 0)::bigint
-    from (select e.work_type, e.claims, e.succeeded, e.failed, e.cancelled from work.tally_entries e
+         coalesce(sum(s.failed), 0)::bigint, coalesce(sum(s.cancelled), 0)::bigint,
+         coalesce(sum(s.blocked), 0)::bigint
+    from (select e.work_type, e.claims, e.succeeded, e.failed, e.cancelled, e.blocked from work.tally_entries e
            -- A condition, so that the index is read: after a burst the table has many dead rows.
            where e.at > '-infinity'
           union all
           select t.work_type, sum(t.amount) filter (where t.measure = 'claims'),
                  sum(t.amount) filter (where t.measure = 'succeeded'), sum(t.amount) filter (where t.measure = 'failed'),
-                 sum(t.amount) filter (where t.measure = 'cancelled')
+                 sum(t.amount) filter (where t.measure = 'cancelled'),
+                 sum(t.amount) filter (where t.measure = 'blocked')
             from work.tallies t
            where t.span = 'ever'
            group by t.work_type) as s

@@ -12,9 +12,9 @@ begin
 end
 $$;
 
--- Take back claims whose lease has ended: the longest ended ones, and these items' in any case. Each counts a crash; a
--- claim with no crash left ends failed.
-create or replace function work.reap(max_items integer, item_ids uuid[], work_types text[])
+-- Take back these claims, which the caller has locked and whose lease has ended. Each counts a crash; a claim with no crash
+-- left ends failed. Answers how many.
+create or replace function work.take_back(row_ids tid[])
 returns integer
 language plpgsql
 as $$
@@ -29,6 +29,7 @@ begin
     update public.work_claims c
        set crashes = c.crashes + 1,
            status = case when c.crashes + 1 >= work.max_crashes(c.work_type) then 'failed'
+                         when c.waits_for > 0 then 'blocked'
                          when c.due_at > moment then 'waiting'
                          else 'ready' end,
            finished_at = case when c.crashes + 1 >= work.max_crashes(c.work_type) then moment end,
@@ -40,34 +41,102 @@ begin
            due_at = greatest(c.due_at, moment),
            worker_id = null,
            progress = null
-     where c.ctid = any (array(
-             select l.ctid from public.work_claims l
-              where l.status = 'claimed' and l.expires_at <= moment
-              order by l.expires_at
-              limit reap.max_items
-                for no key update skip locked)
-           || array(
-             select l.row_id
-               from unnest(reap.item_ids) as wanted(id)
-              cross join lateral (
-                select k.ctid as row_id from public.work_claims k
-                 where k.item_id = any (array[wanted.id]) and k.work_type = any (reap.work_types)
-                   and k.status is not distinct from 'claimed' and k.expires_at <= moment
-                   for no key update skip locked) as l))
-       and c.status is not distinct from 'claimed'
+     where c.ctid = any (take_back.row_ids)
+       and c.status is not distinct from 'claimed' and c.expires_at <= moment
     returning c.item_id, c.work_type, c.fence, c.error, c.status
   ),
   tallied as (
-    insert into work.tally_entries (work_type, failed, losses, final_failures)
-    select l.work_type, count(*) filter (where l.status = 'failed'), count(*), count(*) filter (where l.status = 'failed')
+    insert into work.tally_entries (work_type, failed, losses, final_failures, blocked)
+    select l.work_type, count(*) filter (where l.status = 'failed'), count(*), count(*) filter (where l.status = 'failed'),
+           count(*) filter (where l.status = 'blocked')
       from lapsed l
      group by l.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, fence, detail)
-    select l.item_id, l.work_type, 'expired', l.fence, l.error from lapsed l
+    insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status)
+    select l.item_id, l.work_type, 'expired', l.fence, l.error, 'claimed', l.status from lapsed l
   )
   select count(*) into reaped from lapsed;
+  return reaped;
+end
+$$;
+
+-- Take back claims whose lease has ended: the longest ended ones, and these items' in any case.
+create or replace function work.reap(max_items integer, item_ids uuid[], work_types text[])
+returns integer
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+  has_followed boolean := exists (select from public.work_types t where not t.is_plain);
+  reaped integer;
+begin
+  reaped := work.take_back(
+    array(
+      select l.ctid from public.work_claims l
+       where l.status = 'claimed' and l.expires_at <= moment
+         and not (has_followed and work.is_last_crash(l.work_type, l.crashes))
+       order by l.expires_at
+       limit reap.max_items
+         for no key update skip locked)
+    || array(
+      select l.row_id
+        from unnest(reap.item_ids) as wanted(id)
+       cross join lateral (
+         select k.ctid as row_id from public.work_claims k
+          where k.item_id = any (array[wanted.id]) and k.work_type = any (reap.work_types)
+            and k.status is not distinct from 'claimed' and k.expires_at <= moment
+            and not (has_followed and work.is_last_crash(k.work_type, k.crashes))
+            for no key update skip locked) as l));
+  if has_followed then
+    reaped := reaped + work.reap_last_crashes();
+  end if;
+  return reaped;
+end
+$$;
+
+-- Whether a claim that others may need fails for good with its next crash.
+create or replace function work.is_last_crash(work_type text, crashes integer)
+returns boolean
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return exists (
+    select from public.work_types t
+     where t.name = is_last_crash.work_type and not t.is_plain and is_last_crash.crashes + 1 >= t.max_crashes);
+end
+$$;
+
+-- Take back claims that fail with it, one by one with all that needs them. One of which another call has locked a part is
+-- left to a later call: to wait here could deadlock.
+create or replace function work.reap_last_crashes()
+returns integer
+language plpgsql
+as $$
+declare
+  lapsed record;
+  reaped integer := 0;
+begin
+  for lapsed in
+    select l.ctid as row_id, jsonb_build_array(jsonb_build_object('item_id', l.item_id, 'work_type', l.work_type)) as keys
+      from public.work_claims l
+     where l.status = 'claimed' and l.expires_at <= clock_timestamp() and work.is_last_crash(l.work_type, l.crashes)
+     order by l.expires_at
+     limit 100
+  loop
+    begin
+      perform work.lock_around(lapsed.keys, at_once => true);
+      if work.take_back(array[lapsed.row_id]) = 1 then
+        perform work.follow(jsonb_set(lapsed.keys, '{0}', (lapsed.keys -> 0) || '{"was": "claimed", "became": "failed"}'));
+        reaped := reaped + 1;
+      end if;
+    exception when lock_not_available then
+      continue;
+    end;
+  end loop;
   return reaped;
 end
 $$;

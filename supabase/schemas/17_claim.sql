@@ -8,6 +8,7 @@ as $$
 #variable_conflict use_column
 declare
   answer json;
+  are_plain boolean;
 begin
   if row_ids = '{}' then
     return '[]';
@@ -22,20 +23,78 @@ begin
            claimed_at = clock_timestamp(),
            expires_at = clock_timestamp() + make_interval(secs => coalesce(hold.ttl_seconds, t.lease_seconds)),
            progress = null,
-           poll_at = null
+           poll_at = null,
+           read_input = null,
+           again = null
       from unnest(hold.row_ids) with ordinality as p(row_id, n), public.work_types t
      where c.ctid = p.row_id and t.name = c.work_type and not t.paused
     returning p.n, c.item_id, c.work_type, c.fence, coalesce(hold.ttl_seconds, t.lease_seconds) as ttl_seconds,
-              c.expires_at, c.failures, c.crashes, c.state, c.external_id, t.try_seconds
+              c.expires_at, c.failures, c.crashes, c.state, c.external_id, t.try_seconds, t.is_plain
   )
-  select json_agg(claim order by h.n)
-    into answer
+  select json_agg(claim order by h.n), bool_and(h.is_plain)
+    into answer, are_plain
     from held h
     join public.work_items i on i.id = h.item_id
    cross join lateral (
      select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.try_seconds, h.failures, h.crashes,
             h.external_id, h.state, i.traceparent, i.pool, i.source_key, i.payload) as claim;
+  if not are_plain then
+    answer := work.with_needs(answer);
+  end if;
   return coalesce(answer, '[]');
+end
+$$;
+
+-- Claims with what they need: each need with its result, while these fit into 256 kB a claim; at most 100 of one claim.
+create or replace function work.with_needs(claims json)
+returns json
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return (
+    select coalesce(json_agg(case when n.needs is null then e.value else (e.value::jsonb || jsonb_build_object('needs', n.needs))::json end order by e.n), '[]')
+      from json_array_elements(claims) with ordinality as e(value, n)
+     cross join lateral (select (e.value ->> 'item_id')::uuid as item_id, e.value ->> 'work_type' as work_type) as c
+     cross join lateral (
+       select jsonb_agg(jsonb_build_object('item_id', w.item_id, 'work_type', w.work_type, 'source_key', w.source_key,
+                'dedupe_key', w.dedupe_key, 'status', w.status)
+                || case when w.bytes <= 262144 then jsonb_build_object('result', w.result) else '{"is_large": true}' end
+                order by w.position) as needs
+         from (select k.item_id, k.work_type, i.source_key, i.dedupe_key, k.status, k.result, k.position,
+                      sum(coalesce(pg_column_size(k.result), 0)) over (order by k.position, k.item_id, k.work_type) as bytes
+                 from work.needed_claims(c.item_id, c.work_type) as d(item_id, work_type)
+                 join public.work_claims k on k.item_id = any (array[d.item_id]) and k.work_type = d.work_type
+                 join public.work_items i on i.id = k.item_id) as w) as n);
+end
+$$;
+
+-- The claims that a claim needs, at most 100.
+create or replace function work.needed_claims(item_id uuid, work_type text)
+returns table (needs_item_id uuid, needs_work_type text)
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return query
+  select n.item_id, n.work_type
+    from (select needed_claims.item_id as item_id, t.needs_work_type as work_type
+            from work.type_needs t where t.work_type = needed_claims.work_type
+          union
+          select d.needs_item_id, d.needs_work_type
+            from public.work_dependencies d
+           where d.item_id = any (array[needed_claims.item_id]) and d.work_type = needed_claims.work_type
+             and d.needs_item_id is not null
+          union
+          select c.item_id, c.work_type
+            from public.work_dependencies d
+            join public.work_items i on i.workflow_id = d.needs_workflow_id and i.gathers_id is distinct from d.needs_workflow_id
+            join public.work_claims c on c.item_id = i.id
+           where d.item_id = any (array[needed_claims.item_id]) and d.work_type = needed_claims.work_type
+             and d.needs_workflow_id is not null) as n
+   limit 100;
 end
 $$;
 
@@ -45,7 +104,7 @@ returns json
 language sql
 stable
 as $$
-  select coalesce(json_agg(claim order by c.priority desc, c.rank, c.position), '[]')
+  select work.with_needs(coalesce(json_agg(claim order by c.priority desc, c.rank, c.position), '[]'))
     from public.work_claims c
     join public.work_items i on i.id = c.item_id
     join public.work_types t on t.name = c.work_type

@@ -1,7 +1,7 @@
 -- Release: the holder of a claim closes it, with an outcome.
 
--- Close claims that succeeded, in the order of keys; answers how many.
-create or replace function work.close_succeeded(worker_id text, outcomes jsonb)
+-- Close claims that succeeded, in the order of keys; answers how many. Of plain work types only, or of all.
+create or replace function work.close_succeeded(worker_id text, outcomes jsonb, only_plain boolean)
 returns integer
 language plpgsql
 as $$
@@ -14,14 +14,16 @@ begin
   with given as materialized (
     select o.*
       from jsonb_to_recordset(close_succeeded.outcomes) as o(
-             item_id uuid, work_type text, fence bigint, outcome text, result jsonb)
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, result jsonb)
      where o.outcome = 'succeeded' and o.fence is not null
+       and not (only_plain and o.work_type in (select t.name from public.work_types t where not t.is_plain))
      order by o.item_id, o.work_type
   ),
   closed as (
     update public.work_claims c
        set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1,
-           poll_at = null, external_id = null, state = null
+           poll_at = null, external_id = null, state = null,
+           stale = null
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence)
@@ -51,7 +53,7 @@ begin
     select o.*, coalesce(t.max_failures, 3) as max_failures, coalesce(t.backoff_seconds, 10) as backoff_seconds,
            coalesce(t.backoff_limit_seconds, 3600) as backoff_limit_seconds
       from jsonb_to_recordset(close_others.outcomes) as o(
-             item_id uuid, work_type text, fence bigint, outcome text, error text, final boolean,
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, error text, final boolean,
              retry_after_seconds double precision, seconds double precision, note text, state jsonb)
       left join public.work_types t on t.name = o.work_type
      where o.outcome in ('failed', 'released', 'snoozed')
@@ -59,9 +61,9 @@ begin
   ),
   closed as (
     update public.work_claims c
-       set status = case when g.outcome = 'released' then case when c.due_at > moment then 'waiting' else 'ready' end
-                         when g.outcome = 'snoozed' then 'waiting'
-                         when g.final or c.failures + 1 >= g.max_failures then 'failed'
+       set status = case when g.outcome = 'failed' and (g.final or c.failures + 1 >= g.max_failures) then 'failed'
+                         when c.waits_for > 0 then 'blocked'
+                         when g.outcome = 'released' and c.due_at <= moment then 'ready'
                          else 'waiting' end,
            failures = c.failures + case g.outcome when 'failed' then 1 else 0 end,
            finished_at = case when g.outcome = 'failed' and (g.final or c.failures + 1 >= g.max_failures) then moment end,
@@ -73,7 +75,6 @@ begin
                least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)))))
            end,
            error = case g.outcome when 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
-           result = null,
            progress = null,
            poll_at = null,
            -- A holder that gives up its claim has not said how a job of an earlier try ended.
@@ -85,10 +86,11 @@ begin
     returning g.outcome, c.item_id, c.work_type, c.fence, coalesce(g.note, c.error) as detail, c.status
   ),
   tallied as (
-    insert into work.tally_entries (work_type, failed, failures, final_failures)
-    select u.work_type, count(*) filter (where u.status = 'failed'), count(*), count(*) filter (where u.status = 'failed')
+    insert into work.tally_entries (work_type, failed, failures, final_failures, blocked)
+    select u.work_type, count(*) filter (where u.status = 'failed'), count(*) filter (where u.outcome = 'failed'),
+           count(*) filter (where u.status = 'failed'), count(*) filter (where u.status = 'blocked')
       from closed u
-     where u.outcome = 'failed'
+     where u.outcome = 'failed' or u.status = 'blocked'
      group by u.work_type
   ),
   event as (
@@ -112,7 +114,7 @@ begin
   with given as materialized (
     select o.*
       from jsonb_to_recordset(park.outcomes) as o(
-             item_id uuid, work_type text, fence bigint, outcome text, external_id text, seconds double precision, state jsonb)
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, external_id text, seconds double precision, state jsonb)
      where o.outcome = 'parked'
      order by o.item_id, o.work_type
   )
@@ -144,9 +146,11 @@ begin
   -- could not be closed.
   all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
     and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
+    and not jsonb_path_exists(close_claims.outcomes, '$[*].items')
     and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
-  if all_succeeded and work.close_succeeded(close_claims.worker_id, close_claims.outcomes)
-       = jsonb_array_length(close_claims.outcomes) then
+  if all_succeeded
+    and work.close_succeeded(close_claims.worker_id, close_claims.outcomes, only_plain => true)
+      = jsonb_array_length(close_claims.outcomes) then
     return to_json(array_fill('succeeded'::text, array[jsonb_array_length(close_claims.outcomes)]));
   end if;
   perform work.check_list('outcomes', close_claims.outcomes);
@@ -154,19 +158,11 @@ begin
     return '[]';
   end if;
   perform work.check_outcomes(close_claims.outcomes);
-  if all_succeeded is not true then
-    -- Two statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
-    perform
-       from (select o.item_id, o.work_type
-               from jsonb_to_recordset(close_claims.outcomes) as o(item_id uuid, work_type text)
-              order by o.item_id, o.work_type) as g
-      cross join lateral (
-        select from public.work_claims c
-         where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-           for no key update) as locked;
-    perform work.close_succeeded(close_claims.worker_id, close_claims.outcomes);
-    perform work.close_others(close_claims.worker_id, close_claims.outcomes);
-    perform work.park(close_claims.worker_id, close_claims.outcomes);
+  if all_succeeded is not true or exists (
+    select from public.work_types t
+     where not t.is_plain
+       and t.name in (select o.work_type from jsonb_to_recordset(close_claims.outcomes) as o(work_type text))) then
+    perform work.close_with_all(close_claims.worker_id, close_claims.outcomes);
   end if;
 
   -- A row with this worker and fence that is not held was closed by this worker, in this call or in an earlier one:
@@ -183,7 +179,7 @@ begin
                    else 'lost'
                  end as state
             from rows from (jsonb_to_recordset(close_claims.outcomes) as (
-                   item_id uuid, work_type text, fence bigint, outcome text))
+                   item_id uuid, work_type text collate "C", fence bigint, outcome text))
                  with ordinality as g(item_id, work_type, fence, outcome, n)
             left join lateral (
               select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type limit 1) as c on true) as a;
@@ -226,9 +222,13 @@ begin
     'item_id', item_id, 'work_type', work_type, 'fence', fence, 'outcome', outcome, 'result', result, 'error', error
   ))) ->> 0;
   return case outcome
-    when 'succeeded' then state = 'succeeded'
-    when 'failed' then state in ('waiting', 'ready', 'failed')
-    else state in ('waiting', 'ready')
+    -- Its input may have changed meanwhile: then its result is stale already.
+    when 'succeeded' then state = 'succeeded' or (state in ('waiting', 'ready', 'blocked') and exists (
+      select from public.work_claims c
+       where c.item_id = any (array[release_item.item_id]) and c.work_type = release_item.work_type
+         and c.stale is not null and c.error is null))
+    when 'failed' then state in ('waiting', 'ready', 'blocked', 'failed')
+    else state in ('waiting', 'ready', 'blocked')
   end;
 end
 $$;
@@ -302,13 +302,17 @@ begin
   ),
   back as (
     update public.work_claims c
-       set status = case when c.due_at > clock_timestamp() then 'waiting' else 'ready' end,
+       set status = case when c.waits_for > 0 then 'blocked' when c.due_at > clock_timestamp() then 'waiting' else 'ready' end,
            due_at = greatest(c.due_at, clock_timestamp()), progress = null, worker_id = null
       from held
      where c.item_id = any (array[held.item_id]) and c.work_type = held.work_type
        and (c.status, c.worker_id) is not distinct from ('claimed', release_claims_for_worker.worker_id)
        and c.poll_at is null
-    returning c.item_id, c.work_type, c.fence
+    returning c.item_id, c.work_type, c.fence, c.status
+  ),
+  tallied as (
+    insert into work.tally_entries (work_type, blocked)
+    select b.work_type, count(*) from back b where b.status = 'blocked' group by b.work_type
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)

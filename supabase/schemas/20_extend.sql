@@ -39,7 +39,7 @@ begin
   with given as materialized (
     select g.*, coalesce(extend_claims.ttl_seconds, t.lease_seconds, 60) as ttl_seconds
       from rows from (jsonb_to_recordset(extend_claims.held) as (
-             item_id uuid, work_type text, fence bigint, progress real, state jsonb))
+             item_id uuid, work_type text collate "C", fence bigint, progress real, state jsonb))
            with ordinality as g(item_id, work_type, fence, progress, state, n)
       left join public.work_types t on t.name = g.work_type
      order by g.item_id, g.work_type
@@ -86,7 +86,7 @@ begin
                  end as state,
                  -- The worker itself has released it meanwhile: no call came too late.
                  (c.fence, c.worker_id) is not distinct from (g.fence, extend_claims.worker_id) as is_released
-            from rows from (jsonb_to_recordset(extend_claims.held) as (item_id uuid, work_type text, fence bigint))
+            from rows from (jsonb_to_recordset(extend_claims.held) as (item_id uuid, work_type text collate "C", fence bigint))
                  with ordinality as g(item_id, work_type, fence, n)
             left join lateral (
               select k.* from public.work_claims k where k.item_id = g.item_id and k.work_type = g.work_type limit 1) as c on true) as a;

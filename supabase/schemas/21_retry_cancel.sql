@@ -32,7 +32,7 @@ as $$
 #variable_conflict use_column
 declare
   chosen uuid[] := retry_items.item_ids;
-  reopened integer;
+  keys jsonb;
 begin
   perform work.check_choice(retry_items.work_type, retry_items.item_ids, retry_items.max_items);
   if chosen is null then
@@ -42,55 +42,16 @@ begin
        order by c.finished_at
        limit retry_items.max_items);
   end if;
-  -- A terminal claim has not followed its item. Items and workflows are locked against change, then read by a statement
-  -- that sees the changes the lock waited for.
-  perform from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as wanted
-    join public.work_items i on i.id = any (array[wanted.id])
-     for share of i;
-  perform from public.work_workflows w
-   where w.id = any (array(
-           select i.workflow_id from unnest(chosen) as u(id) join public.work_items i on i.id = any (array[u.id])))
-   order by w.id for share;
-  with wanted as materialized (
-    select r.*, retry_items.work_type as work_type
-      from (select distinct u.id from unnest(chosen) as u(id) order by u.id) as given
-      join work.ranked_items r on r.item_id = any (array[given.id])
-     order by given.id
-  ),
-  ended as materialized (
-    select wanted.*, e.status
-      from wanted
-     cross join lateral (
-       select k.status from public.work_claims k
-        where k.item_id = any (array[wanted.item_id]) and k.work_type = wanted.work_type
-          and (k.status is not distinct from 'failed'
-            or (k.status is not distinct from 'cancelled' and retry_items.item_ids is not null))
-          for no key update) as e
-  ),
-  reopened as (
-    update public.work_claims c
-       set priority = e.priority, rank = e.rank, class_id = e.class_id, affinity = e.affinity,
-           workflow_id = e.workflow_id, failures = 0, crashes = 0, finished_at = null,
-           status = case when e.run_after > clock_timestamp() then 'waiting' else 'ready' end,
-           due_at = greatest(e.run_after, clock_timestamp()), worker_id = null, progress = null,
-           poll_at = null
-      from ended e
-     where c.item_id = any (array[e.item_id]) and c.work_type = e.work_type
-    returning c.item_id, c.fence, e.status as ended_as
-  ),
-  tallied as (
-    insert into work.tally_entries (work_type, failed, cancelled)
-    select retry_items.work_type, -count(*) filter (where r.ended_as = 'failed'),
-           -count(*) filter (where r.ended_as = 'cancelled')
-      from reopened r
-    having count(*) > 0
-  ),
-  event as (
-    insert into public.work_events (item_id, work_type, event, fence)
-    select r.item_id, retry_items.work_type, 'retried', r.fence from reopened r
-  )
-  select count(*) into reopened from reopened;
-  return reopened;
+  select coalesce(jsonb_agg(jsonb_build_object('item_id', u.id, 'work_type', retry_items.work_type, 'reason', 'retried by hand')), '[]')
+    into keys
+    from (select distinct g.id from unnest(chosen) as g(id)) as u;
+  perform work.lock_around(keys, deep => true);
+  return work.reopen((
+    select coalesce(jsonb_agg(k.value), '[]')
+      from jsonb_array_elements(keys) as k(value)
+      join public.work_claims c
+        on c.item_id = any (array[(k.value ->> 'item_id')::uuid]) and c.work_type = k.value ->> 'work_type'
+     where c.status = 'failed' or (c.status = 'cancelled' and retry_items.item_ids is not null)), 'retried');
 end
 $$;
 comment on function public.retry_items is
@@ -134,7 +95,8 @@ as $$
 #variable_conflict use_column
 declare
   chosen uuid[] := cancel_items.item_ids;
-  cancelled integer;
+  keys jsonb;
+  cancelled jsonb;
 begin
   perform work.check_choice(cancel_items.work_type, cancel_items.item_ids, cancel_items.max_items);
   if chosen is null then
@@ -148,29 +110,41 @@ begin
          for share of i);
     perform work.enroll(chosen, array[cancel_items.work_type]);
   end if;
+  select coalesce(jsonb_agg(jsonb_build_object('item_id', u.id, 'work_type', cancel_items.work_type)), '[]')
+    into keys
+    from (select distinct g.id from unnest(chosen) as g(id)) as u;
+  perform work.lock_around(keys);
   with wanted as materialized (
     select distinct u.id, cancel_items.work_type as work_type from unnest(chosen) as u(id) order by u.id
+  ),
+  before as materialized (
+    select wanted.*, c.status
+      from wanted
+      join public.work_claims c on c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
   ),
   cancelled as (
     update public.work_claims c
        set status = 'cancelled', finished_at = clock_timestamp(), worker_id = null, progress = null,
            -- A job elsewhere is to be stopped at once.
            poll_at = case when c.external_id is not null then clock_timestamp() end
-      from wanted
-     where c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
+      from before b
+     where c.item_id = any (array[b.id]) and c.work_type = b.work_type
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')
-    returning c.item_id, c.fence
+    returning c.item_id, c.work_type, c.fence, b.status as was
   ),
   tallied as (
-    insert into work.tally_entries (work_type, cancelled)
-    select cancel_items.work_type, count(*) from cancelled having count(*) > 0
+    insert into work.tally_entries (work_type, cancelled, blocked)
+    select cancel_items.work_type, count(*), -count(*) filter (where c.was = 'blocked') from cancelled c having count(*) > 0
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, fence)
-    select c.item_id, cancel_items.work_type, 'cancelled', c.fence from cancelled c
+    insert into public.work_events (item_id, work_type, event, fence, from_status, to_status)
+    select c.item_id, cancel_items.work_type, 'cancelled', c.fence, c.was, 'cancelled' from cancelled c
   )
-  select count(*) into cancelled from cancelled;
-  return cancelled;
+  select coalesce(jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', c.was, 'became', 'cancelled')), '[]')
+    into cancelled
+    from cancelled c;
+  perform work.follow(cancelled);
+  return jsonb_array_length(cancelled);
 end
 $$;
 comment on function public.cancel_items is

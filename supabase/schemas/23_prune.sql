@@ -92,7 +92,11 @@ begin
   select array_agg(p.id) filter (where p.is_removable), array_agg(p.id) filter (where not p.is_removable)
     into removable, others
     from (select i.id,
-                 i.source_key is null and not exists (
+                 i.source_key is null
+                   -- Something waits for it.
+                   and not exists (
+                     select from public.work_dependencies d where d.needs_item_id = any (array[i.id]) and not d.is_met)
+                   and not exists (
                    select from public.work_claims c
                     where c.item_id = any (array[i.id])
                       and (c.finished_at < case
@@ -204,6 +208,11 @@ begin
     return;
   end if;
   has_more := work.fold_tallies(10000) = 10000;
+  select t.* into kept from public.work_types t where can_prune and t.redone_through is not null limit 1;
+  if found then
+    perform work.redo_next(kept, 2000);
+    has_more := true;
+  end if;
   select t.* into kept
     from public.work_types t
    where can_prune and (t.keep_succeeded is not null or t.keep_failed is not null)

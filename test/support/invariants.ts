@@ -52,13 +52,43 @@ const violations = `
            is distinct from (i.priority, i.rank, i.position, i.class_id, i.affinity, i.workflow_id)
   union all
   select 'the tallies do not count what is there', coalesce(t.work_type, c.work_type)
-    from (select * from work.counts() where (claims, succeeded, failed, cancelled) <> (0, 0, 0, 0)) as t
+    from (select * from work.counts() where (claims, succeeded, failed, cancelled, blocked) <> (0, 0, 0, 0, 0)) as t
     full join (
       select k.work_type, count(*) as claims, count(*) filter (where k.status = 'succeeded') as succeeded,
              count(*) filter (where k.status = 'failed') as failed,
-             count(*) filter (where k.status = 'cancelled') as cancelled
+             count(*) filter (where k.status = 'cancelled') as cancelled,
+             count(*) filter (where k.status = 'blocked') as blocked
         from public.work_claims k group by k.work_type) as c on c.work_type = t.work_type
-   where (t.claims, t.succeeded, t.failed, t.cancelled) is distinct from (c.claims, c.succeeded, c.failed, c.cancelled)
+   where (t.claims, t.succeeded, t.failed, t.cancelled, t.blocked)
+           is distinct from (c.claims, c.succeeded, c.failed, c.cancelled, c.blocked)
+  union all
+  select 'a claim does not count what it waits for', c.item_id::text
+    from public.work_claims c
+    left join (
+      select u.item_id, u.work_type, count(*) as needs
+        from (select d.item_id, d.work_type from public.work_dependencies d where not d.is_met
+              union all
+              select k.item_id, n.work_type
+                from work.type_needs n
+                join public.work_claims k on k.work_type = n.work_type
+                left join public.work_claims u on u.item_id = k.item_id and u.work_type = n.needs_work_type
+               where not work.is_met(u.status, n.on_failed_need)) as u
+       group by 1, 2) as w on (w.item_id, w.work_type) = (c.item_id, c.work_type)
+   where c.waits_for <> coalesce(w.needs, 0)
+  union all
+  select 'a need is not marked as its claim is', d.item_id::text
+    from public.work_dependencies d join public.work_types t on t.name = d.work_type
+   where d.needs_item_id is not null
+     and d.is_met <> work.is_met((
+       select k.status from public.work_claims k
+        where k.item_id = d.needs_item_id and k.work_type = d.needs_work_type), t.on_failed_need)
+  union all
+  select 'an open claim is blocked and waits for nothing, or the reverse', c.item_id::text
+    from public.work_claims c
+   where c.status in ('blocked', 'waiting', 'ready') and (c.status = 'blocked') <> (c.waits_for > 0)
+  union all
+  select 'an ended claim is to be done again', c.item_id::text
+    from public.work_claims c where c.finished_at is not null and c.stale is not null and c.status = 'succeeded'
 `;
 
 /** Ends every test programme. */

@@ -1,8 +1,8 @@
 import type { Client } from "./client.ts";
 import type { Clock } from "./clock.ts";
 import { type CredentialOptions, type Credentials, credentialsFrom, hasTokenInEnv } from "./credentials.ts";
-import { env, hostname, processId, randomUuid, requiredEnv, SettingsError } from "./host.ts";
-import { type LeaveOptions, type LeaveSettings, settleLeaving } from "./leave-settings.ts";
+import { env, hostname, processId, programArguments, randomUuid, requiredEnv, SettingsError } from "./host.ts";
+import { type LeaveOptions, type LeaveSettings, settleLeaving, untilFromEnv } from "./leave-settings.ts";
 import type { ParkedOptions } from "./parked.ts";
 import type { Profile } from "./profile.ts";
 import { settleTelemetry, type TelemetryOptions, type TelemetrySettings } from "./telemetry-settings.ts";
@@ -40,6 +40,11 @@ export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, P
    */
   untilEmpty?: boolean | "ready";
   /**
+   * Return when nothing of the work types is open: also what is due later, parked, or waits for other work keeps the
+   * worker. WORK_UNTIL=done. It counts before untilEmpty.
+   */
+  untilDone?: boolean;
+  /**
    * An idle worker waits a tenth of the time since it last saw work before it looks again: at least this minimum
    * (0.2 s), at most this maximum (WORK_IDLE_SECONDS, else 15 s).
    */
@@ -51,6 +56,8 @@ export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, P
   handleSignals?: boolean;
   /** One line each; standard error unless said otherwise. */
   log?: (line: string) => void;
+  /** Log only what went wrong. */
+  quiet?: boolean;
   fetch?: typeof globalThis.fetch;
   clock?: Clock;
   random?: () => number;
@@ -71,7 +78,8 @@ export interface Settings extends Credentials, LeaveSettings, TelemetrySettings 
   leaseSeconds: number | null;
   workerId: string;
   graceMs: number;
-  untilEmpty: boolean | "ready";
+  /** When the worker leaves for want of work. */
+  leaves: "never" | "ready" | "empty" | "done";
   idleMinMs: number;
   idleMaxMs: number;
   poll: ParkedOptions["poll"];
@@ -125,7 +133,7 @@ export function settle(workType: string | readonly string[], options: WorkOption
     leaseSeconds: whole("leaseSeconds", options.leaseSeconds, "WORK_LEASE_SECONDS", 1, 86_400) ?? null,
     workerId: named("the worker id", options.workerId ?? env("WORK_ID") ?? uniqueWorkerId()),
     graceMs: (whole("graceSeconds", options.graceSeconds, "WORK_GRACE_SECONDS", 0, 86_400) ?? 20) * 1000,
-    untilEmpty: options.untilEmpty ?? flag("WORK_UNTIL_EMPTY"),
+    leaves: settleUntil(options),
     ...settleTelemetry(options),
     ...settleLeaving(options),
     idleMinMs,
@@ -133,6 +141,27 @@ export function settle(workType: string | readonly string[], options: WorkOption
     poll: options.poll,
     abandon: options.abandon,
     pollSeconds: whole("pollSeconds", options.pollSeconds, "WORK_POLL_SECONDS", 1, 86_400) ?? 30,
+  };
+}
+
+function settleUntil(options: WorkOptions): Settings["leaves"] {
+  if (options.untilDone ?? untilFromEnv() === "done") {
+    return "done";
+  }
+  const untilEmpty = options.untilEmpty ?? flag("WORK_UNTIL_EMPTY");
+  return untilEmpty === "ready" ? "ready" : untilEmpty ? "empty" : "never";
+}
+
+/** The options that a program was started with: --until-done, --until-empty. */
+export function optionsFromArguments(): Pick<WorkOptions, "untilDone" | "untilEmpty"> {
+  const given = programArguments();
+  const wrong = given.find((each) => each !== "--until-done" && each !== "--until-empty");
+  if (wrong !== undefined) {
+    throw new SettingsError(`${wrong.slice(0, 60)} is no option; --until-done or --until-empty was expected`);
+  }
+  return {
+    ...(given.includes("--until-done") && { untilDone: true }),
+    ...(given.includes("--until-empty") && { untilEmpty: true }),
   };
 }
 

@@ -24,16 +24,19 @@ import { checkVersion, watchVersion } from "./version.ts";
 import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
 
 export type { Claim } from "./claim.ts";
+export { type Connection, claims, type LoopOptions } from "./claims.ts";
 export type { CallOptions, Client } from "./client.ts";
 export { RequestError } from "./errors.ts";
 export { SettingsError } from "./host.ts";
 export type { Why } from "./leaving.ts";
+export type { List } from "./list.ts";
+export type { LoopClaim } from "./loop-claim.ts";
 export { FinalError, Later, type Parked, parked, RetryAfter } from "./outcome.ts";
 export type { ParkedClaim } from "./parked.ts";
 export type { Profile } from "./profile.ts";
 export { runAsProgram } from "./program.ts";
 export type { Context, Handler, Handlers } from "./run.ts";
-export { type WorkOptions, workTypesFromEnv } from "./settings.ts";
+export { optionsFromArguments, type WorkOptions, workTypesFromEnv } from "./settings.ts";
 
 export interface Summary extends Counts {
   workerId: string;
