@@ -6,6 +6,7 @@ import type {
   ClaimedItemWithPayload,
   ClaimOutcome,
   EnrollStep,
+  EventRow,
   ExplainedItem,
   ExtendedClaim,
   FailureRow,
@@ -176,6 +177,8 @@ export type WorkClient = Lists & {
   held(options?: { limit?: number }): Promise<HeldRow[]>;
   stuck(options?: { limit?: number }): Promise<StuckRow[]>;
   failures(options?: { limit?: number }): Promise<FailureRow[]>;
+  /** The recorded steps of an item's claims, the first first: at most the newest 1000. */
+  history(itemId: string, options?: { workType?: string | undefined }): Promise<EventRow[]>;
 };
 
 /** A typed client of the functions and views, for programs that are no worker: enqueue, declare, look, retry. */
@@ -242,6 +245,17 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
     held: ({ limit = 1000 } = {}) => read("work_held", { limit }),
     stuck: ({ limit = 1000 } = {}) => read("work_stuck", { limit }),
     failures: ({ limit = 1000 } = {}) => read("work_failures", { limit }),
+    history: async (itemId, { workType } = {}) => {
+      const newestFirst = await read<EventRow>("work_events", {
+        filters: [
+          ["item_id", "eq", itemId],
+          ...(workType === undefined ? [] : [["work_type", "eq", workType] as const]),
+        ],
+        order: ["id.desc"],
+        limit: 1000,
+      });
+      return newestFirst.reverse();
+    },
   };
 }
 

@@ -54,7 +54,18 @@ describe("without a project", () => {
     const { code, out } = await run(["--help"]);
     expect(code).toBe(0);
     const names = ["up", "down", "init", "attach", "types", "status", "watch", "items", "claims", "workers"];
-    for (const name of [...names, "explain", "match", "retry", "cancel", "priority", "token", "fleet", "demo"]) {
+    for (const name of [
+      ...names,
+      "explain",
+      "history",
+      "match",
+      "retry",
+      "cancel",
+      "priority",
+      "token",
+      "fleet",
+      "demo",
+    ]) {
       expect(out).toMatch(new RegExp(`^  ${name} +\\S.*\\n +\\$ work-claims ${name}`, "m"));
     }
   });

@@ -10,6 +10,7 @@ import { messageOf, type Outcome, oneRequestOf } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
 import { abandonJob } from "./parked.ts";
 import { isRefusal, releaseEach, releaseItems } from "./release.ts";
+import { checkRulesSoon } from "./rules.ts";
 import { isNothingToCome, refuseMissing } from "./until-empty.ts";
 import { lose } from "./worker.ts";
 
@@ -132,6 +133,10 @@ function recordReleased(loop: Loop, outcomes: Outcome[], states: string[]): void
   const { holding, tally, log, state, outage } = loop;
   state.releaseFailures = 0;
   outage.end();
+  if (states.includes("failed")) {
+    // It failed for good: its work type may be stopped.
+    checkRulesSoon(loop);
+  }
   outcomes.forEach((outcome, n) => {
     const became = states[n] ?? "lost";
     const held = holding.get(outcome.fence);

@@ -37,7 +37,17 @@ export async function* plainLoop<Element>(
 
 function plainClaim(work_type: string, item_id: string, payload: unknown): Claim<unknown> {
   return {
-    ...{ item_id, work_type, payload, fence: 0, ttl_seconds: 0, expires_at: "infinity", failures: 0, crashes: 0 },
+    ...{
+      item_id,
+      work_type,
+      number: 1,
+      payload,
+      fence: 0,
+      ttl_seconds: 0,
+      expires_at: "infinity",
+      failures: 0,
+      crashes: 0,
+    },
     ...{ try_seconds: null, state: null, external_id: null, traceparent: null, pool: work_type, source_key: null },
   };
 }
@@ -49,5 +59,7 @@ function plainContext(signal: AbortSignal | undefined): Context {
     progress() {},
     save: async () => {},
     update: async () => {},
+    // No other process shares the list.
+    lock: async (_name, _options, action) => action(0),
   };
 }

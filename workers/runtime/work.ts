@@ -7,12 +7,14 @@ import { keepLeases, watchDeadlines } from "./heartbeat.ts";
 import { abortError } from "./host.ts";
 import type { Why } from "./leaving.ts";
 import { listenForWork } from "./listen.ts";
+import { lock } from "./lock.ts";
 import { leaveUnready, runLoop } from "./loop.ts";
 import { createLoop, type Loop, noAnswer } from "./loop-state.ts";
 import { type MetricsServer, startMetrics } from "./metrics-server.ts";
 import { keepPolling } from "./parked.ts";
 import { createRegistration, type Profile, type Registration, typesOpened } from "./profile.ts";
 import { createPull } from "./pull.ts";
+import { checkRules, watchRules } from "./rules.ts";
 import { dispatch, type Handler, type Handlers, run } from "./run.ts";
 import { save } from "./save.ts";
 import { settle, type WorkOptions } from "./settings.ts";
@@ -20,7 +22,6 @@ import { signOff } from "./sign-off.ts";
 import { watchSpot } from "./spot.ts";
 import { listenForStop } from "./stop.ts";
 import type { Counts } from "./tally.ts";
-import { checkVersion, watchVersion } from "./version.ts";
 import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
 
 export type { Claim } from "./claim.ts";
@@ -30,6 +31,7 @@ export { RequestError } from "./errors.ts";
 export { SettingsError } from "./host.ts";
 export type { Why } from "./leaving.ts";
 export type { List } from "./list.ts";
+export type { LockOptions } from "./lock.ts";
 export type { LoopClaim } from "./loop-claim.ts";
 export { FinalError, Later, type Parked, parked, RetryAfter } from "./outcome.ts";
 export type { ParkedClaim } from "./parked.ts";
@@ -84,13 +86,14 @@ async function runWorker(
     const outcome = await run(handler, held, {
       save: (state) => save(worker, held, state),
       update: (changes) => update(loop, registration, changes),
+      lock: (name, of, action) => lock(worker, held, name, of, action),
     });
     return outcome.error === undefined ? outcome : { ...outcome, error: client.redact(outcome.error) };
   });
   const stopListening = listenForStop(options, (said) => leave(worker, "signal", said, settings.graceMs));
   stop.tooLate.addEventListener("abort", () => broken.abort());
 
-  const keepers = [keepLeases(worker), watchDeadlines(worker), watchSpot(worker), watchVersion(worker)];
+  const keepers = [keepLeases(worker), watchDeadlines(worker), watchSpot(worker), watchRules(worker)];
   let isRegistered = false;
   let hasLeftWork = true;
   let metricsServer: MetricsServer | null = null;
@@ -104,7 +107,7 @@ async function runWorker(
     isRegistered = true;
     worker.registered.workerId = registered.worker_id;
     const readyFor = typesOpened(workTypes, registered.work_types);
-    await checkVersion(worker, call);
+    await checkRules(worker, call);
     isReady.abort();
     keepers.push(keepPolling(worker));
     endListening = await listenForWork(loop, readyFor);
