@@ -341,6 +341,7 @@ describe("apply", () => {
     ["public.none", "a function (item jsonb, result jsonb) was expected"],
     ['public."unterminated', "a function (item jsonb, result jsonb) was expected"],
     ["public.f(jsonb, jsonb); drop table x", "a function (item jsonb, result jsonb) was expected"],
+    ["too.many.names", "a function (item jsonb, result jsonb) was expected"],
     ["public.a_procedure", "a function (item jsonb, result jsonb) was expected"],
   ])("refuses %s", async (apply, why) => {
     await owner.unsafe("create or replace procedure public.a_procedure(jsonb, jsonb) language sql as ''");

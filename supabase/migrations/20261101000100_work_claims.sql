@@ -3966,8 +3966,8 @@ declare
 begin
   begin
     found_function := to_regprocedure(apply_function.name || '(jsonb, jsonb)');
-  exception when others then
-    null; -- A text that is no name: Postgres 15 raises an error.
+  exception when invalid_name or invalid_text_representation or syntax_error or feature_not_supported then
+    null; -- The text is no name: this is what Postgres 15 raises.
   end;
   if found_function is null or not exists (
     select from pg_catalog.pg_proc p where p.oid = found_function and p.prokind = 'f') then
