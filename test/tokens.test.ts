@@ -131,11 +131,11 @@ describe("a token", () => {
   test("applies results by a function that work_worker may run, and says so where it may not", async () => {
     const { type, token } = await fleet(1);
     await owner.unsafe(`
-      create table applied (result jsonb);
       create schema hidden;
+      create table hidden.applied (result jsonb);
       grant usage on schema hidden to service_role;
       create function hidden.store_result(item jsonb, result jsonb) returns void language sql security definer
-        set search_path = public as $$ insert into applied values (result) $$;
+        set search_path = public as $$ insert into hidden.applied values (result) $$;
       revoke execute on function hidden.store_result from public;`);
     await call(sql, "define_work_type", { work_type: type, apply: "hidden.store_result" });
     const claims = await claim(token);
@@ -150,7 +150,7 @@ describe("a token", () => {
     await expect(again).rejects.toMatchObject(refused("function store_result"));
     await owner`grant execute on function hidden.store_result to work_worker`;
     expect(await close(token, claims, "succeeded", { result: 1 })).toEqual(["succeeded"]);
-    expect(await owner`select * from applied`).toEqual([{ result: 1 }]);
+    expect(await owner`select * from hidden.applied`).toEqual([{ result: 1 }]);
   });
 
   test("notes its use at most once a minute", async () => {

@@ -23,7 +23,8 @@ export type Holding = Map<number, Held>;
 
 export function hold(holding: Holding, { claim, sentAt }: Won, now: number, random: () => number): Held {
   const held: Held = {
-    claim,
+    // The database leaves out an empty list.
+    claim: { ...claim, needs: claim.needs ?? [] },
     abort: new AbortController(),
     queuedAt: now,
     lease: leaseFrom(sentAt, claim.ttl_seconds, random),

@@ -13,7 +13,7 @@ import { keepPolling } from "./parked.ts";
 import { createRegistration, type Profile, type Registration, typesOpened } from "./profile.ts";
 import { createPull } from "./pull.ts";
 import { type Handler, run } from "./run.ts";
-import { save } from "./save.ts";
+import { reread, save } from "./save.ts";
 import { settle, type WorkOptions } from "./settings.ts";
 import { signOff } from "./sign-off.ts";
 import { watchSpot } from "./spot.ts";
@@ -22,11 +22,12 @@ import type { Counts } from "./tally.ts";
 import { checkVersion, watchVersion } from "./version.ts";
 import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
 
-export type { Claim } from "./claim.ts";
+export type { NewItem, Reference } from "./additions.ts";
+export type { Claim, Need } from "./claim.ts";
 export { RequestError } from "./errors.ts";
 export { SettingsError } from "./host.ts";
 export type { Why } from "./leaving.ts";
-export { FinalError, Later, type Parked, parked, RetryAfter } from "./outcome.ts";
+export { FinalError, Later, type Parked, parked, RetryAfter, WaitFor } from "./outcome.ts";
 export type { ParkedClaim } from "./parked.ts";
 export type { Profile } from "./profile.ts";
 export { runAsProgram } from "./program.ts";
@@ -62,6 +63,7 @@ export async function work<Payload = Json>(
     const outcome = await run(handler, held, {
       save: (state) => save(worker, held, state),
       update: (changes) => update(loop, registration, changes),
+      reread: () => reread(worker, held),
     });
     return outcome.error === undefined ? outcome : { ...outcome, error: client.redact(outcome.error) };
   });
