@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import type { Remaining } from "../workers/runtime/remaining.ts";
 import type {
   AttachedPool,
   ClaimedItem,
@@ -60,6 +61,8 @@ export type WorkClient = Lists & {
   defineWorkType(workType: string, rules?: Options<"define_work_type", "workType">): Promise<WorkTypeRules>;
   /** Make a workflow, or set its priority. It counts for all its items. */
   defineWorkflow(workflow: string, options?: Options<"define_workflow", "workflow">): Promise<Workflow>;
+  /** Make a pool that mirrors no table. One that is there stays as it is. */
+  definePool(pool: string): Promise<{ name: string; created_at: string }>;
   /**
    * Make a table a pool. The key's role needs the right to make triggers on it; the table's owner has it in any case,
    * with select attach_pool(…) or work-claims attach.
@@ -138,6 +141,8 @@ export type WorkClient = Lists & {
   overview(): Promise<OverviewRow[]>;
   /** The overview, live workers and the last events in one small answer: cheap enough to ask every second. */
   pulse(): Promise<Pulse>;
+  /** What is left of each of these work types: nothing where `open` is 0. */
+  remaining(workTypes: readonly string[]): Promise<Remaining[]>;
   /** For an autoscaler: the work for a worker with these capabilities. Without them it counts all work. */
   depth(
     workType: string,
@@ -174,6 +179,7 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
       call("enqueue_items", { items, requestId: options?.requestId ?? timeOrderedId() }),
     defineWorkType: (workType, rules) => call("define_work_type", { workType, ...rules }),
     defineWorkflow: (workflow, rules) => call("define_workflow", { workflow, ...rules }),
+    definePool: (pool) => call("define_pool", { pool }),
     attachPool: (source, columns) => call("attach_pool", { source, ...columns }),
     enrollPool: (pool, options) => call("enroll_pool", { pool, ...options }),
     claimItems: (itemIds, workType, workerId, options) =>
@@ -200,6 +206,7 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
     workTypes: () => read("work_types", { order: ["name"] }),
     overview: async () => readOverview(await read("work_overview")),
     pulse: () => call("work_pulse", {}),
+    remaining: (workTypes) => call("work_remaining", { workTypes }),
     depth: (workType, options) => call("work_depth", { workType, ...options }),
     pruneFinished: (workType, olderThan, options) => call("prune_finished", { workType, olderThan, ...options }),
     liveWorkers: (since) =>

@@ -1208,6 +1208,7 @@ export type Database = {
         };
         Returns: Json;
       };
+      define_pool: { Args: { pool: string }; Returns: Json };
       define_work_type: {
         Args: {
           apply?: string;
@@ -1313,6 +1314,7 @@ export type Database = {
       };
       work_depth: { Args: { at_most?: number; capabilities?: Json; work_type: string }; Returns: Json };
       work_pulse: { Args: { since_event?: number }; Returns: Json };
+      work_remaining: { Args: { work_types: string[] }; Returns: Json };
       would_match: { Args: { labels?: Json; requires?: Json; work_type?: string }; Returns: Json };
     };
     Enums: {

@@ -148,6 +148,8 @@ describe("every function, through supabase-js and through plain fetch", () => {
     expect(await send("would_match", { requires: { gpu: way } })).toMatchObject({ matching: 0 });
     expect(await send("prune_classes", {})).toBe(0);
     expect(await send("work_depth", { work_type: type })).toMatchObject({ held: 1 });
+    expect(await send("define_pool", { pool: way })).toMatchObject({ name: way });
+    expect(await send("work_remaining", { work_types: [type] })).toMatchObject([{ open: 2, running: 1 }]);
     expect(await send("work_pulse", {})).toMatchObject({ live_workers: expect.any(Number) });
     expect(await send("prune_finished", { work_type: type, older_than: "1 day" })).toEqual({ pruned: 0, done: true });
     expect(await send("refused_classes", { worker_id: way, class_ids: [1, 123456] })).toEqual([123456]);

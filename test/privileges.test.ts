@@ -26,7 +26,7 @@ const api = [
     "retry_items",
   ],
   ...["set_priority", "take_parked", "describe_work_types"],
-  ...["work_depth", "work_pulse", "would_match"],
+  ...["define_pool", "work_depth", "work_pulse", "work_remaining", "would_match"],
 ];
 const tables = ["claims", "classes", "dependencies", "events", "items", "pools", "types", "workers", "workflows"].map(
   (name) => `public.work_${name}`,
@@ -183,7 +183,7 @@ describe.each(worlds)("with tokens on Postgres %s with Supabase's %s default pri
   const { admin, as } = await openDatabase({ version, grants, tokens: true });
   const forTokens = [
     ...["claim_next", "describe_work_types", "extend_claims", "finish_and_claim", "register_worker", "release_items"],
-    ...["release_parked", "retire_worker", "take_parked"],
+    ...["release_parked", "retire_worker", "take_parked", "work_remaining"],
   ].map((name) => `function public.token_${name}`);
   forTokens.push("function public.work_token_may_upload");
   const forServiceRole: Record<string, string[]> = {

@@ -89,6 +89,11 @@ describe("a token", () => {
     ]);
   });
 
+  test("asks what is left of its own work types", async () => {
+    const { type, token } = await fleet(2);
+    expect(await request(anon, token, "token_work_remaining")).toMatchObject([{ work_type: type, ready: 2, open: 2 }]);
+  });
+
   test("asks about parked claims of its work types and closes them, also those of another worker", async () => {
     const { type, ids, token } = await fleet(1);
     const other = await typeWithPool(sql, 1);
@@ -196,6 +201,7 @@ describe("a token is refused", async () => {
     ["token_reread_claim", { item_id: crypto.randomUUID(), work_type: "x", fence: 1 }],
     ["token_retire_worker", {}],
     ["token_take_parked", {}],
+    ["token_work_remaining", {}],
   ];
 
   test.each(reasons)("by every function and with one text where it is %s", async (_, token) => {

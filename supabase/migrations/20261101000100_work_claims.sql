@@ -4825,10 +4825,15 @@ begin
              item_id uuid, work_type text collate "C", outcome text, is_again boolean, items jsonb, needs jsonb)
      where (jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array') and not (h.outcome = 'succeeded' and h.is_again)
   loop
-    new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
-    if jsonb_typeof(released.needs) = 'array' then
-      perform work.need(released.item_id, released.needs, new_ids);
-    end if;
+    begin
+      new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
+      if jsonb_typeof(released.needs) = 'array' then
+        perform work.need(released.item_id, released.needs, new_ids);
+      end if;
+    exception when sqlstate 'PT404' then
+      -- With this status a worker would take its own address or key to be wrong.
+      raise exception using errcode = 'PT400', message = sqlerrm;
+    end;
   end loop;
   select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
     into changed
@@ -6348,6 +6353,30 @@ begin
 end
 $$;
 
+-- 24_define_pool.sql
+
+-- Make a pool that mirrors no table: enqueue_items() adds its items. Where it is there already, nothing changes.
+create or replace function public.define_pool(pool text)
+returns jsonb
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  defined public.work_pools;
+begin
+  perform work.check_name('pool', define_pool.pool);
+  insert into public.work_pools (name) values (define_pool.pool) on conflict do nothing;
+  select * into defined from public.work_pools p where p.name = define_pool.pool;
+  if defined.source is not null then
+    perform work.refuse('pool', define_pool.pool,
+      format('it mirrors the table %s; give the pool another name', defined.source), 'PT409');
+  end if;
+  return jsonb_build_object('name', defined.name, 'created_at', defined.created_at);
+end
+$$;
+comment on function public.define_pool is
+  'Makes a pool that mirrors no table: enqueue_items() adds its items. A pool that is there stays as it is.';
+
 -- 24_enroll_pool.sql
 
 -- Taking in earlier rows: rows become items, items get claims, one bounded step a call.
@@ -6492,8 +6521,8 @@ as $$
    group by c.work_type
 $$;
 
--- Each work type's numbers. All claims less those that are over are open; of these, the others are ready, however many.
--- The first 1,000 in order are looked at, for the longest wait among them.
+-- Each work type's numbers. All claims less those that are over are open; of these, those that are neither blocked, waiting
+-- nor held are ready, however many. The first 1,000 in order are looked at, for the longest wait among them.
 create or replace function work.overview()
 returns table (
   work_type text, pool text, paused boolean, open bigint, ready bigint, waiting bigint, blocked bigint, claimed bigint,
@@ -6523,7 +6552,8 @@ begin
   numbers as (
     select t.name, t.pool, t.paused, coalesce(c.open, 0) as open, first.ready, coalesce(a.waiting, 0) as waiting,
            coalesce(a.claimed, 0) as claimed, coalesce(a.late, 0) as late,
-           greatest(0, coalesce(c.open - coalesce(a.waiting, 0) - coalesce(a.claimed, 0), 0)) as others,
+           coalesce(c.blocked, 0) as blocked,
+           greatest(0, coalesce(c.open - c.blocked - coalesce(a.waiting, 0) - coalesce(a.claimed, 0), 0)) as others,
            coalesce(c.succeeded, 0) as succeeded, coalesce(c.failed, 0) as failed, coalesce(c.cancelled, 0) as cancelled,
            first.due_at, coalesce(f.last_minute, 0) as last_minute
       from public.work_types t
@@ -6539,9 +6569,7 @@ begin
   )
   select n.name, n.pool, n.paused, n.open,
          case when n.ready < 1000 or w.is_full then n.ready else n.others end,
-         n.waiting,
-         case when n.ready < 1000 and w.is_full is not true then greatest(0, n.others - n.ready) else 0 end,
-         n.claimed, n.late, n.succeeded, n.failed, n.cancelled,
+         n.waiting, n.blocked, n.claimed, n.late, n.succeeded, n.failed, n.cancelled,
          w.is_full is true and n.others > n.ready,
          case when n.due_at < moment then moment - n.due_at end,
          n.last_minute
@@ -6889,6 +6917,66 @@ select h.work_type,
 comment on view public.work_capability_match is
   'work-claims: each kind of live worker (one profile) and each lane that it does: how many workers, whether they match, whether they leave its items to others for their yield_seconds, and which clauses fail.';
 
+-- 26_remaining.sql
+
+-- Is there more? For workers that stay until all is done, and for progress bars.
+
+-- What is left of each of these work types, in bounded time however many claims there are. open, done, failed and cancelled
+-- are exact; with is_capped the other numbers are lower bounds. Under reopening, claims of an older version are yet to come back.
+create or replace function public.work_remaining(work_types text[])
+returns json
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+begin
+  if work_remaining.work_types is null or cardinality(work_remaining.work_types) not between 1 and 1000 then
+    perform work.refuse('work_types', coalesce(cardinality(work_remaining.work_types) || ' long', 'null'),
+      'a list of 1 to 1000 work types was expected');
+  end if;
+  return (
+    with overview as materialized (select o.* from work.overview() o),
+    parked as materialized (select p.* from work.parked() p),
+    due as materialized (
+      select w.work_type, min(w.due_at) as due_at
+        from (select c.work_type, c.due_at from public.work_claims c where c.status = 'waiting' order by c.due_at limit 10000) as w
+       group by w.work_type
+    ),
+    workers as materialized (
+      select w.work_types from public.work_workers w
+       where w.retired_at is null and w.last_seen_at > moment - interval '2 minutes'
+    )
+    select json_agg(json_build_object(
+             'work_type', asked.name,
+             'is_declared', t.name is not null,
+             'ready', coalesce(o.ready, 0),
+             'running', greatest(0, coalesce(o.claimed, 0) - coalesce(p.parked, 0)),
+             'parked', coalesce(p.parked, 0),
+             'waiting', coalesce(o.waiting, 0),
+             'waiting_until', d.due_at,
+             'blocked', coalesce(o.blocked, 0),
+             'open', coalesce(o.open, 0),
+             'done', coalesce(o.succeeded, 0),
+             'failed', coalesce(o.failed, 0),
+             'cancelled', coalesce(o.cancelled, 0),
+             'is_capped', coalesce(o.is_capped, false),
+             'is_paused', coalesce(t.paused, false),
+             'stopped', t.stopped,
+             'is_reopening', t.redone_through is not null,
+             'workers', (select count(*) from workers w where w.work_types is null or asked.name = any (w.work_types)))
+             order by asked.n)
+      from unnest(work_remaining.work_types) with ordinality as asked(name, n)
+      left join public.work_types t on t.name = asked.name
+      left join overview o on o.work_type = asked.name
+      left join parked p on p.work_type = asked.name
+      left join due d on d.work_type = asked.name);
+end
+$$;
+comment on function public.work_remaining is
+  'What is left of each of these work types, in bounded time: [{work_type, is_declared, ready, running, parked, waiting, waiting_until, blocked, open, done, failed, cancelled, is_capped, is_paused, stopped, is_reopening, workers}]. Nothing is left where open is 0; done ones have succeeded.';
+
 -- 27_explain.sql
 
 -- Why an item is not running.
@@ -7225,11 +7313,11 @@ revoke all on type public.work_claim_status from public, anon, authenticated;
 do $$
 declare
   public_functions constant text[] := array[
-    'add_needs', 'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'describe_work_types',
+    'add_needs', 'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_pool', 'define_work_type', 'define_workflow', 'describe_work_types',
     'detach_pool', 'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim', 'invalidate_items',
     'prune_classes', 'prune_finished', 'reap_expired_claims', 'refused_classes', 'register_worker', 'reread_claim',
     'release_claims_for_worker', 'release_item', 'release_items', 'release_parked', 'retire_worker', 'retry_items', 'set_priority',
-    'take_parked', 'work_depth', 'work_pulse', 'would_match'];
+    'take_parked', 'work_depth', 'work_pulse', 'work_remaining', 'would_match'];
   -- A table or view of ours in public says so in its comment.
   relation record;
   function record;
@@ -7299,7 +7387,7 @@ declare
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
     'work.move_open_claims', 'work.overview', 'public.work_pulse', 'public.work_depth', 'public.describe_work_types',
-    'work.fold_tallies', 'work.parked'];
+    'work.fold_tallies', 'work.parked', 'public.work_remaining'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
     'public.enroll_pool', 'work.fold_tallies', 'work.mirror_deleted', 'work.mirror_written'];
@@ -7327,7 +7415,7 @@ begin
         (impatient, 'lock_timeout', '5s'),
         (array['public.prune_classes'], 'lock_timeout', '1s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
-        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth'], 'enable_sort', 'off'),
+        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth', 'public.work_remaining'], 'enable_sort', 'off'),
         (array['work.match_report'], 'jit', 'off'),
         -- A person's function has the planner of a session.
         (array['work.call_apply'], 'plan_cache_mode', 'auto'),

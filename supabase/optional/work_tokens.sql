@@ -285,6 +285,17 @@ end
 $$;
 comment on function public.token_describe_work_types is 'describe_work_types() for the work types of a token.';
 
+create or replace function public.token_work_remaining()
+returns json
+language plpgsql
+security definer
+as $$
+begin
+  return (select public.work_remaining(w.work_types) from work.worker_of_request(null) as w);
+end
+$$;
+comment on function public.token_work_remaining is 'work_remaining() for the work types of a token.';
+
 create or replace function public.token_take_parked(
   max_items integer default 100, every_seconds integer default 30, worker_suffix text default null)
 returns json
@@ -479,14 +490,15 @@ declare
   for_tokens constant text[] := array[
     'token_claim_next', 'token_describe_work_types', 'token_extend_claims', 'token_finish_and_claim',
     'token_register_worker', 'token_release_items', 'token_release_parked', 'token_reread_claim', 'token_retire_worker',
-    'token_take_parked', 'work_token_may_upload'];
+    'token_take_parked', 'token_work_remaining', 'work_token_may_upload'];
   for_service_role constant text[] := array['create_token', 'revoke_token'];
   private constant text[] := array[
     'hash_of_request', 'is_worker_of', 'of_types', 'token_lock_key', 'valid_token', 'worker_of_request'];
   -- The functions behind these are private, and do nothing without the rights on tables below.
   may_run constant text[] := array[
     'claim_next', 'describe_work_types', 'extend_claims', 'finish_and_claim', 'register_worker',
-    'release_claims_for_worker', 'release_items', 'release_parked', 'reread_claim', 'retire_worker', 'take_parked'];
+    'release_claims_for_worker', 'release_items', 'release_parked', 'reread_claim', 'retire_worker', 'take_parked',
+    'work_remaining'];
   -- A claim call also takes back ended leases, prunes and folds tallies. "For update" needs the right to update.
   may_touch constant jsonb := '{
     "public.work_classes": "select",

@@ -79,10 +79,15 @@ begin
              item_id uuid, work_type text collate "C", outcome text, is_again boolean, items jsonb, needs jsonb)
      where (jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array') and not (h.outcome = 'succeeded' and h.is_again)
   loop
-    new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
-    if jsonb_typeof(released.needs) = 'array' then
-      perform work.need(released.item_id, released.needs, new_ids);
-    end if;
+    begin
+      new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
+      if jsonb_typeof(released.needs) = 'array' then
+        perform work.need(released.item_id, released.needs, new_ids);
+      end if;
+    exception when sqlstate 'PT404' then
+      -- With this status a worker would take its own address or key to be wrong.
+      raise exception using errcode = 'PT400', message = sqlerrm;
+    end;
   end loop;
   select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
     into changed

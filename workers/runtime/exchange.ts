@@ -68,7 +68,7 @@ async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
   await refuseMissing(loop, call);
   // Asked before the last look, so that the look finds what others hand back in between.
   const isLast =
-    settings.untilEmpty && state.hasFoundNothing && holding.size === 0 && (await isNothingToCome(loop, call));
+    settings.leaves !== "never" && state.hasFoundNothing && holding.size === 0 && (await isNothingToCome(loop, call));
   const room = roomOf(loop);
   if (room === 0) {
     await (outcomes.length > 0 ? release(loop, outcomes) : undefined);

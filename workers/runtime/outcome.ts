@@ -68,6 +68,11 @@ export class WaitFor extends Error {
   }
 }
 
+/** Thrown by a handler: the claim goes back at once, and no try is counted. */
+export class HandBack extends Error {
+  readonly isHandedBack = true;
+}
+
 /** A handler's answer where a job elsewhere does the work: see parked(). */
 export interface Parked {
   readonly parkedAs: string;
@@ -135,7 +140,10 @@ export function storedJson(what: string, value: unknown, limit: number, instead:
 
 /** Something that a handler threw. Its fields decide, not its class, so that two copies of this file understand each other. */
 export function threw(claim: Key, thrown: unknown): Outcome {
-  const { laterSeconds, waitsFor } = marksOf(thrown);
+  const { laterSeconds, waitsFor, isHandedBack } = marksOf(thrown);
+  if (isHandedBack === true) {
+    return released(claim);
+  }
   if (laterSeconds === undefined && waitsFor === undefined) {
     return failed(claim, thrown);
   }
@@ -153,7 +161,7 @@ export function threw(claim: Key, thrown: unknown): Outcome {
 
 /** The outcome with the items that the handler adds. A failure adds nothing, since the next try adds them again. */
 export function withItems(outcome: Outcome, items: readonly Json[]): Outcome {
-  if (items.length === 0 || outcome.outcome === "failed") {
+  if (items.length === 0 || outcome.outcome === "failed" || outcome.outcome === "released") {
     return outcome;
   }
   return outcome.outcome === "parked"
@@ -188,6 +196,7 @@ interface Marks {
   retryAfterSeconds?: unknown;
   laterSeconds?: unknown;
   waitsFor?: unknown;
+  isHandedBack?: unknown;
   parkedAs?: unknown;
   seconds?: unknown;
 }

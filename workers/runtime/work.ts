@@ -24,15 +24,18 @@ import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
 
 export type { NewItem, Reference } from "./additions.ts";
 export type { Claim, Need } from "./claim.ts";
+export { type Connection, claims, type LoopOptions } from "./claims.ts";
 export { RequestError } from "./errors.ts";
 export { SettingsError } from "./host.ts";
 export type { Why } from "./leaving.ts";
+export type { List } from "./list.ts";
+export type { LoopClaim } from "./loop-claim.ts";
 export { FinalError, Later, type Parked, parked, RetryAfter, WaitFor } from "./outcome.ts";
 export type { ParkedClaim } from "./parked.ts";
 export type { Profile } from "./profile.ts";
 export { runAsProgram } from "./program.ts";
 export type { Context, Handler } from "./run.ts";
-export { type WorkOptions, workTypesFromEnv } from "./settings.ts";
+export { optionsFromArguments, type WorkOptions, workTypesFromEnv } from "./settings.ts";
 
 export interface Summary extends Counts {
   workerId: string;

@@ -137,6 +137,17 @@ end
 $$;
 comment on function public.token_describe_work_types is 'describe_work_types() for the work types of a token.';
 
+create or replace function public.token_work_remaining()
+returns json
+language plpgsql
+security definer
+as $$
+begin
+  return (select public.work_remaining(w.work_types) from work.worker_of_request(null) as w);
+end
+$$;
+comment on function public.token_work_remaining is 'work_remaining() for the work types of a token.';
+
 create or replace function public.token_take_parked(
   max_items integer default 100, every_seconds integer default 30, worker_suffix text default null)
 returns json
