@@ -54,7 +54,18 @@ describe("without a project", () => {
     const { code, out } = await run(["--help"]);
     expect(code).toBe(0);
     const names = ["up", "down", "init", "attach", "types", "status", "watch", "items", "claims", "workers"];
-    for (const name of [...names, "explain", "match", "retry", "cancel", "priority", "token", "fleet", "demo"]) {
+    for (const name of [
+      ...names,
+      "explain",
+      "history",
+      "match",
+      "retry",
+      "cancel",
+      "priority",
+      "token",
+      "fleet",
+      "demo",
+    ]) {
       expect(out).toMatch(new RegExp(`^  ${name} +\\S.*\\n +\\$ work-claims ${name}`, "m"));
     }
   });
@@ -450,7 +461,7 @@ describe("retry and cancel", () => {
     expect(await statuses()).toEqual(["cancelled 1 1200", "ready 0 2400", "ready 1 1200"]);
     const moved = await work("priority", "8", ...where("pool=filtered", "work_type=filter a"), "--yes");
     expect(moved.out).toBe("2400 claims of 2400 items fit\n2400 items changed\n");
-    expect(await statuses()).toEqual(["cancelled 1 1200", "ready 8 3600"]);
+    expect(await statuses()).toEqual(["cancelled 8 1200", "ready 8 3600"]);
   });
 
   test("cancel wants items or --all: exit code 2", async () => {

@@ -165,6 +165,8 @@ describe("every function, through supabase-js and through plain fetch", () => {
     expect(await send("take_parked", { work_types: [type], worker_id: way })).toMatchObject([{ external_id: way }]);
     expect(await send("release_parked", { external_id: way, outcome: "released" })).toMatchObject([{ state: "ready" }]);
     const [last] = (await send("claim_next", { work_types: [type], worker_id: way })) as Claim[];
+    expect(await send("take_lock", { ...key(last), worker_id: way, name: way, slots: 2 })).toMatchObject({ slot: 1 });
+    expect(await send("drop_lock", { ...key(last), worker_id: way, name: way })).toBe(true);
     expect(await send("reread_claim", { ...key(last), worker_id: way })).toMatchObject({ payload: last?.payload });
     expect(await send("add_needs", { item_id: last?.item_id, needs: [{ id: claims[0]?.item_id }] })).toBe(0);
     expect(await send("invalidate_items", { work_type: type, item_ids: [claims[0]?.item_id] })).toBe(1);

@@ -29,7 +29,10 @@ begin
   perform work.close_succeeded(close_with_all.worker_id, held, only_plain => false);
   perform work.close_others(close_with_all.worker_id, held);
   perform work.park(close_with_all.worker_id, held);
+  perform work.record_closed(close_with_all.worker_id, held);
   perform work.follow_closed(held);
+  perform work.stop_at_dead_ends(held);
+  perform work.wake_workers(null);
 end
 $$;
 

@@ -72,6 +72,7 @@ function close(model: Model, worker: string, given: Given): string {
     const backoff = Math.min(rules.backoff_limit_seconds, rules.backoff_seconds * 2 ** claim.failures);
     claim.failures += 1;
     claim.events.push("failed");
+    claim.dueBy = given.retryAfter === undefined ? Math.max(claim.dueAt, model.now + backoff * 1.2) : null;
     claim.dueAt = Math.max(claim.dueAt, model.now + (given.retryAfter ?? backoff));
     claim.progress = null;
     claim.status = "waiting";

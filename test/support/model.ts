@@ -42,6 +42,8 @@ export interface Claim {
   crashes: number;
   /** Since when it may run, or when it will. */
   dueAt: number;
+  /** The database draws when it will run, up to this; null: it does not. */
+  dueBy: number | null;
   expiresAt: number;
   finishedAt: number;
   progress: number | null;
@@ -122,6 +124,7 @@ export function newClaim(item: Item, type: string, now: number): Claim {
     failures: 0,
     crashes: 0,
     dueAt: now,
+    dueBy: null,
     expiresAt: 0,
     finishedAt: 0,
     progress: null,
@@ -137,6 +140,7 @@ export function newClaim(item: Item, type: string, now: number): Claim {
 export function schedule(claim: Claim, dueAt: number, now: number): void {
   claim.status = dueAt > now ? "waiting" : "ready";
   claim.dueAt = dueAt;
+  claim.dueBy = null;
 }
 
 /** Opens a claim again, without a holder. A claim that was due before is ready from this moment on. */

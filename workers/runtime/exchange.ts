@@ -10,6 +10,7 @@ import { messageOf, type Outcome, oneRequestOf } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
 import { abandonJob } from "./parked.ts";
 import { isRefusal, type Released, released, releaseEach, releaseItems } from "./release.ts";
+import { checkRulesSoon } from "./rules.ts";
 import { isAgain } from "./tally.ts";
 import { isNothingToCome, refuseMissing } from "./until-empty.ts";
 import { lose } from "./worker.ts";
@@ -94,7 +95,7 @@ async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
     state.pace = { ...state.pace, roundTripMs: meanWith(state.pace.roundTripMs, clock.now() - sentAt) };
   }
   // A repeated call answers with what it still holds. What an earlier attempt claimed may be lost already.
-  await recordClaims(loop, answer, room, isLast && !isRepeated);
+  await recordClaims(loop, answer, { room, sentAt, isLast: isLast && !isRepeated });
 }
 
 /** A worker that leaves claims nothing; outcomes it offers as ever, unless its time to finish is limited. */
@@ -135,6 +136,10 @@ function recordReleased(loop: Loop, all: Released[]): void {
   const { holding, tally, log, state, outage } = loop;
   state.releaseFailures = 0;
   outage.end();
+  if (all.some(({ state }) => state === "failed")) {
+    // It failed for good: its work type may be stopped.
+    checkRulesSoon(loop);
+  }
   for (const { outcome, state: became } of all) {
     const held = holding.get(outcome.fence);
     holding.delete(outcome.fence);
@@ -158,14 +163,20 @@ function recordReleased(loop: Loop, all: Released[]): void {
 }
 
 /** Queues the claims that were won, and sets the time of the next look. */
-async function recordClaims(loop: Loop, { won, isMore }: Claimed, room: number, isLast: boolean): Promise<void> {
+async function recordClaims(
+  loop: Loop,
+  { won, isMore }: Claimed,
+  { room, sentAt, isLast }: { room: number; sentAt: number; isLast: boolean },
+): Promise<void> {
   const { state, clock, tally, wakeUps } = loop;
   queue(loop, won);
   const now = clock.now();
+  // The call may have looked before the work came that it was told of meanwhile.
+  const lookAt = state.calledAt >= sentAt ? now : now + nextLook(loop);
   if (won.length > 0) {
     state.hasFoundNothing = false;
     state.workSeenAt = now;
-    state.lookAt = won.length < room ? now + nextLook(loop) : now;
+    state.lookAt = won.length < room ? lookAt : now;
     wakeUps.heartbeat.wake();
     return;
   }
@@ -176,7 +187,7 @@ async function recordClaims(loop: Loop, { won, isMore }: Claimed, room: number, 
   const isFirst = !state.hasFoundNothing && tally.claimed === 0;
   state.hasFoundNothing = true;
   state.isEmpty = isLast;
-  state.lookAt = now + nextLook(loop);
+  state.lookAt = lookAt;
   if (isFirst) {
     await logReasons(loop);
   }

@@ -37,7 +37,17 @@ export async function* plainLoop<Element>(
 
 function plainClaim(work_type: string, item_id: string, payload: unknown): Claim<unknown> {
   return {
-    ...{ item_id, work_type, payload, fence: 0, ttl_seconds: 0, expires_at: "infinity", failures: 0, crashes: 0 },
+    ...{
+      item_id,
+      work_type,
+      number: 1,
+      payload,
+      fence: 0,
+      ttl_seconds: 0,
+      expires_at: "infinity",
+      failures: 0,
+      crashes: 0,
+    },
     ...{
       try_seconds: null,
       state: null,
@@ -64,5 +74,7 @@ function plainContext({ item_id, work_type, payload }: Claim<unknown>, signal: A
     reread: async () => payload,
     idempotencyKey: `${itemKey}:0`,
     itemKey,
+    // No other process shares the list.
+    lock: async (_name, _options, action) => action(0),
   };
 }

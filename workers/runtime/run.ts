@@ -2,6 +2,8 @@ import { createAdditions, type NewItem, type Reference } from "./additions.ts";
 import type { Claim } from "./claim.ts";
 import type { Json } from "./client.ts";
 import type { Held } from "./held.ts";
+import { SettingsError } from "./host.ts";
+import type { LockOptions } from "./lock.ts";
 import { type Outcome, returned, threw, withItems } from "./outcome.ts";
 import type { Profile } from "./profile.ts";
 import { traceOfTry } from "./trace.ts";
@@ -43,6 +45,15 @@ export interface Context {
    * its release, such as a payment. After a change of the input it is the same too: add what may change.
    */
   readonly itemKey: string;
+  /**
+   * Runs a function while this claim has one of so many slots of a named lock, and waits for a slot before. The function
+   * gets the fence of the slot, for what it writes elsewhere. The slot is free after it, and at the end of the claim.
+   */
+  lock<Result>(
+    name: string,
+    options: LockOptions,
+    action: (lockFence: number) => Result | Promise<Result>,
+  ): Promise<Result>;
 }
 
 /**
@@ -51,10 +62,28 @@ export interface Context {
  */
 export type Handler<Payload = Json> = (claim: Claim<Payload>, context: Context) => unknown;
 
+/** The handler of each work type, by its name. */
+export interface Handlers {
+  readonly [workType: string]: Handler;
+}
+
+/** One handler for all of them. The further claims of an item, of the work types NAME#2 and on, are done as the first is. */
+export function dispatch(handlers: Handlers): Handler {
+  for (const [workType, handler] of Object.entries(handlers)) {
+    if (typeof handler !== "function") {
+      throw new SettingsError(`the handler of ${workType} is ${typeof handler}; a function was expected`);
+    }
+  }
+  return (claim, context) => {
+    const name = Object.hasOwn(handlers, claim.work_type) ? claim.work_type : claim.work_type.replace(/#\d+$/, "");
+    return (handlers[name] as Handler)(claim, context);
+  };
+}
+
 export async function run<Payload>(
   handler: Handler<Payload>,
   held: Held,
-  { save, update, reread }: Pick<Context, "save" | "update" | "reread">,
+  { save, update, reread, lock }: Pick<Context, "save" | "update" | "reread" | "lock">,
 ): Promise<Outcome> {
   const { item_id, work_type, fence } = held.claim;
   const { items, enqueue } = createAdditions();
@@ -72,6 +101,7 @@ export async function run<Payload>(
     reread,
     idempotencyKey: `${item_id}:${work_type}:${fence}`,
     itemKey: `${item_id}:${work_type}`,
+    lock,
   };
   try {
     return withItems(returned(held.claim, await handler(held.claim, context)), items);

@@ -6,6 +6,7 @@ import { SettingsError } from "./host.ts";
 import type { Loop } from "./loop-state.ts";
 import { messageOf } from "./outcome.ts";
 import { askRemaining, isAllDone } from "./remaining.ts";
+import { heedRules } from "./rules.ts";
 import type { Settings } from "./settings.ts";
 import type { Worker } from "./worker.ts";
 
@@ -25,11 +26,17 @@ export async function refuseMissing({ settings, state, source }: Loop, call: Cal
  * With untilEmpty: no lease of another worker can end, and no claim is to be tried again. A worker that polls waits for
  * jobs too. With untilDone: nothing at all is open.
  */
-export async function isNothingToCome({ settings, client }: Loop, call: CallOptions): Promise<boolean> {
+export async function isNothingToCome(loop: Loop, call: CallOptions): Promise<boolean> {
+  const { settings, client } = loop;
+  if (settings.leaves === "ready") {
+    return true;
+  }
   if (settings.leaves === "done") {
     return isAllDone(await askRemaining(client, settings.workTypes, call));
   }
   const types = await describeWorkTypes(client, settings.workTypes, call);
+  // A work type that was stopped has nothing to claim, and is not done.
+  heedRules(loop, types);
   return !types.some((type) => isOpen(type, settings));
 }
 
