@@ -901,7 +901,9 @@ begin
   if declared.apply is distinct from before.apply and declared.apply is not null then
     perform work.apply_function(declared.apply);
   end if;
-  if declared.into_column is not null then
+  if declared.into_column is not null
+    and (declared.into_column, declared.pool, declared.input_columns)
+      is distinct from (before.into_column, before.pool, before.input_columns) then
     perform work.check_into(declared);
   end if;
   perform work.check_input_columns(declared);
@@ -3863,16 +3865,6 @@ as $$
   end
 $$;
 
--- The columns of a pool's table that results are written to.
-create or replace function work.written_columns(pool text)
-returns text[]
-language sql
-stable
-as $$
-  select array_agg(substring(t.into_column from '[^.]+$'))
-    from public.work_types t where t.pool = written_columns.pool and t.into_column is not null
-$$;
-
 -- Open claims again that have ended: each is {item_id, work_type, reason, is_change}. Their result is kept until the next
 -- one, marked stale. The caller has locked them with lock_around(). Answers how many.
 create or replace function work.reopen(keys jsonb, event text default 'reopened', actor text default null)
@@ -4119,18 +4111,55 @@ returns regprocedure
 language plpgsql
 stable
 as $$
+#variable_conflict use_column
 declare
-  found_function regprocedure := to_regprocedure(name || '(jsonb, jsonb)');
+  found_function regprocedure;
 begin
-  if found_function is null then
-    perform work.refuse('apply', name,
+  begin
+    found_function := to_regprocedure(apply_function.name || '(jsonb, jsonb)');
+  exception when invalid_name or invalid_text_representation or syntax_error or feature_not_supported then
+    null; -- The text is no name: this is what Postgres 15 raises.
+  end;
+  if found_function is null or not exists (
+    select from pg_catalog.pg_proc p where p.oid = found_function and p.prokind = 'f') then
+    perform work.refuse('apply', apply_function.name,
       'a function (item jsonb, result jsonb) was expected, named with its schema, such as public.store_embedding');
   end if;
   return found_function;
 end
 $$;
 
--- Find the table and column that a work type writes its results to; refuse what is no column of its pool's table.
+-- The name of the column that 'table.column' names, of this table: with or without the schema, with or without quotes.
+-- Null where it names none.
+create or replace function work.column_of(source regclass, named text)
+returns text
+language sql
+stable
+as $$
+  select a.attname::text
+    from pg_catalog.pg_attribute a
+    join pg_catalog.pg_class r on r.oid = a.attrelid
+    join pg_catalog.pg_namespace n on n.oid = r.relnamespace
+   where a.attrelid = column_of.source and a.attnum > 0 and not a.attisdropped
+     and column_of.named in (
+       format('%s.%s', r.relname, a.attname), format('%s.%s.%s', n.nspname, r.relname, a.attname),
+       format('%I.%I', r.relname, a.attname), format('%I.%I.%I', n.nspname, r.relname, a.attname))
+   limit 1
+$$;
+
+-- The columns of a pool's table that results are written to.
+create or replace function work.written_columns(pool text)
+returns text[]
+language sql
+stable
+as $$
+  select array_agg(work.column_of(p.source, t.into_column))
+    from public.work_types t
+    join public.work_pools p on p.name = t.pool
+   where t.pool = written_columns.pool and t.into_column is not null
+$$;
+
+-- Refuse a column for results that is no column of the pool's table, or that no result can be written to.
 create or replace function work.check_into(declared public.work_types)
 returns void
 language plpgsql
@@ -4138,21 +4167,19 @@ as $$
 #variable_conflict use_column
 declare
   attached public.work_pools;
-  column_name text := substring(declared.into_column from '[^.]+$');
+  column_name text;
 begin
   select * into attached from public.work_pools p where p.name = declared.pool and p.source is not null;
-  if not found or to_regclass(left(declared.into_column, -1 - length(column_name))) is distinct from attached.source::oid
-    and 'public.' || left(declared.into_column, -1 - length(column_name)) is distinct from (
-      select n.nspname || '.' || r.relname from pg_catalog.pg_class r
-        join pg_catalog.pg_namespace n on n.oid = r.relnamespace where r.oid = attached.source) then
-    perform work.refuse('into_column', declared.into_column,
-      format('a column of the table that pool %s is attached to was expected, such as documents.embedding', declared.pool));
+  column_name := work.column_of(attached.source, declared.into_column);
+  if column_name is null then
+    perform work.refuse('into_column', declared.into_column, case
+      when attached.source is null then 'a column of an attached table was expected, and its pool is attached to none'
+      else format('a column of the table %s was expected, such as documents.embedding', attached.source) end);
   end if;
-  if not exists (
+  if exists (
     select from pg_catalog.pg_attribute a
-     where a.attrelid = attached.source and a.attname = column_name and a.attnum > 0 and not a.attisdropped
-       and a.attgenerated = '') then
-    perform work.refuse('into_column', declared.into_column, format('%s has no such column', attached.source));
+     where a.attrelid = attached.source and a.attname = column_name and (a.attgenerated <> '' or a.attidentity = 'a')) then
+    perform work.refuse('into_column', declared.into_column, 'Postgres makes its values; a column that can be written to was expected');
   end if;
   if column_name = any (coalesce(declared.input_columns, '{}') || attached.key_columns) then
     perform work.refuse('into_column', declared.into_column,
@@ -4161,21 +4188,7 @@ begin
 end
 $$;
 
--- Lock the rows that these results are written to, before any claim: a person's update locks the row first too.
-create or replace function work.lock_rows(pool text, source_keys text[])
-returns void
-language plpgsql
-security definer
-as $$
-begin
-  execute format(
-    'select from unnest($1) as g(key) cross join lateral (select from %s r where %s for no key update) as locked',
-    (select p.source from public.work_pools p where p.name = pool), work.row_condition(pool))
-    using array(select k.key from unnest(source_keys) as k(key) order by k.key);
-end
-$$;
-
--- The SQL that finds the row r of a source key g.key.
+-- The SQL that finds the row r of a source key g.key; null where the pool has no table, or a key column is gone.
 create or replace function work.row_condition(pool text)
 returns text
 language plpgsql
@@ -4185,6 +4198,7 @@ as $$
 begin
   return (
     select case
+             when bool_or(c.fault is not null) then null
              when count(*) = 1 then min(format('%s = any (array[g.key::%s])', c.value, c.compared_as))
              else string_agg(format('%s = any (array[(g.key::jsonb ->> %s)::%s])', c.value, c.n - 1, c.compared_as), ' and ' order by c.n)
            end
@@ -4193,63 +4207,93 @@ begin
 end
 $$;
 
--- Write results [{key, result}] into a column of the pool's table, each as the column's type reads it from JSON.
--- It runs as its owner: a worker's role needs no right on the table.
-create or replace function work.write_results(pool text, into_column text, results jsonb)
+-- Lock the rows that these results are written to, before any claim: a person's update locks the row first too.
+create or replace function work.lock_rows(pool text, source_keys text[])
 returns void
 language plpgsql
 security definer
 as $$
+#variable_conflict use_column
 declare
-  source regclass := (select p.source from public.work_pools p where p.name = pool);
-  column_name text := substring(into_column from '[^.]+$');
+  condition text := work.row_condition(lock_rows.pool);
 begin
-  execute format(
-    'update %1$s r
-        set %2$I = (jsonb_populate_record(null::%1$s, jsonb_build_object(%2$L, g.result))).%2$I
-       from jsonb_to_recordset($1) as g(key text, result jsonb)
-      where %3$s',
-    source, column_name, work.row_condition(pool))
-    using results;
+  if condition is not null then
+    execute format(
+      'select from unnest($1) as g(key) cross join lateral (select from %s r where %s for no key update) as locked',
+      (select p.source from public.work_pools p where p.name = lock_rows.pool), condition)
+      using array(select k.key from unnest(lock_rows.source_keys) as k(key) order by k.key);
+  end if;
 end
 $$;
 
--- Run the effects of results that are about to be stored: each is {item_id, work_type, fence, result}. A result of an input
--- that is no longer there has none. An error stops the release with its sentence, and the claims are still held.
+-- Write results [{key, result}] into the column that their work type names, each as the column's type reads it from JSON.
+-- It runs as its owner: a worker's role needs no right on the table. A row that is gone is passed over.
+create or replace function work.write_results(work_type text, results jsonb)
+returns void
+language plpgsql
+security definer
+as $$
+#variable_conflict use_column
+declare
+  condition text;
+  written record;
+begin
+  select t.pool, t.into_column, p.source, a.attname, format_type(a.atttypid, a.atttypmod) as type
+    into written
+    from public.work_types t
+    join public.work_pools p on p.name = t.pool
+    left join pg_catalog.pg_attribute a on a.attrelid = p.source and a.attname = work.column_of(p.source, t.into_column)
+   where t.name = write_results.work_type;
+  condition := work.row_condition(written.pool);
+  if condition is null or written.attname is null then
+    raise exception using errcode = 'PT422', message = format('pool %s has no table with the column %s and the key that its items have; %s',
+      written.pool, written.into_column, 'mend the table, or name another column with define_work_type()');
+  end if;
+  execute format(
+    'update %s r set %I = g.result from jsonb_to_recordset($1) as g(key text, result %s) where %s',
+    written.source, written.attname, written.type, condition)
+    using write_results.results;
+end
+$$;
+
+-- Call the person's function with one result. Its settings are those of a session, not those of our functions.
+create or replace function work.call_apply(function regprocedure, item jsonb, result jsonb)
+returns void
+language plpgsql
+as $$
+begin
+  execute format('select %s($1, $2)', function::oid::regproc) using item, result;
+end
+$$;
+
+-- Run the effects of results that are about to be stored: each is {item_id, work_type, fence, result}. An error stops the
+-- release with its sentence, and the claims are still held.
 create or replace function work.apply_results(held jsonb)
 returns void
 language plpgsql
 as $$
 #variable_conflict use_column
-declare
-  result record;
-  written record;
 begin
-  for written in
-    select t.pool, t.into_column, jsonb_agg(jsonb_build_object('key', i.source_key, 'result', h.result)) as results
-      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", result jsonb)
-      join public.work_types t on t.name = h.work_type
-      join public.work_items i on i.id = any (array[h.item_id])
-     where t.into_column is not null and i.source_key is not null
-     group by t.pool, t.into_column
-  loop
-    perform work.write_results(written.pool, written.into_column, written.results);
-  end loop;
-  for result in
-    select h.*, t.apply, i.pool, i.source_key, i.payload
-      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", fence bigint, result jsonb)
-      join public.work_types t on t.name = h.work_type
-      join public.work_items i on i.id = any (array[h.item_id])
-     where t.apply is not null
-     order by h.item_id, h.work_type
-  loop
-    execute format('select %s($1, $2)', work.apply_function(result.apply)::oid::regproc)
-      using jsonb_build_object('id', result.item_id, 'work_type', result.work_type, 'fence', result.fence, 'pool', result.pool,
-        'source_key', result.source_key, 'payload', result.payload), result.result;
-  end loop;
+  perform work.write_results(w.work_type, w.results)
+     from (select h.work_type, jsonb_agg(jsonb_build_object('key', i.source_key, 'result', h.result)) as results
+             from jsonb_to_recordset(apply_results.held) as h(item_id uuid, work_type text collate "C", result jsonb)
+             join public.work_types t on t.name = h.work_type
+             join public.work_items i on i.id = any (array[h.item_id])
+            where t.into_column is not null and i.source_key is not null
+            group by h.work_type
+            order by h.work_type) as w;
+  perform work.call_apply(work.apply_function(a.apply), a.item, a.result)
+     from (select t.apply, h.result,
+                  jsonb_build_object('id', h.item_id, 'work_type', h.work_type, 'fence', h.fence, 'pool', i.pool,
+                    'source_key', i.source_key, 'payload', i.payload) as item
+             from jsonb_to_recordset(apply_results.held) as h(item_id uuid, work_type text collate "C", fence bigint, result jsonb)
+             join public.work_types t on t.name = h.work_type
+             join public.work_items i on i.id = any (array[h.item_id])
+            where t.apply is not null
+            order by h.item_id, h.work_type) as a;
 exception
-  -- The caller tries these again by itself.
-  when deadlock_detected or lock_not_available or query_canceled then
+  -- These pass: the caller tries them again by itself.
+  when deadlock_detected or lock_not_available or query_canceled or insufficient_resources then
     raise;
   when others then
     raise exception using errcode = 'PT422', message = format('the result was not applied: %s', sqlerrm);
@@ -4822,6 +4866,15 @@ begin
       or length(outcome ->> 'external_id') not between 1 and 500) then
     return 'external_id is a text of 1 to 500 characters: the id of the job elsewhere';
   end if;
+  if jsonb_typeof(outcome -> 'items') <> 'null'
+    and (jsonb_typeof(outcome -> 'items') <> 'array' or outcome ->> 'outcome' not in ('succeeded', 'snoozed')
+      or jsonb_array_length(outcome -> 'items') > 1000) then
+    return 'items is a list of at most 1000 items to enqueue, with the outcome succeeded or snoozed';
+  end if;
+  if jsonb_typeof(outcome -> 'needs') <> 'null'
+    and (jsonb_typeof(outcome -> 'needs') <> 'array' or outcome ->> 'outcome' <> 'snoozed') then
+    return 'needs is a list of items to wait for, with the outcome snoozed';
+  end if;
   return null;
 end
 $$;
@@ -4906,14 +4959,15 @@ begin
   -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
   perform work.lock_around(work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes));
   held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
+  -- A result of an input that is no longer there has no effects.
   perform work.apply_results(h.results)
      from (select jsonb_agg(e.value) as results
              from jsonb_array_elements(held) as e(value)
             where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
     where h.results is not null;
-  perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
-  perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
-  perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.close_succeeded(close_with_all.worker_id, held, only_plain => false);
+  perform work.close_others(close_with_all.worker_id, held);
+  perform work.park(close_with_all.worker_id, held);
   perform work.record_closed(close_with_all.worker_id, held);
   perform work.follow_closed(held);
   perform work.stop_at_dead_ends(held);
@@ -4921,8 +4975,8 @@ begin
 end
 $$;
 
--- Of these outcomes, those whose claim the worker holds, with all that its release needs to know. is_again: the claim is
--- to be done once more, since its input changed meanwhile, or its work type has a new version.
+-- Of these outcomes, those whose claim the worker holds, the first of each claim, with all that its release needs to know.
+-- is_again: the claim is to be done once more, since its input changed meanwhile, or its work type has a new version.
 create or replace function work.held_outcomes(worker_id text, outcomes jsonb)
 returns jsonb
 language plpgsql
@@ -4931,23 +4985,26 @@ as $$
 #variable_conflict use_column
 begin
   return (
-    select coalesce(jsonb_agg(jsonb_build_object('item_id', o.item_id, 'work_type', o.work_type, 'fence', o.fence, 'outcome', o.outcome,
-             'result', o.result, 'items', o.items, 'needs', o.needs,
-             'is_again', c.read_input is not null or c.again is not null or coalesce(c.claimed_at < t.version_at, false),
-             'reason', case when c.read_input is not null then 'its input changed while it ran'
-                            else coalesce(c.again, format('version %s', t.version)) end,
-             'is_change', c.read_input is not null)
-             order by o.item_id, o.work_type), '[]')
-      from jsonb_to_recordset(held_outcomes.outcomes) as o(
-             item_id uuid, work_type text collate "C", fence bigint, outcome text, result jsonb, items jsonb, needs jsonb)
-      join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
-      left join public.work_types t on t.name = o.work_type
-     where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence));
+    select coalesce(jsonb_agg(h.outcome order by h.item_id, h.work_type), '[]')
+      from (select distinct on (o.item_id, o.work_type) o.item_id, o.work_type,
+                   o.outcome || jsonb_build_object(
+                     'is_again', c.read_input is not null or c.again is not null or coalesce(c.claimed_at < t.version_at, false),
+                     'reason', case when c.read_input is not null then 'its input changed while it ran'
+                                    else coalesce(c.again, format('version %s', t.version)) end,
+                     'is_change', c.read_input is not null) as outcome
+              from rows from (
+                     jsonb_to_recordset(held_outcomes.outcomes) as (item_id uuid, work_type text collate "C", fence bigint),
+                     jsonb_array_elements(held_outcomes.outcomes))
+                   with ordinality as o(item_id, work_type, fence, outcome, n)
+              join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
+              left join public.work_types t on t.name = o.work_type
+             where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence)
+             order by o.item_id, o.work_type, o.n) as h);
 end
 $$;
 
 -- After claims were closed: add their new items and needs, change what needs them, and open those again that are to be
--- done once more, also after a failure: the new input has not failed yet.
+-- done once more, also after a failure: the new input has not failed yet. The next try adds the items of the new input.
 create or replace function work.follow_closed(held jsonb)
 returns void
 language plpgsql
@@ -4960,13 +5017,19 @@ declare
 begin
   for released in
     select h.item_id, h.work_type, h.items, h.needs
-      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", items jsonb, needs jsonb)
-     where jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array'
+      from jsonb_to_recordset(held) as h(
+             item_id uuid, work_type text collate "C", outcome text, is_again boolean, items jsonb, needs jsonb)
+     where (jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array') and not (h.outcome = 'succeeded' and h.is_again)
   loop
-    new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
-    if jsonb_typeof(released.needs) = 'array' then
-      perform work.need(released.item_id, released.needs, new_ids);
-    end if;
+    begin
+      new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
+      if jsonb_typeof(released.needs) = 'array' then
+        perform work.need(released.item_id, released.needs, new_ids);
+      end if;
+    exception when sqlstate 'PT404' then
+      -- With this status a worker would take its own address or key to be wrong.
+      raise exception using errcode = 'PT400', message = sqlerrm;
+    end;
   end loop;
   select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
     into changed
@@ -5135,7 +5198,7 @@ begin
   -- could not be closed.
   all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
     and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
-    and not jsonb_path_exists(close_claims.outcomes, '$[*].items')
+    and not jsonb_path_exists(close_claims.outcomes, '$[*] ? (exists (@.items) || exists (@.needs))')
     and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
   if all_succeeded
     and work.close_succeeded(close_claims.worker_id, close_claims.outcomes, only_plain => true)
@@ -5235,7 +5298,7 @@ begin
 end
 $$;
 comment on function public.release_items is
-  'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds, seconds, note, external_id, state}], at most 1000 a call; answers ["succeeded", "lost", …]: each one''s new state, or "lost", in the same order. Outcomes: succeeded, failed, released, snoozed (seconds, note) and parked (external_id, seconds).';
+  'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds, seconds, note, external_id, state, items, needs}], at most 1000 a call; answers ["succeeded", "lost", …]: each one''s new state, or "lost", in the same order. Outcomes: succeeded (items to enqueue), failed, released, snoozed (seconds, note; items, and needs to wait for) and parked (external_id, seconds). A success whose input changed meanwhile is answered ready, waiting or blocked: it is to be done again.';
 
 -- Close a batch and claim the next one in a single round trip.
 create or replace function public.finish_and_claim(
@@ -7933,7 +7996,13 @@ begin
         (array['public.prune_classes'], 'lock_timeout', '1s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
         (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth', 'public.work_remaining'], 'enable_sort', 'off'),
-        (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
+        (array['work.match_report'], 'jit', 'off'),
+        -- A person's function has the planner of a session.
+        (array['work.call_apply'], 'plan_cache_mode', 'auto'),
+        (array['work.call_apply'], 'enable_seqscan', 'on'),
+        (array['work.call_apply'], 'enable_bitmapscan', 'on'),
+        (array['work.call_apply'], 'enable_hashjoin', 'on'),
+        (array['work.call_apply'], 'enable_mergejoin', 'on')) as l(functions, setting, value)
      cross join lateral unnest(l.functions) as f(name)
       join pg_proc p on p.oid = f.name::regproc
   loop
@@ -7941,5 +8010,9 @@ begin
   end loop;
 end
 $$;
+
+-- A person's function and the triggers of a person's table find tables and types by name, as in a session.
+alter function work.call_apply(regprocedure, jsonb, jsonb) set search_path = public, extensions, pg_temp;
+alter function work.write_results(text, jsonb) set search_path = public, extensions, pg_temp;
 
 notify pgrst, 'reload schema';

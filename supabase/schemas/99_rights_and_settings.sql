@@ -116,7 +116,13 @@ begin
         (array['public.prune_classes'], 'lock_timeout', '1s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
         (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth', 'public.work_remaining'], 'enable_sort', 'off'),
-        (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
+        (array['work.match_report'], 'jit', 'off'),
+        -- A person's function has the planner of a session.
+        (array['work.call_apply'], 'plan_cache_mode', 'auto'),
+        (array['work.call_apply'], 'enable_seqscan', 'on'),
+        (array['work.call_apply'], 'enable_bitmapscan', 'on'),
+        (array['work.call_apply'], 'enable_hashjoin', 'on'),
+        (array['work.call_apply'], 'enable_mergejoin', 'on')) as l(functions, setting, value)
      cross join lateral unnest(l.functions) as f(name)
       join pg_proc p on p.oid = f.name::regproc
   loop
@@ -124,5 +130,9 @@ begin
   end loop;
 end
 $$;
+
+-- A person's function and the triggers of a person's table find tables and types by name, as in a session.
+alter function work.call_apply(regprocedure, jsonb, jsonb) set search_path = public, extensions, pg_temp;
+alter function work.write_results(text, jsonb) set search_path = public, extensions, pg_temp;
 
 notify pgrst, 'reload schema';
