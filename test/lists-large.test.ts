@@ -41,7 +41,7 @@ describe.each(worlds)("on Postgres %s, %s:", async (version, analyzed) => {
   await call(sql, "enqueue_items", { items: [{ labels: { customer: "acme" } }, { labels: { customer: "b" } }] });
   await owner.unsafe(`
     insert into work_items (pool, priority, source_key, class_id)
-    select 'default', n % 10, n::text, 1 + n % 2 from generate_series(1, 60000) n;
+    select 'default', n % 10, n::text, 1 + n % 2 from generate_series(1, 90000) n;
     insert into work_claims
       (item_id, work_type, status, priority, rank, position, class_id, finished_at, expires_at, due_at)
     select i.id, case i.seq % 1000 when 0 then 'rare' else 't' end,
