@@ -17,8 +17,18 @@ const commandLists = fc.array(anyCommand, { minLength: length / 2, maxLength: le
 
 const effects = [
   "claims given",
-  ...["waiting", "ready", "claimed", "succeeded", "failed", "cancelled"].map((status) => `is ${status}`),
-  ...["expired", "failed", "handed_back", "snoozed", "retried", "cancelled", "stale_release", "stale_extend"],
+  ...["blocked", "waiting", "ready", "claimed", "succeeded", "failed", "cancelled"].map((status) => `is ${status}`),
+  ...[
+    "expired",
+    "failed",
+    "handed_back",
+    "snoozed",
+    "reopened",
+    "retried",
+    "cancelled",
+    "stale_release",
+    "stale_extend",
+  ],
 ];
 const counts = new Map([...kinds, ...effects].map((what) => [what, 0]));
 
