@@ -1177,7 +1177,7 @@ export type Database = {
       };
     };
     Functions: {
-      add_needs: { Args: { item_id: string; needs: Json }; Returns: undefined };
+      add_needs: { Args: { item_id: string; needs: Json }; Returns: number };
       attach_pool: {
         Args: {
           affinity_column?: string;

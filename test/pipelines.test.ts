@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { call, type Claim, claimNext, release, stored, typeWithPool } from "./support/calls.ts";
+import { type Claim, call, claimNext, release, stored } from "./support/calls.ts";
 import { openDatabase } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
@@ -7,7 +7,10 @@ const { sql } = await openDatabase();
 let pools = 0;
 
 /** A pool with these work types, each dependent on the one before it. */
-async function stages(names: string[], rules: Record<string, unknown> = {}): Promise<{ pool: string; types: string[] }> {
+async function stages(
+  names: string[],
+  rules: Record<string, unknown> = {},
+): Promise<{ pool: string; types: string[] }> {
   pools += 1;
   const pool = `pool ${pools}`;
   await sql`insert into public.work_pools (name) values (${pool})`;
@@ -69,7 +72,8 @@ test("a change while it runs opens a claim again at its release, unless it is ta
   const type = types[0] ?? "";
   await call(sql, "define_work_type", { work_type: type, input_columns: ["body"] });
   const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ pool, payload: { body: 1 } }] });
-  const change = (body: number) => sql`update public.work_items set payload = ${sql.json({ body })} where id = ${id ?? ""}`;
+  const change = (body: number) =>
+    sql`update public.work_items set payload = ${sql.json({ body })} where id = ${id ?? ""}`;
   const [first] = await claimNext(sql, type, "w");
   await change(2);
   expect(await release(sql, "w", first, "succeeded", { result: 1 })).toBe("ready");
@@ -151,7 +155,11 @@ test("a version that is raised opens all that was done under an older one", asyn
 });
 
 test("dependents of a failed item wait, fail or run, as their work type says", async () => {
-  for (const [on_failed_need, expected] of [["wait", "blocked"], ["fail", "failed"], ["run", "ready"]] as const) {
+  for (const [on_failed_need, expected] of [
+    ["wait", "blocked"],
+    ["fail", "failed"],
+    ["run", "ready"],
+  ] as const) {
     const { pool, types } = await stages(["one", "two"], { max_failures: 1, on_failed_need });
     const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ pool }] });
     const [claim] = await claimNext(sql, types[0] ?? "", "w");
@@ -159,4 +167,14 @@ test("dependents of a failed item wait, fail or run, as their work type says", a
     expect(await statusOf(id, types[1])).toBe(expected);
   }
   await expectInvariants(sql);
+});
+
+test("a part of a workflow cannot need what waits for all of it", async () => {
+  const { pool } = await stages(["one"]);
+  const workflow = `circle ${pool}`;
+  const items = [
+    { pool, workflow, needs: ["all"] },
+    { pool, dedupe_key: "all", needs_all_of: workflow },
+  ];
+  await expect(call(sql, "enqueue_items", { items })).rejects.toThrow("needs something that waits for all of it");
 });

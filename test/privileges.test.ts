@@ -3,6 +3,7 @@ import { openDatabase, type Sql } from "./support/database.ts";
 import { migrate, type Version } from "./support/servers.ts";
 
 const api = [
+  ...["add_needs", "invalidate_items", "reread_claim"],
   ...["attach_pool", "cancel_items", "claim_items", "claim_next", "define_work_type", "define_workflow"],
   ...["detach_pool", "enqueue_items"],
   ...[
@@ -27,7 +28,7 @@ const api = [
   ...["set_priority", "take_parked", "describe_work_types"],
   ...["work_depth", "work_pulse", "would_match"],
 ];
-const tables = ["claims", "classes", "events", "items", "pools", "types", "workers", "workflows"].map(
+const tables = ["claims", "classes", "dependencies", "events", "items", "pools", "types", "workers", "workflows"].map(
   (name) => `public.work_${name}`,
 );
 const views = [
@@ -54,6 +55,7 @@ const expected: Record<string, string[]> = {
   ...Object.fromEntries(api.map((name) => [`function public.${name}`, ["EXECUTE"]])),
   "domain public.work_claim_status": [],
   "sequence public.work_classes_id_seq": [],
+  "sequence public.work_dependencies_id_seq": [],
   "sequence public.work_events_id_seq": [],
   "sequence public.work_workflows_id_seq": [],
 };
@@ -223,12 +225,16 @@ describe.each(worlds)("with tokens on Postgres %s with Supabase's %s default pri
       "sequence work.fence": "USAGE",
       "table public.work_claims": change,
       "table public.work_classes": "SELECT",
+      "table public.work_dependencies": update,
       "table public.work_events": all,
       "table public.work_items": change,
       "table public.work_pools": update,
       "table public.work_tokens": update,
       "table public.work_types": update,
       "table public.work_workers": all,
+      "table public.work_workflows": update,
+      "view work.ranked_items": "SELECT",
+      "view work.type_needs": "SELECT",
       "table work.profiles": all,
       "table work.requests": all,
       "table work.tallies": all,

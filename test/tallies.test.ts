@@ -96,7 +96,7 @@ describe("the counts of a work type", () => {
     await typeWithItems(sql, 3);
     await fold();
     await typeWithItems(sql, 3);
-    await owner`truncate work_items, work_claims, work_events`;
+    await owner`truncate work_items, work_claims, work_events, work_dependencies`;
     const { type } = await typeWithItems(sql, 2);
     expect(await counts(type)).toMatchObject({ claims: 2 });
     await expectInvariants(sql);

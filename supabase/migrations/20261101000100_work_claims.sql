@@ -572,33 +572,6 @@ begin
 end
 $$;
 
--- Give the further claims of an item's work type, NAME#2 and on, the rules of the first.
-create or replace function work.define_copies(declared public.work_types)
-returns void
-language plpgsql
-as $$
-begin
-  insert into public.work_types
-  select c.*
-    from generate_series(2, declared.several) as n
-   cross join lateral jsonb_populate_record(
-     declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name)) as c
-  on conflict do nothing;
-  update public.work_types t
-     set lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
-         backoff_seconds = declared.backoff_seconds, backoff_limit_seconds = declared.backoff_limit_seconds,
-         passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
-         min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,
-         keep_failed = declared.keep_failed, input_columns = declared.input_columns, on_change = declared.on_change,
-         version = declared.version, version_at = declared.version_at, redone_through = declared.redone_through,
-         depends_on = declared.depends_on, on_failed_need = declared.on_failed_need, apply = declared.apply,
-         history = declared.history, keep_events = declared.keep_events, on_dead_end = declared.on_dead_end,
-         stopped = declared.stopped, several = declared.several, payload_schema = declared.payload_schema,
-         result_schema = declared.result_schema, is_plain = declared.is_plain
-   where t.copy_of = declared.name;
-end
-$$;
-
 -- Declare a work type, or change its rules: an argument that is null keeps its value, '{}' or '' takes it away. Later items
 -- are enrolled as they come; enroll_pool() enrols the present ones.
 create or replace function public.define_work_type(
@@ -703,147 +676,6 @@ end
 $$;
 comment on function public.define_work_type is
   'Declares a work type for a pool, or changes its rules; a null argument keeps its value. Later items are enrolled as they come, enroll_pool() enrols the present ones.';
-
--- Check what the rules name, and make what follows from a change of them.
-create or replace function work.settle_rules(before public.work_types, declared public.work_types)
-returns public.work_types
-language plpgsql
-as $$
-#variable_conflict use_column
-begin
-  if declared.several < before.several then
-    perform work.refuse('several', declared.several::text,
-      format('%s has %s claims an item already; that number only grows', declared.name, before.several), 'PT409');
-  end if;
-  if declared.version < before.version then
-    perform work.refuse('version', declared.version::text, format('%s is at version %s; a version only grows', declared.name, before.version), 'PT409');
-  end if;
-  if declared.apply is distinct from before.apply and declared.apply is not null then
-    perform work.apply_function(declared.apply);
-  end if;
-  if declared.into_column is not null then
-    perform work.check_into(declared);
-  end if;
-  perform work.check_input_columns(declared);
-  perform work.check_depends_on(declared);
-  perform work.unplain(array(
-    select t.name
-      from public.work_types t
-     where t.name = any (declared.depends_on) or t.copy_of = any (declared.depends_on)
-       or (t.name = declared.name
-         and (declared.depends_on <> '{}' or declared.input_columns is not null or declared.on_change = 'again'
-           or declared.apply is not null or declared.into_column is not null or declared.version_at is not null
-           or exists (select from public.work_workflows w where w.is_gathered)))));
-  select * into declared from public.work_types t where t.name = declared.name;
-  perform work.define_copies(declared);
-  if declared.depends_on <> before.depends_on then
-    perform work.count_needs_of_type(declared.name);
-  end if;
-  return declared;
-end
-$$;
-
--- From the end of these work types' claims something follows from here on. Releases that are under way end first: they
--- do not look for it. The caller has not written claims yet.
-create or replace function work.unplain(work_types text[])
-returns void
-language plpgsql
-as $$
-begin
-  if exists (select from public.work_types t where t.name = any (work_types) and t.is_plain) then
-    lock table public.work_claims in share row exclusive mode;
-    update public.work_types t set is_plain = false where t.name = any (work_types) and t.is_plain;
-  end if;
-end
-$$;
-
--- Refuse input columns that the items of an attached pool do not carry.
-create or replace function work.check_input_columns(declared public.work_types)
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  missing text;
-begin
-  select c.name into missing
-    from public.work_pools p
-   cross join unnest(declared.input_columns) as c(name)
-   where p.name = declared.pool and p.source is not null
-     and (c.name <> all (coalesce(p.payload_columns, array[c.name]))
-       or not exists (
-         select from pg_catalog.pg_attribute a
-          where a.attrelid = p.source and a.attname = c.name and a.attnum > 0 and not a.attisdropped))
-   limit 1;
-  if found then
-    perform work.refuse('input_columns', missing,
-      format('a column of the table that items of pool %s carry was expected; attach_pool() names these in payload_columns', declared.pool));
-  end if;
-end
-$$;
-
--- Refuse to depend on a work type that is not there, is of another pool, or depends on this one.
-create or replace function work.check_depends_on(declared public.work_types)
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  wrong record;
-  cycle text;
-begin
-  if declared.depends_on = '{}' then
-    return;
-  end if;
-  select d.name, t.pool, t.name is null as is_missing into wrong
-    from unnest(declared.depends_on) as d(name)
-    left join public.work_types t on t.name = d.name
-   where t.name is null or t.pool is distinct from declared.pool
-   limit 1;
-  if found then
-    perform work.refuse('depends_on', wrong.name, case
-      when wrong.is_missing then 'there is no such work type; define it before'
-      else format('it is of pool %s, and %s of pool %s; items of two pools are bound by needs', coalesce(wrong.pool, 'none'),
-        declared.name, coalesce(declared.pool, 'none')) end,
-      case when wrong.is_missing then 'PT404' else 'PT400' end);
-  end if;
-  with recursive up(name, path) as (
-    select d.name, array[declared.name, d.name] from unnest(declared.depends_on) as d(name)
-    union all
-    select d.name, u.path || d.name
-      from up u
-      join public.work_types t on t.name = u.name
-     cross join unnest(t.depends_on) as d(name)
-     where u.name <> declared.name and cardinality(u.path) < 100
-  )
-  select array_to_string(u.path, ' → ') into cycle from up u where u.name = declared.name limit 1;
-  if found then
-    perform work.refuse('depends_on', declared.depends_on::text, format('that is a cycle: %s', cycle));
-  end if;
-end
-$$;
-
--- Count anew what all open claims of a work type wait for, since it depends on others than before.
-create or replace function work.count_needs_of_type(work_type text)
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  page uuid[];
-begin
-  for page in
-    select array_agg(n.item_id)
-      from (select c.item_id, row_number() over (order by c.item_id) / 1000 as page
-              from public.work_claims c
-             where c.work_type = count_needs_of_type.work_type) as n
-     group by n.page
-     order by n.page
-  loop
-    perform work.count_needs(page, array[count_needs_of_type.work_type]);
-  end loop;
-end
-$$;
 
 -- 05_classes.sql
 
@@ -1038,6 +870,178 @@ end
 $$;
 comment on function public.prune_classes is
   'Deletes classes that no item has, at most max_classes a call, and answers how many; 0 also where other calls give classes to items for longer than a second.';
+
+-- 05_work_type_rules.sql
+
+-- The rules of work types: what they name is checked, and what follows from a change is made.
+
+-- Check what the rules name, and make what follows from a change of them.
+create or replace function work.settle_rules(before public.work_types, declared public.work_types)
+returns public.work_types
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  if declared.several < before.several then
+    perform work.refuse('several', declared.several::text,
+      format('%s has %s claims an item already; that number only grows', declared.name, before.several), 'PT409');
+  end if;
+  if declared.version < before.version then
+    perform work.refuse('version', declared.version::text, format('%s is at version %s; a version only grows', declared.name, before.version), 'PT409');
+  end if;
+  if declared.apply is distinct from before.apply and declared.apply is not null then
+    perform work.apply_function(declared.apply);
+  end if;
+  if declared.into_column is not null then
+    perform work.check_into(declared);
+  end if;
+  perform work.check_input_columns(declared);
+  perform work.check_depends_on(declared);
+  perform work.unplain(array(
+    select t.name
+      from public.work_types t
+     where t.name = any (declared.depends_on) or t.copy_of = any (declared.depends_on)
+       or (t.name = declared.name
+         and (declared.depends_on <> '{}' or declared.input_columns is not null or declared.on_change = 'again'
+           or declared.apply is not null or declared.into_column is not null or declared.version_at is not null
+           or exists (select from public.work_workflows w where w.is_gathered)))));
+  select * into declared from public.work_types t where t.name = declared.name;
+  perform work.define_copies(declared);
+  if declared.depends_on <> before.depends_on then
+    perform work.count_needs_of_type(declared.name);
+  end if;
+  return declared;
+end
+$$;
+
+-- From the end of these work types' claims something follows from here on. Releases that are under way end first: they
+-- do not look for it. The caller has not written claims yet.
+create or replace function work.unplain(work_types text[])
+returns void
+language plpgsql
+as $$
+begin
+  if exists (select from public.work_types t where t.name = any (work_types) and t.is_plain) then
+    lock table public.work_claims in share row exclusive mode;
+    update public.work_types t set is_plain = false where t.name = any (work_types) and t.is_plain;
+  end if;
+end
+$$;
+
+-- Refuse input columns that the items of an attached pool do not carry.
+create or replace function work.check_input_columns(declared public.work_types)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  missing text;
+begin
+  select c.name into missing
+    from public.work_pools p
+   cross join unnest(declared.input_columns) as c(name)
+   where p.name = declared.pool and p.source is not null
+     and (c.name <> all (coalesce(p.payload_columns, array[c.name]))
+       or not exists (
+         select from pg_catalog.pg_attribute a
+          where a.attrelid = p.source and a.attname = c.name and a.attnum > 0 and not a.attisdropped))
+   limit 1;
+  if found then
+    perform work.refuse('input_columns', missing,
+      format('a column of the table that items of pool %s carry was expected; attach_pool() names these in payload_columns', declared.pool));
+  end if;
+end
+$$;
+
+-- Refuse to depend on a work type that is not there, is of another pool, or depends on this one.
+create or replace function work.check_depends_on(declared public.work_types)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  wrong record;
+  cycle text;
+begin
+  if declared.depends_on = '{}' then
+    return;
+  end if;
+  select d.name, t.pool, t.name is null as is_missing into wrong
+    from unnest(declared.depends_on) as d(name)
+    left join public.work_types t on t.name = d.name
+   where t.name is null or t.pool is distinct from declared.pool
+   limit 1;
+  if found then
+    perform work.refuse('depends_on', wrong.name, case
+      when wrong.is_missing then 'there is no such work type; define it before'
+      else format('it is of pool %s, and %s of pool %s; items of two pools are bound by needs', coalesce(wrong.pool, 'none'),
+        declared.name, coalesce(declared.pool, 'none')) end,
+      case when wrong.is_missing then 'PT404' else 'PT400' end);
+  end if;
+  with recursive up(name, path) as (
+    select d.name, array[declared.name, d.name] from unnest(declared.depends_on) as d(name)
+    union all
+    select d.name, u.path || d.name
+      from up u
+      join public.work_types t on t.name = u.name
+     cross join unnest(t.depends_on) as d(name)
+     where u.name <> declared.name and cardinality(u.path) < 100
+  )
+  select array_to_string(u.path, ' → ') into cycle from up u where u.name = declared.name limit 1;
+  if found then
+    perform work.refuse('depends_on', declared.depends_on::text, format('that is a cycle: %s', cycle));
+  end if;
+end
+$$;
+
+-- Count anew what all open claims of a work type wait for, since it depends on others than before.
+create or replace function work.count_needs_of_type(work_type text)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  page uuid[];
+begin
+  for page in
+    select array_agg(n.item_id)
+      from (select c.item_id, row_number() over (order by c.item_id) / 1000 as page
+              from public.work_claims c
+             where c.work_type = count_needs_of_type.work_type) as n
+     group by n.page
+     order by n.page
+  loop
+    perform work.count_needs(page, array[count_needs_of_type.work_type]);
+  end loop;
+end
+$$;
+
+-- Give the further claims of an item's work type, NAME#2 and on, the rules of the first.
+create or replace function work.define_copies(declared public.work_types)
+returns void
+language plpgsql
+as $$
+begin
+  insert into public.work_types
+  select c.*
+    from generate_series(2, declared.several) as n
+   cross join lateral jsonb_populate_record(
+     declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name)) as c
+  on conflict do nothing;
+  update public.work_types t
+     set lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
+         backoff_seconds = declared.backoff_seconds, backoff_limit_seconds = declared.backoff_limit_seconds,
+         passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
+         min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,
+         keep_failed = declared.keep_failed, input_columns = declared.input_columns, on_change = declared.on_change,
+         version = declared.version, version_at = declared.version_at, redone_through = declared.redone_through,
+         depends_on = declared.depends_on, on_failed_need = declared.on_failed_need, apply = declared.apply,
+         history = declared.history, keep_events = declared.keep_events, on_dead_end = declared.on_dead_end,
+         stopped = declared.stopped, several = declared.several, payload_schema = declared.payload_schema,
+         result_schema = declared.result_schema, is_plain = declared.is_plain
+   where t.copy_of = declared.name;
+end
+$$;
 
 -- 06_workflows.sql
 
@@ -1287,192 +1291,6 @@ begin
 end
 $$;
 comment on function work.new_ids is 'Ids for new items, side by side; those of a request id are always the same.';
-
--- Make ready what items with needs or a fingerprint name: workflows that are waited for, work types whose releases must look
--- for what waits. Answers the needs of each item as [{item_id, work_type}].
-create or replace function work.prepare_needs(items jsonb, ids uuid[])
-returns jsonb[]
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  actual uuid[] := work.ids_in_call(prepare_needs.items, ids);
-  gathered text[] := array(
-    select distinct e.value ->> 'needs_all_of' from jsonb_array_elements(prepare_needs.items) as e(value)
-     where e.value ->> 'needs_all_of' is not null);
-  needs jsonb[];
-begin
-  needs := array(
-    select case when jsonb_typeof(e.value -> 'needs') = 'array' then
-             work.resolve_needs(e.value -> 'needs', coalesce(e.value ->> 'pool', 'default'), prepare_needs.items, actual,
-               format('items[%s]', e.n - 1))
-           end
-      from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
-     order by e.n);
-  perform work.check_cycles(prepare_needs.items, actual, needs);
-  -- Anything may belong to a workflow.
-  perform work.unplain(array(
-    select t.name
-      from public.work_types t
-     where gathered <> '{}'
-        or t.pool in (select coalesce(e.value ->> 'pool', 'default') from jsonb_array_elements(prepare_needs.items) as e(value))
-        or t.pool in (
-          select i.pool from unnest(needs) as n(list)
-           cross join lateral jsonb_array_elements(n.list) as r(value)
-            join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
-        or t.name in (
-          select r.value ->> 'work_type' from unnest(needs) as n(list) cross join lateral jsonb_array_elements(n.list) as r(value))));
-  if gathered <> '{}' then
-    perform work.intern_workflows(gathered);
-    update public.work_workflows w set is_gathered = true
-     where w.name = any (gathered) and not w.is_gathered;
-  end if;
-  return needs;
-end
-$$;
-
--- Refuse needs on items that another call has added at the same moment, and circles through a whole workflow.
-create or replace function work.check_needed_items(needs jsonb[], ids uuid[])
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  circular uuid;
-begin
-  if exists (
-    select from unnest(needs) as n(list)
-     cross join lateral jsonb_array_elements(n.list) as r(value)
-     where (r.value ->> 'item_id')::uuid = any (ids)
-       and not exists (select from public.work_items i where i.id = (r.value ->> 'item_id')::uuid)) then
-    raise exception using errcode = 'PT503', message = 'another call has added an item with the same dedupe key at the same moment; repeat the call';
-  end if;
-  select u.id into circular
-    from unnest(ids) as u(id)
-    join public.work_items i on i.id = u.id
-    left join public.work_workflows w on w.id = i.workflow_id
-   where (w.is_gathered or i.gathers_id is not null) and work.needs_itself(array[u.id], u.id)
-   limit 1;
-  if found then
-    raise exception using errcode = 'PT400',
-      message = format('item %s needs itself: it belongs to a workflow that something it needs waits for', circular);
-  end if;
-end
-$$;
-
--- Whether one of these items needs the other one, through any items and workflows between them.
-create or replace function work.needs_itself(starts uuid[], item_id uuid)
-returns boolean
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-begin
-  return exists (
-    with recursive up(id) as (
-      select n.id from unnest(starts) as s(id) cross join lateral work.needed_items(s.id) as n(id)
-      union
-      select n.id from up u cross join lateral work.needed_items(u.id) as n(id)
-    )
-    select from up u where u.id = needs_itself.item_id);
-end
-$$;
-
--- The items that an item needs.
-create or replace function work.needed_items(item_id uuid)
-returns setof uuid
-language sql
-stable
-as $$
-  select (r.value ->> 'item_id')::uuid
-    from public.work_items i
-   cross join lateral jsonb_array_elements(i.needs) as r(value)
-   where i.id = needed_items.item_id
-   union
-  select m.id
-    from public.work_items i
-    join public.work_items m on m.workflow_id = i.gathers_id and m.gathers_id is distinct from i.gathers_id
-   where i.id = needed_items.item_id
-$$;
-
--- Items with a dedupe key and another fingerprint than before get their new payload.
-create or replace function work.renew_items(items jsonb)
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-begin
-  with given as materialized (
-    select distinct on (g.pool, g.dedupe_key) g.*
-      from (select coalesce(e.value ->> 'pool', 'default') as pool, e.value ->> 'dedupe_key' as dedupe_key,
-                   e.value ->> 'fingerprint' as fingerprint, coalesce(e.value -> 'payload', '{}') as payload, e.n
-              from jsonb_array_elements(renew_items.items) with ordinality as e(value, n)
-             where e.value ->> 'dedupe_key' is not null and e.value ->> 'fingerprint' is not null) as g
-     order by g.pool, g.dedupe_key, g.n desc
-  ),
-  wanted as materialized (
-    select i.id, g.fingerprint, g.payload
-      from given g
-      join public.work_items i on i.pool = any (array[g.pool]) and i.dedupe_key = any (array[g.dedupe_key])
-     where i.fingerprint is distinct from g.fingerprint
-     order by i.id
-       for no key update of i
-  )
-  update public.work_items i
-     set payload = w.payload, fingerprint = w.fingerprint
-    from wanted w
-   where i.id = any (array[w.id]);
-end
-$$;
-
--- Give an item further needs, as references; `ids` are those of the items that an index names. Its claims that are done
--- stay done.
-create or replace function work.need(item_id uuid, needs jsonb, ids jsonb)
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  item public.work_items;
-  resolved jsonb;
-  in_call uuid[] := array(select u.value::uuid from jsonb_array_elements_text(ids) with ordinality as u(value, n) order by u.n);
-begin
-  select * into item from public.work_items i where i.id = need.item_id for no key update;
-  resolved := coalesce(work.resolve_needs(need.needs, item.pool, '[]', in_call, format('item %s', need.item_id)), '[]');
-  if exists (select from jsonb_array_elements(resolved) as r(value) where (r.value ->> 'item_id')::uuid = need.item_id)
-    or work.needs_itself(array(select (r.value ->> 'item_id')::uuid from jsonb_array_elements(resolved) as r(value)), need.item_id) then
-    raise exception using errcode = 'PT400', message = format('item %s would need itself, through one of these needs', need.item_id);
-  end if;
-  perform work.unplain(array(
-    select t.name
-      from public.work_types t
-     where t.pool = item.pool
-        or t.pool in (
-          select i.pool from jsonb_array_elements(resolved) as r(value) join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
-        or t.name in (select r.value ->> 'work_type' from jsonb_array_elements(resolved) as r(value))));
-  update public.work_items i set needs = coalesce(i.needs, '[]') || resolved where i.id = need.item_id;
-  perform work.count_needs(array[need.item_id], array(
-    select c.work_type from public.work_claims c where c.item_id = need.item_id));
-end
-$$;
-
--- Give an item further needs: ids or dedupe keys of items, or {"id" or "key", "pool", "work_type"}. Work that is done stays
--- done.
-create or replace function public.add_needs(item_id uuid, needs jsonb)
-returns void
-language plpgsql
-as $$
-begin
-  if item_id is null or not exists (select from public.work_items i where i.id = add_needs.item_id) then
-    perform work.refuse('item_id', item_id::text, 'there is no such item', 'PT404');
-  end if;
-  -- Two calls could make a circle together.
-  perform pg_advisory_xact_lock(hashtextextended('work-claims needs', 0));
-  perform work.need(item_id, needs, '[]');
-end
-$$;
-comment on function public.add_needs is
-  'Gives an item further needs, by ids or dedupe keys of items, or {"id" or "key", "pool", "work_type"}: its open claims wait for them. Done work stays done; a circle is refused.';
 
 -- Add items in bulk; the answer is their ids, in the order given. For a dedupe key that an item has already, the answer
 -- is that item's id. With a request id, a repeated call adds nothing.
@@ -2905,7 +2723,9 @@ begin
                 where c.work_type = any (array[asked.name]) and c.status = 'claimed' and c.poll_at is null)
                or exists (
                select from public.work_claims c
-                where c.work_type = any (array[asked.name]) and c.status = 'waiting' and c.fence is not null),
+                where c.work_type = any (array[asked.name]) and c.status = 'waiting' and c.fence is not null)
+               -- What was done under an older version is being opened again.
+               or t.redone_through is not null,
              'has_parked', exists (
                select from public.work_claims c
                 where c.work_type = any (array[asked.name]) and c.status = 'claimed' and c.poll_at is not null))
@@ -4278,7 +4098,7 @@ begin
   end loop;
 exception
   -- The caller tries these again by itself.
-  when deadlock_detected or lock_not_available or query_canceled or serialization_failure then
+  when deadlock_detected or lock_not_available or query_canceled then
     raise;
   when others then
     raise exception using errcode = 'PT422', message = format('the result was not applied: %s', sqlerrm);
@@ -4600,6 +4420,202 @@ create or replace trigger forget_needs
   after delete on public.work_items referencing old table as old_items
   for each statement execute function work.forget_needs();
 
+-- 18_needs.sql
+
+-- Needs of items: as enqueue_items() takes them, and as they are added later.
+
+-- Make ready what items with needs or a fingerprint name: workflows that are waited for, work types whose releases must look
+-- for what waits. Answers the needs of each item as [{item_id, work_type}].
+create or replace function work.prepare_needs(items jsonb, ids uuid[])
+returns jsonb[]
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  actual uuid[] := work.ids_in_call(prepare_needs.items, ids);
+  gathered text[] := array(
+    select distinct e.value ->> 'needs_all_of' from jsonb_array_elements(prepare_needs.items) as e(value)
+     where e.value ->> 'needs_all_of' is not null);
+  needs jsonb[];
+begin
+  needs := array(
+    select case when jsonb_typeof(e.value -> 'needs') = 'array' then
+             work.resolve_needs(e.value -> 'needs', coalesce(e.value ->> 'pool', 'default'), prepare_needs.items, actual,
+               format('items[%s]', e.n - 1))
+           end
+      from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
+     order by e.n);
+  perform work.check_cycles(prepare_needs.items, actual, needs);
+  -- Anything may belong to a workflow.
+  perform work.unplain(array(
+    select t.name
+      from public.work_types t
+     where gathered <> '{}'
+        or t.pool in (select coalesce(e.value ->> 'pool', 'default') from jsonb_array_elements(prepare_needs.items) as e(value))
+        or t.pool in (
+          select i.pool from unnest(needs) as n(list)
+           cross join lateral jsonb_array_elements(n.list) as r(value)
+            join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
+        or t.name in (
+          select r.value ->> 'work_type' from unnest(needs) as n(list) cross join lateral jsonb_array_elements(n.list) as r(value))));
+  if gathered <> '{}' then
+    perform work.intern_workflows(gathered);
+    update public.work_workflows w set is_gathered = true
+     where w.name = any (gathered) and not w.is_gathered;
+  end if;
+  return needs;
+end
+$$;
+
+-- Refuse needs on items that another call has added at the same moment, and circles through a whole workflow.
+create or replace function work.check_needed_items(needs jsonb[], ids uuid[])
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  circular record;
+begin
+  if exists (
+    select from unnest(needs) as n(list)
+     cross join lateral jsonb_array_elements(n.list) as r(value)
+     where (r.value ->> 'item_id')::uuid = any (ids)
+       and not exists (select from public.work_items i where i.id = (r.value ->> 'item_id')::uuid)) then
+    raise exception using errcode = 'PT503', message = 'another call has added an item with the same dedupe key at the same moment; repeat the call';
+  end if;
+  -- Few items need one that waits for a whole workflow: the way down from it is short, the way up from its parts is long.
+  select w.name, m.id into circular
+    from (select distinct v.id from unnest(ids) as u(id)
+            join public.work_items i on i.id = u.id
+           cross join lateral (values (i.workflow_id), (i.gathers_id)) as v(id)) as touched
+    join public.work_workflows w on w.id = touched.id and w.is_gathered
+    join public.work_dependencies d on d.needs_workflow_id = w.id
+   cross join lateral work.dependents_of(
+     jsonb_build_array(jsonb_build_object('item_id', d.item_id, 'work_type', d.work_type)), true) as x
+    join public.work_items m on m.id = x.item_id and m.workflow_id = w.id and m.gathers_id is distinct from w.id
+   limit 1;
+  if found then
+    raise exception using errcode = 'PT400',
+      message = format('item %s is a part of workflow %s, and needs something that waits for all of it', circular.id, circular.name);
+  end if;
+end
+$$;
+
+-- Whether one of these items needs the other one, through any items and workflows between them.
+create or replace function work.needs_itself(starts uuid[], item_id uuid)
+returns boolean
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return exists (
+    with recursive up(id) as (
+      select n.id from unnest(starts) as s(id) cross join lateral work.needed_items(s.id) as n(id)
+      union
+      select n.id from up u cross join lateral work.needed_items(u.id) as n(id)
+    )
+    select from up u where u.id = needs_itself.item_id);
+end
+$$;
+
+-- The items that an item needs.
+create or replace function work.needed_items(item_id uuid)
+returns setof uuid
+language sql
+stable
+as $$
+  select (r.value ->> 'item_id')::uuid
+    from public.work_items i
+   cross join lateral jsonb_array_elements(i.needs) as r(value)
+   where i.id = needed_items.item_id
+   union
+  select m.id
+    from public.work_items i
+    join public.work_items m on m.workflow_id = i.gathers_id and m.gathers_id is distinct from i.gathers_id
+   where i.id = needed_items.item_id
+$$;
+
+-- Items with a dedupe key and another fingerprint than before get their new payload.
+create or replace function work.renew_items(items jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  with given as materialized (
+    select distinct on (g.pool, g.dedupe_key) g.*
+      from (select coalesce(e.value ->> 'pool', 'default') as pool, e.value ->> 'dedupe_key' as dedupe_key,
+                   e.value ->> 'fingerprint' as fingerprint, coalesce(e.value -> 'payload', '{}') as payload, e.n
+              from jsonb_array_elements(renew_items.items) with ordinality as e(value, n)
+             where e.value ->> 'dedupe_key' is not null and e.value ->> 'fingerprint' is not null) as g
+     order by g.pool, g.dedupe_key, g.n desc
+  ),
+  wanted as materialized (
+    select i.id, g.fingerprint, g.payload
+      from given g
+      join public.work_items i on i.pool = any (array[g.pool]) and i.dedupe_key = any (array[g.dedupe_key])
+     where i.fingerprint is distinct from g.fingerprint
+     order by i.id
+       for no key update of i
+  )
+  update public.work_items i
+     set payload = w.payload, fingerprint = w.fingerprint
+    from wanted w
+   where i.id = any (array[w.id]);
+end
+$$;
+
+-- Give an item further needs, as references; `ids` are those of the items that an index names. Its claims that are done
+-- stay done.
+create or replace function work.need(item_id uuid, needs jsonb, ids jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  item public.work_items;
+  resolved jsonb;
+  in_call uuid[] := array(select u.value::uuid from jsonb_array_elements_text(ids) with ordinality as u(value, n) order by u.n);
+begin
+  select * into item from public.work_items i where i.id = need.item_id for no key update;
+  resolved := coalesce(work.resolve_needs(need.needs, item.pool, '[]', in_call, format('item %s', need.item_id)), '[]');
+  if exists (select from jsonb_array_elements(resolved) as r(value) where (r.value ->> 'item_id')::uuid = need.item_id)
+    or work.needs_itself(array(select (r.value ->> 'item_id')::uuid from jsonb_array_elements(resolved) as r(value)), need.item_id) then
+    raise exception using errcode = 'PT400', message = format('item %s would need itself, through one of these needs', need.item_id);
+  end if;
+  perform work.unplain(array(
+    select t.name
+      from public.work_types t
+     where t.pool = item.pool
+        or t.pool in (
+          select i.pool from jsonb_array_elements(resolved) as r(value) join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
+        or t.name in (select r.value ->> 'work_type' from jsonb_array_elements(resolved) as r(value))));
+  update public.work_items i set needs = coalesce(i.needs, '[]') || resolved where i.id = need.item_id;
+  perform work.count_needs(array[need.item_id], array(
+    select c.work_type from public.work_claims c where c.item_id = need.item_id));
+end
+$$;
+
+-- Give an item further needs: ids or dedupe keys of items, or {"id" or "key", "pool", "work_type"}. Work that is done stays
+-- done. Answers how many of its claims wait.
+create or replace function public.add_needs(item_id uuid, needs jsonb)
+returns integer
+language plpgsql
+as $$
+begin
+  if item_id is null or not exists (select from public.work_items i where i.id = add_needs.item_id) then
+    perform work.refuse('item_id', item_id::text, 'there is no such item', 'PT404');
+  end if;
+  -- Two calls could make a circle together.
+  perform pg_advisory_xact_lock(hashtextextended('work-claims needs', 0));
+  perform work.need(item_id, needs, '[]');
+  return (select count(*) from public.work_claims c where c.item_id = add_needs.item_id and c.status = 'blocked');
+end
+$$;
+comment on function public.add_needs is
+  'Gives an item further needs, by ids or dedupe keys of items, or {"id" or "key", "pool", "work_type"}: its open claims wait for them. Done work stays done; a circle is refused. Answers how many of its claims wait.';
+
 -- 18_outcomes.sql
 
 -- Outcomes: the ends of claims, as a worker says them.
@@ -4670,6 +4686,102 @@ begin
   if found then
     raise exception using errcode = 'PT400', message = format('outcomes[%s]: %s', wrong.at, wrong.why);
   end if;
+end
+$$;
+
+-- 19_follow_release.sql
+
+-- Releases of work types that are not plain: something follows from the end of their claims.
+
+-- Close claims with all that follows: results are applied, dependents change, new items are added.
+create or replace function work.close_with_all(worker_id text, outcomes jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  held jsonb;
+begin
+  -- The rows that results are written to come first, then claims: in the order in which a person's update locks them.
+  perform work.lock_rows(r.pool, r.source_keys)
+     from (select t.pool, array_agg(i.source_key) as source_keys
+             from jsonb_to_recordset(close_with_all.outcomes) as o(item_id uuid, work_type text collate "C", outcome text)
+             join public.work_types t on t.name = o.work_type
+             join public.work_items i on i.id = any (array[o.item_id])
+            where o.outcome = 'succeeded' and t.into_column is not null and i.source_key is not null
+            group by t.pool) as r;
+  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
+  perform work.lock_around(work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes));
+  held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.apply_results(h.results)
+     from (select jsonb_agg(e.value) as results
+             from jsonb_array_elements(held) as e(value)
+            where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
+    where h.results is not null;
+  perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
+  perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.follow_closed(held);
+end
+$$;
+
+-- Of these outcomes, those whose claim the worker holds, with all that its release needs to know. is_again: the claim is
+-- to be done once more, since its input changed meanwhile, or its work type has a new version.
+create or replace function work.held_outcomes(worker_id text, outcomes jsonb)
+returns jsonb
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object('item_id', o.item_id, 'work_type', o.work_type, 'fence', o.fence, 'outcome', o.outcome,
+             'result', o.result, 'items', o.items, 'needs', o.needs,
+             'is_again', c.read_input is not null or c.again is not null or coalesce(c.claimed_at < t.version_at, false),
+             'reason', case when c.read_input is not null then 'its input changed while it ran'
+                            else coalesce(c.again, format('version %s', t.version)) end,
+             'is_change', c.read_input is not null)
+             order by o.item_id, o.work_type), '[]')
+      from jsonb_to_recordset(held_outcomes.outcomes) as o(
+             item_id uuid, work_type text collate "C", fence bigint, outcome text, result jsonb, items jsonb, needs jsonb)
+      join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
+      left join public.work_types t on t.name = o.work_type
+     where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence));
+end
+$$;
+
+-- After claims were closed: add their new items and needs, change what needs them, and open those again that are to be
+-- done once more, also after a failure: the new input has not failed yet.
+create or replace function work.follow_closed(held jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  released record;
+  new_ids jsonb;
+  changed jsonb;
+begin
+  for released in
+    select h.item_id, h.work_type, h.items, h.needs
+      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", items jsonb, needs jsonb)
+     where jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array'
+  loop
+    new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
+    if jsonb_typeof(released.needs) = 'array' then
+      perform work.need(released.item_id, released.needs, new_ids);
+    end if;
+  end loop;
+  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
+    into changed
+    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
+    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
+   where c.status in ('succeeded', 'failed');
+  perform work.follow(changed);
+  perform work.reopen(h.again)
+     from (select jsonb_agg(e.value) as again from jsonb_array_elements(held) as e(value)
+            where (e.value ->> 'is_again')::boolean and e.value ->> 'outcome' in ('succeeded', 'failed')) as h
+    where h.again is not null;
 end
 $$;
 
@@ -4821,7 +4933,8 @@ begin
   -- To check each outcome costs as much as to close it. Where all say that they succeeded, they are checked only if some
   -- could not be closed.
   all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
-    and jsonb_path_exists(close_claims.outcomes, 'strict $[*] ? (@.outcome != "succeeded" || exists (@.items))', '{}', true) is false
+    and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
+    and not jsonb_path_exists(close_claims.outcomes, '$[*].items')
     and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
   if all_succeeded
     and work.close_succeeded(close_claims.worker_id, close_claims.outcomes, only_plain => true)
@@ -4833,7 +4946,12 @@ begin
     return '[]';
   end if;
   perform work.check_outcomes(close_claims.outcomes);
-  perform work.close_with_all(close_claims.worker_id, close_claims.outcomes);
+  if all_succeeded is not true or exists (
+    select from public.work_types t
+     where not t.is_plain
+       and t.name in (select o.work_type from jsonb_to_recordset(close_claims.outcomes) as o(work_type text))) then
+    perform work.close_with_all(close_claims.worker_id, close_claims.outcomes);
+  end if;
 
   -- A row with this worker and fence that is not held was closed by this worker, in this call or in an earlier one:
   -- reaping and cancelling leave no worker.
@@ -4857,98 +4975,6 @@ begin
     perform work.record_stale(close_claims.worker_id, 'stale_release', lost);
   end if;
   return answer;
-end
-$$;
-
--- Close claims with all that follows: results are applied, dependents change, new items are added.
-create or replace function work.close_with_all(worker_id text, outcomes jsonb)
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  held jsonb;
-begin
-  -- The rows that results are written to come first, then claims: in the order in which a person's update locks them.
-  perform work.lock_rows(r.pool, r.source_keys)
-     from (select t.pool, array_agg(i.source_key) as source_keys
-             from jsonb_to_recordset(close_with_all.outcomes) as o(item_id uuid, work_type text collate "C", outcome text)
-             join public.work_types t on t.name = o.work_type
-             join public.work_items i on i.id = any (array[o.item_id])
-            where o.outcome = 'succeeded' and t.into_column is not null and i.source_key is not null
-            group by t.pool) as r;
-  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
-  perform work.lock_around(close_with_all.outcomes);
-  held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
-  perform work.apply_results(h.results)
-     from (select jsonb_agg(e.value) as results
-             from jsonb_array_elements(held) as e(value)
-            where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
-    where h.results is not null;
-  perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
-  perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
-  perform work.park(close_with_all.worker_id, close_with_all.outcomes);
-  perform work.follow_closed(held);
-end
-$$;
-
--- Of these outcomes, those whose claim the worker holds, with all that its release needs to know. is_again: the claim is
--- to be done once more, since its input changed meanwhile, or its work type has a new version.
-create or replace function work.held_outcomes(worker_id text, outcomes jsonb)
-returns jsonb
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-begin
-  return (
-    select coalesce(jsonb_agg(jsonb_build_object('item_id', o.item_id, 'work_type', o.work_type, 'fence', o.fence, 'outcome', o.outcome,
-             'result', o.result, 'items', o.items, 'needs', o.needs,
-             'is_again', c.read_input is not null or c.again is not null or coalesce(c.claimed_at < t.version_at, false),
-             'reason', case when c.read_input is not null then 'its input changed while it ran'
-                            else coalesce(c.again, format('version %s', t.version)) end,
-             'is_change', c.read_input is not null)
-             order by o.item_id, o.work_type), '[]')
-      from jsonb_to_recordset(held_outcomes.outcomes) as o(
-             item_id uuid, work_type text collate "C", fence bigint, outcome text, result jsonb, items jsonb, needs jsonb)
-      join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
-      left join public.work_types t on t.name = o.work_type
-     where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence));
-end
-$$;
-
--- After claims were closed: add their new items and needs, change what needs them, and open those again that are to be
--- done once more, also after a failure: the new input has not failed yet.
-create or replace function work.follow_closed(held jsonb)
-returns void
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  released record;
-  new_ids jsonb;
-  changed jsonb;
-begin
-  for released in
-    select h.item_id, h.work_type, h.items, h.needs
-      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", items jsonb, needs jsonb)
-     where jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array'
-  loop
-    new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
-    if jsonb_typeof(released.needs) = 'array' then
-      perform work.need(released.item_id, released.needs, new_ids);
-    end if;
-  end loop;
-  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
-    into changed
-    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
-    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
-   where c.status in ('succeeded', 'failed');
-  perform work.follow(changed);
-  perform work.reopen(h.again)
-     from (select jsonb_agg(e.value) as again from jsonb_array_elements(held) as e(value)
-            where (e.value ->> 'is_again')::boolean and e.value ->> 'outcome' in ('succeeded', 'failed')) as h
-    where h.again is not null;
 end
 $$;
 
@@ -4984,8 +5010,11 @@ begin
     'item_id', item_id, 'work_type', work_type, 'fence', fence, 'outcome', outcome, 'result', result, 'error', error
   ))) ->> 0;
   return case outcome
-    -- Its input may have changed, or a need of it been opened again, meanwhile.
-    when 'succeeded' then state in ('succeeded', 'waiting', 'ready', 'blocked')
+    -- Its input may have changed meanwhile: then its result is stale already.
+    when 'succeeded' then state = 'succeeded' or (state in ('waiting', 'ready', 'blocked') and exists (
+      select from public.work_claims c
+       where c.item_id = any (array[release_item.item_id]) and c.work_type = release_item.work_type
+         and c.stale is not null and c.error is null))
     when 'failed' then state in ('waiting', 'ready', 'blocked', 'failed')
     else state in ('waiting', 'ready', 'blocked')
   end;

@@ -201,7 +201,9 @@ begin
                 where c.work_type = any (array[asked.name]) and c.status = 'claimed' and c.poll_at is null)
                or exists (
                select from public.work_claims c
-                where c.work_type = any (array[asked.name]) and c.status = 'waiting' and c.fence is not null),
+                where c.work_type = any (array[asked.name]) and c.status = 'waiting' and c.fence is not null)
+               -- What was done under an older version is being opened again.
+               or t.redone_through is not null,
              'has_parked', exists (
                select from public.work_claims c
                 where c.work_type = any (array[asked.name]) and c.status = 'claimed' and c.poll_at is not null))

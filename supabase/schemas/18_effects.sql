@@ -136,7 +136,7 @@ begin
   end loop;
 exception
   -- The caller tries these again by itself.
-  when deadlock_detected or lock_not_available or query_canceled or serialization_failure then
+  when deadlock_detected or lock_not_available or query_canceled then
     raise;
   when others then
     raise exception using errcode = 'PT422', message = format('the result was not applied: %s', sqlerrm);

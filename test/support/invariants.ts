@@ -64,14 +64,17 @@ const violations = `
   union all
   select 'a claim does not count what it waits for', c.item_id::text
     from public.work_claims c
-   where c.waits_for <> (
-     select count(*) from public.work_dependencies d
-      where d.item_id = c.item_id and d.work_type = c.work_type and not d.is_met)
-     + (select count(*) from work.type_needs n
-         where n.work_type = c.work_type
-           and not work.is_met((
-             select k.status from public.work_claims k
-              where k.item_id = c.item_id and k.work_type = n.needs_work_type), n.on_failed_need))
+    left join (
+      select u.item_id, u.work_type, count(*) as needs
+        from (select d.item_id, d.work_type from public.work_dependencies d where not d.is_met
+              union all
+              select k.item_id, n.work_type
+                from work.type_needs n
+                join public.work_claims k on k.work_type = n.work_type
+                left join public.work_claims u on u.item_id = k.item_id and u.work_type = n.needs_work_type
+               where not work.is_met(u.status, n.on_failed_need)) as u
+       group by 1, 2) as w on (w.item_id, w.work_type) = (c.item_id, c.work_type)
+   where c.waits_for <> coalesce(w.needs, 0)
   union all
   select 'a need is not marked as its claim is', d.item_id::text
     from public.work_dependencies d join public.work_types t on t.name = d.work_type

@@ -25,13 +25,14 @@ declare
   may_touch constant jsonb := '{
     "public.work_classes": "select",
     "public.work_claims": "select, update, delete",
-    "public.work_dependencies": "select, update, delete",
+    "public.work_dependencies": "select, update",
     "public.work_events": "select, insert, update, delete",
     "public.work_items": "select, update, delete",
     "public.work_pools": "select, update",
     "public.work_tokens": "select, update",
     "public.work_types": "select, update",
     "public.work_workers": "select, insert, update, delete",
+    "public.work_workflows": "select, update",
     "work.profiles": "select, insert, update, delete",
     "work.requests": "select, insert, update, delete",
     "work.tallies": "select, insert, update, delete",
@@ -61,6 +62,7 @@ begin
     execute format('grant %s on %s to work_worker', named.rights, named.name);
     execute format('create policy work_worker_works on %s to work_worker using (true) with check (true)', named.name);
   end loop;
+  grant select on work.ranked_items, work.type_needs to work_worker;
   for named in
     select p.oid::regprocedure as name
       from pg_proc p
