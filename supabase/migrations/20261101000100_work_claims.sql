@@ -1196,6 +1196,8 @@ create index if not exists work_items_by_class on public.work_items (class_id, s
 comment on index public.work_items_by_class is 'Which items are of this class?';
 create index if not exists work_items_by_workflow on public.work_items (workflow_id, seq) where workflow_id is not null;
 comment on index public.work_items_by_workflow is 'Which items belong to this workflow?';
+create index if not exists work_items_by_gather on public.work_items (gathers_id) where gathers_id is not null;
+comment on index public.work_items_by_gather is 'Which items wait for the whole of this workflow?';
 create index if not exists work_items_by_pool on public.work_items (pool, seq);
 comment on index public.work_items_by_pool is 'Which items of the pool come after this one? (paging candidates, enrolling past items)';
 
@@ -1657,6 +1659,8 @@ comment on index public.work_claims_due is 'What is due again?';
 create index if not exists work_claims_failed on public.work_claims (work_type, finished_at) where status = 'failed';
 comment on index public.work_claims_failed is 'What failed for good, and in which order?';
 
+create index if not exists work_claims_blocked on public.work_claims (work_type) where status = 'blocked';
+comment on index public.work_claims_blocked is 'What of this work type waits for something it needs?';
 create index if not exists work_claims_parked on public.work_claims (work_type, poll_at) where poll_at is not null;
 comment on index public.work_claims_parked is 'Which job elsewhere of this work type is to be asked about?';
 create index if not exists work_claims_tried on public.work_claims (work_type) where status = 'waiting' and fence is not null;
@@ -1763,6 +1767,26 @@ as $$
          end
    union
   select named where named is not null
+$$;
+
+-- The work types that claims of these items and work types are going to need on other items.
+create or replace function work.types_needed(item_ids uuid[], work_types text[])
+returns text[]
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return array(
+    select distinct u.name
+      from unnest(types_needed.item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+     cross join unnest(types_needed.work_types) as t(name)
+     cross join lateral jsonb_to_recordset(i.needs) as n(item_id uuid, work_type text collate "C")
+      join public.work_items y on y.id = any (array[n.item_id])
+     cross join lateral work.needed_types(t.name, y.pool, n.work_type) as u(name)
+     where i.needs is not null);
+end
 $$;
 
 -- Write down the needs of these items' claims.
@@ -1927,7 +1951,12 @@ begin
       from unnest(count_needs.item_ids) as given(id)
       join public.work_items i on i.id = any (array[given.id])
       join public.work_workflows w on w.id = i.workflow_id
-     where w.is_gathered and i.gathers_id is distinct from i.workflow_id));
+     where w.is_gathered and i.gathers_id is distinct from i.workflow_id
+     union
+    select i.gathers_id
+      from unnest(count_needs.item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+     where i.gathers_id is not null));
 end
 $$;
 
@@ -1943,7 +1972,15 @@ language plpgsql
 as $$
 declare
   enrolled integer;
+  have_needs boolean := exists (
+    select from unnest(item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+     where i.needs is not null or i.gathers_id is not null);
 begin
+  -- A work type may be newer than the needs of its items.
+  if have_needs then
+    perform work.unplain(work_types || work.types_needed(item_ids, work_types));
+  end if;
   -- A workflow's priority must not change until the claims that copy it are visible.
   perform work.lock_workflows(array(
     select i.workflow_id from unnest(item_ids) as given(id) join public.work_items i on i.id = any (array[given.id])
@@ -1963,9 +2000,9 @@ begin
    order by i.item_id, t.name
   on conflict do nothing;
   get diagnostics enrolled = row_count;
-  if enrolled > 0 and exists (
+  if enrolled > 0 and (have_needs or exists (
     select from public.work_types t where not t.is_plain and (t.name = any (work_types) or exists (
-      select from public.work_workflows w where w.is_gathered))) then
+      select from public.work_workflows w where w.is_gathered)))) then
     perform work.count_needs(item_ids, work_types);
   end if;
   return enrolled;
@@ -2019,9 +2056,12 @@ as $$
 declare
   moved uuid[];
   rescheduled boolean[];
+  regrouped bigint[];
 begin
-  select array_agg(n.id order by n.id), array_agg(n.run_after is distinct from o.run_after order by n.id)
-    into moved, rescheduled
+  select array_agg(n.id order by n.id), array_agg(n.run_after is distinct from o.run_after order by n.id),
+         array_agg(o.workflow_id) filter (where o.workflow_id is distinct from n.workflow_id)
+           || array_agg(n.workflow_id) filter (where o.workflow_id is distinct from n.workflow_id)
+    into moved, rescheduled, regrouped
     from new_items n
     join old_items o on o.id = n.id
    where (n.priority, n.run_after, n.class_id, n.affinity, n.workflow_id)
@@ -2029,9 +2069,10 @@ begin
   if moved is null then
     return null;
   end if;
-  perform from public.work_workflows w
-   where w.id in (select i.workflow_id from new_items i where i.workflow_id is not null)
-   order by w.id for share;
+  perform work.lock_workflows(array(
+    select i.workflow_id from new_items i where i.workflow_id is not null
+     union
+    select u.id from unnest(regrouped) as u(id) where u.id is not null));
   with changed as materialized (
     select m.is_rescheduled, i.*
       from unnest(moved, rescheduled) as m(id, is_rescheduled)
@@ -2055,6 +2096,8 @@ begin
          end
     from changed m
    where c.item_id = any (array[m.item_id]);
+  perform work.look_at_gathers(array(
+    select w.id from public.work_workflows w where w.id = any (regrouped) and w.is_gathered));
   return null;
 end
 $$;
@@ -2069,6 +2112,8 @@ language plpgsql
 as $$
 begin
   if tg_op = 'DELETE' then
+    perform work.forget_gather(old.id);
+    update public.work_items i set gathers_id = null where i.gathers_id = old.id;
     update public.work_items i set workflow_id = null where i.workflow_id = old.id;
     return null;
   end if;
@@ -2831,7 +2876,7 @@ begin
             and not (has_followed and work.is_last_crash(k.work_type, k.crashes))
             for no key update skip locked) as l));
   if has_followed then
-    reaped := reaped + work.reap_last_crashes();
+    reaped := reaped + work.reap_last_crashes(reap.max_items - reaped, reap.item_ids, reap.work_types);
   end if;
   return reaped;
 end
@@ -2851,12 +2896,13 @@ begin
 end
 $$;
 
--- Take back claims that fail with it, one by one with all that needs them. One of which another call has locked a part is
--- left to a later call: to wait here could deadlock.
-create or replace function work.reap_last_crashes()
+-- Take back claims that fail with it, one by one with all that needs them: the longest ended ones, and these items' in any
+-- case. One of which another call has locked a part is left to a later call: to wait here could deadlock.
+create or replace function work.reap_last_crashes(max_items integer, item_ids uuid[], work_types text[])
 returns integer
 language plpgsql
 as $$
+#variable_conflict use_column
 declare
   lapsed record;
   reaped integer := 0;
@@ -2864,9 +2910,19 @@ begin
   for lapsed in
     select l.ctid as row_id, jsonb_build_array(jsonb_build_object('item_id', l.item_id, 'work_type', l.work_type)) as keys
       from public.work_claims l
-     where l.status = 'claimed' and l.expires_at <= clock_timestamp() and work.is_last_crash(l.work_type, l.crashes)
+     where l.ctid = any (
+             array(
+               select o.ctid from public.work_claims o
+                where o.status = 'claimed' and o.expires_at <= clock_timestamp() and work.is_last_crash(o.work_type, o.crashes)
+                order by o.expires_at
+                limit greatest(0, least(reap_last_crashes.max_items, 100)))
+             || array(
+               select k.ctid
+                 from unnest(reap_last_crashes.item_ids) as wanted(id)
+                 join public.work_claims k on k.item_id = any (array[wanted.id])
+                where k.work_type = any (reap_last_crashes.work_types) and k.status is not distinct from 'claimed'
+                  and k.expires_at <= clock_timestamp() and work.is_last_crash(k.work_type, k.crashes)))
      order by l.expires_at
-     limit 100
   loop
     begin
       perform work.lock_around(lapsed.keys, at_once => true);
@@ -3600,7 +3656,9 @@ begin
   if is_paused then
     return '[]';
   elsif is_paused is null then
-    insert into public.work_types (name) values (claim_items.work_type) on conflict do nothing;
+    insert into public.work_types (name, is_plain)
+    values (claim_items.work_type, not exists (select from public.work_workflows w where w.is_gathered))
+    on conflict do nothing;
   end if;
 
   class_ids := profile.class_ids || profile.yielded_class_ids;
@@ -4311,12 +4369,17 @@ begin
              when c.due_at > moment then 'waiting'
              else 'ready'
            end,
-           due_at = case when c.status = 'blocked' and c.waits_for + b.delta = 0 then greatest(c.due_at, moment) else c.due_at end,
+           due_at = case
+             when b.reopens then greatest(moment, (select i.run_after from public.work_items i where i.id = any (array[c.item_id])))
+             when c.status = 'blocked' and c.waits_for + b.delta = 0 then greatest(c.due_at, moment)
+             else c.due_at
+           end,
            finished_at = case when b.ends then moment when not b.reopens then c.finished_at end,
            error = case when b.ends then 'something it needs failed or was cancelled' when b.reopens then null else c.error end,
            failures = case when b.reopens then 0 else c.failures end,
            crashes = case when b.reopens then 0 else c.crashes end,
            poll_at = case when not b.reopens then c.poll_at end,
+           progress = case when not b.reopens then c.progress end,
            stale = case when b.reopens and c.status = 'succeeded' then b.why else c.stale end,
            again = case when c.status = 'claimed' and b.delta > 0 then b.why else c.again end
       from before b
@@ -4381,6 +4444,29 @@ begin
   end if;
   perform work.lock_workflows(array(select distinct u.id from unnest(look_at_gathers.workflow_ids) as u(id) order by u.id));
   perform work.follow(work.apply_counts(work.meet_gathers(look_at_gathers.workflow_ids), stays_done => true));
+end
+$$;
+
+-- A workflow is gone: nothing waits for it any more.
+create or replace function work.forget_gather(workflow_id bigint)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  affected jsonb;
+begin
+  with gone as (
+    delete from public.work_dependencies d where d.needs_workflow_id = forget_gather.workflow_id
+    returning d.item_id, d.work_type, d.is_met
+  )
+  select jsonb_agg(jsonb_build_object('item_id', g.item_id, 'work_type', g.work_type, 'delta', -1, 'fails', false))
+    into affected
+    from gone g
+   where not g.is_met;
+  if affected is not null then
+    perform work.follow(work.apply_counts(affected));
+  end if;
 end
 $$;
 
@@ -5527,6 +5613,9 @@ begin
         union all
         (select h.item_id from public.work_claims h
           where h.work_type = open_items.work_type and h.status = 'claimed' limit open_items.max_items)
+        union all
+        (select b.item_id from public.work_claims b
+          where b.work_type = open_items.work_type and b.status = 'blocked' limit open_items.max_items)
       ) as o
      limit open_items.max_items);
 end

@@ -84,6 +84,8 @@ create index if not exists work_items_by_class on public.work_items (class_id, s
 comment on index public.work_items_by_class is 'Which items are of this class?';
 create index if not exists work_items_by_workflow on public.work_items (workflow_id, seq) where workflow_id is not null;
 comment on index public.work_items_by_workflow is 'Which items belong to this workflow?';
+create index if not exists work_items_by_gather on public.work_items (gathers_id) where gathers_id is not null;
+comment on index public.work_items_by_gather is 'Which items wait for the whole of this workflow?';
 create index if not exists work_items_by_pool on public.work_items (pool, seq);
 comment on index public.work_items_by_pool is 'Which items of the pool come after this one? (paging candidates, enrolling past items)';
 

@@ -65,6 +65,26 @@ as $$
   select named where named is not null
 $$;
 
+-- The work types that claims of these items and work types are going to need on other items.
+create or replace function work.types_needed(item_ids uuid[], work_types text[])
+returns text[]
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return array(
+    select distinct u.name
+      from unnest(types_needed.item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+     cross join unnest(types_needed.work_types) as t(name)
+     cross join lateral jsonb_to_recordset(i.needs) as n(item_id uuid, work_type text collate "C")
+      join public.work_items y on y.id = any (array[n.item_id])
+     cross join lateral work.needed_types(t.name, y.pool, n.work_type) as u(name)
+     where i.needs is not null);
+end
+$$;
+
 -- Write down the needs of these items' claims.
 create or replace function work.add_dependencies(item_ids uuid[], work_types text[])
 returns void
@@ -227,6 +247,11 @@ begin
       from unnest(count_needs.item_ids) as given(id)
       join public.work_items i on i.id = any (array[given.id])
       join public.work_workflows w on w.id = i.workflow_id
-     where w.is_gathered and i.gathers_id is distinct from i.workflow_id));
+     where w.is_gathered and i.gathers_id is distinct from i.workflow_id
+     union
+    select i.gathers_id
+      from unnest(count_needs.item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+     where i.gathers_id is not null));
 end
 $$;

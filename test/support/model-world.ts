@@ -62,7 +62,7 @@ export async function openWorld(): Promise<() => Promise<World>> {
   const { as, admin }: Database = await openDatabase();
   // One connection: a call and a read of its effect are sent together, and answered in this order.
   const sql = as("service_role", { max: 1 });
-  await admin`insert into public.work_pools (name) values ('side')`;
+  await admin`insert into public.work_pools (name) values ('side'), ('steps')`;
   await admin`set session_replication_role = replica`;
   for (const [work_type, rules] of Object.entries(declared)) {
     await call(sql, "define_work_type", { work_type, ...rules });
