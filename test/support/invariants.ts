@@ -93,5 +93,5 @@ const violations = `
 
 /** Ends every test programme. */
 export async function expectInvariants(sql: Sql): Promise<void> {
-  expect(await sql.unsafe(violations)).toEqual([]);
+  expect(await sql.unsafe(violations, [], { prepare: true })).toEqual([]);
 }

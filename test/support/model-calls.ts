@@ -1,6 +1,7 @@
 // Each command calls the database and the model. Then both answers and both states are compared.
 import { expect } from "vitest";
 import { type Claim as Answered, call } from "./calls.ts";
+import type { Worker } from "./matching-oracle.ts";
 import { type Claim, claimOf, type Item, isOpen, key, type Model, nameWorkflow, reschedule, rulesOf } from "./model.ts";
 import { changeInput, invalidate, raiseVersion, sweep } from "./model-changes.ts";
 import {
@@ -18,11 +19,20 @@ import {
   wishOf,
 } from "./model-choices.ts";
 import { type Ask, catchUp, claimItems, claimNext, type Expected, hold, lapsed, takeBack } from "./model-claiming.ts";
-import type { Command } from "./model-commands.ts";
+import type { Command, Said } from "./model-commands.ts";
 import { cancel, extend, type Given, leave, release, releaseParked, retry } from "./model-ending.ts";
 import { addNeeds, enqueue, Refused } from "./model-enqueueing.ts";
 import { forget, forgetWorkflow, lookAt, neededClaims } from "./model-needs.ts";
-import { expectEqual, expectSame, pass, readClaims, register, type Stored, type World } from "./model-world.ts";
+import {
+  expectEqual,
+  expectSame,
+  pass,
+  profiles,
+  readClaims,
+  register,
+  type Stored,
+  type World,
+} from "./model-world.ts";
 
 /** A run also remembers the calls that may be sent a second time. */
 export interface Run extends World {
@@ -170,6 +180,17 @@ export async function perform(run: Run, command: Command): Promise<string> {
           () => true,
         );
       });
+    }
+    case "work": {
+      const { worker, types, said } = command;
+      const claiming = { do: "claim next", worker, types, max: 50, request: null, ttl: null, warm: [] } as const;
+      const claimed = await perform(run, { ...claiming, warm: [] });
+      const held = [...model.claims.values()].filter((claim) => claim.status === "claimed" && claim.worker === worker);
+      if (held.length === 0) {
+        return claimed;
+      }
+      const all = held.map((_, receipt): Said => ({ ...said, receipt, of: "held", withFence: "given" }));
+      return `${claimed}, ${await perform(run, { do: "release items", worker, said: all })}`;
     }
     case "claim items": {
       const asked: Ask = command;
@@ -447,7 +468,8 @@ export async function perform(run: Run, command: Command): Promise<string> {
       );
     }
     case "register":
-      return changed(`${command.worker} registered`, register(run, command.worker, command.profile));
+      model.workers.set(command.worker, { id: command.worker, ...(profiles[command.profile] as Omit<Worker, "id">) });
+      return changed(`${command.worker} registered`, register(run.sql, command.worker, command.profile));
     case "prune classes":
       return done("prune_classes", {}, () => {});
     case "pass":

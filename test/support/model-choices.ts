@@ -57,7 +57,7 @@ export function referenceOf(model: Model, { by, n, type }: Named, howMany: numbe
 export const itemsDrawn = (model: Model, drawn: Drawn[]): NewItem[] =>
   drawn.map(({ needs, ...rest }, index) => ({
     ...rest,
-    ...(needs ? { needs: needs.map((each) => referenceOf(model, each, each.n === 6 ? drawn.length : index)) } : {}),
+    ...(needs ? { needs: needs.map((each) => referenceOf(model, each, each.n === 4 ? drawn.length : index)) } : {}),
   }));
 
 /** As enqueue_items() takes them. */

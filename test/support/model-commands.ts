@@ -36,6 +36,8 @@ export interface Wanted {
 export type Command =
   | { do: "enqueue"; items: Drawn[]; request: string | null }
   | ({ do: "claim next"; worker: string; request: string | null } & Wanted)
+  // A worker claims all that it may have, and says one outcome of all that it holds.
+  | { do: "work"; worker: string; types: string[]; said: Said }
   | { do: "claim items"; worker: string; type: string; items: number[]; ttl: number | null; request: string | null }
   // Null means the worker of the first receipt.
   | { do: "release item"; worker: string | null; said: Said }
@@ -82,7 +84,7 @@ const priority = fc.constantFrom(0, 0, 1, -2);
 
 const named: fc.Arbitrary<Named> = fc.record({
   by: fc.constantFrom("index", "index", "id", "text", "key"),
-  n: fc.nat(6),
+  n: fc.nat(4),
   type: orNull(fc.constantFrom("draw", "tag", "sort", "embed"), 8),
 });
 const payload = fc.constantFrom({ n: 1 }, { n: 2 }, { n: 1, note: 1 }, { n: 2, note: 1 });
@@ -92,19 +94,19 @@ const newItem: fc.Arbitrary<Drawn> = fc.record(
   {
     pool: fc.constantFrom("default", "side", "steps", "steps", "steps"),
     priority,
-    runAfterSeconds: fc.constantFrom(-200, -200, -200, -5000, 500, 3000),
-    dedupeKey: fc.constantFrom("k1", "k2", "k3", "k4", "k5", "k6"),
+    runAfterSeconds: fc.constantFrom(-200, -200, -200, -200, -200, -5000, 500, 3000),
+    dedupeKey: fc.constantFrom("k1", "k2", "k3", "k4"),
     affinity,
     workflow,
-    requires: fc.constantFrom({}, {}, {}, { gpu: "a100" }, { memory_gb: 20 }),
-    labels: fc.constantFrom({}, {}, {}, { customer: "acme" }, { customer: "blue" }),
+    requires: fc.constantFrom({}, {}, {}, {}, {}, {}, { gpu: "a100" }, { memory_gb: 20 }),
+    labels: fc.constantFrom({}, {}, {}, {}, {}, {}, { customer: "acme" }, { customer: "blue" }),
     payload,
   },
   { requiredKeys: [] },
 );
 /** Most items need nothing, and name no input. */
 const anyItem: fc.Arbitrary<Drawn> = fc.oneof(
-  { weight: 5, arbitrary: newItem },
+  { weight: 6, arbitrary: newItem },
   {
     weight: 3,
     arbitrary: fc.tuple(newItem, fc.array(named, { maxLength: 2 })).map(([item, needs]) => ({ ...item, needs })),
@@ -139,9 +141,9 @@ const saidOften = fc.array(said, { minLength: 1, maxLength: 4 });
 
 const wanted = {
   types: fc.oneof(
-    { weight: 4, arbitrary: type.map((one) => [one]) },
+    { weight: 2, arbitrary: type.map((one) => [one]) },
     { weight: 3, arbitrary: fc.constantFrom(["draw", "tag"], ["read", "embed", "sum", "report"], types) },
-    { weight: 1, arbitrary: fc.uniqueArray(type, { minLength: 1 }) },
+    { weight: 2, arbitrary: fc.constant(types) },
   ),
   max: fc.constantFrom(1, 1, 2, 3, 50),
   ttl,
@@ -150,9 +152,10 @@ const wanted = {
 
 /** The weight of each kind of command, and its arguments. */
 const drawn: { [Kind in Command["do"]]: [number, Record<string, fc.Arbitrary<unknown>>] } = {
-  enqueue: [16, { items: fc.array(anyItem, { minLength: 1, maxLength: 4 }), request }],
-  "claim next": [22, { worker, request, ...wanted }],
-  "claim items": [10, { worker, type, items: someItems, ttl, request }],
+  enqueue: [10, { items: fc.array(anyItem, { minLength: 1, maxLength: 4, size: "max" }), request }],
+  "claim next": [16, { worker, request, ...wanted }],
+  work: [26, { worker, types: wanted.types, said }],
+  "claim items": [8, { worker, type, items: someItems, ttl, request }],
   "release item": [6, { worker: speaker, said }],
   "release items": [10, { worker: speaker, said: saidOften }],
   "finish and claim": [10, { worker: speaker, said: saidOften, request, ...wanted }],
@@ -176,8 +179,8 @@ const drawn: { [Kind in Command["do"]]: [number, Record<string, fc.Arbitrary<unk
   "change payload": [9, { item: fc.nat(12), payload, fingerprint: orNull(fingerprint, 8) }],
   reread: [2, { said }],
   invalidate: [4, { claim: fc.nat(12), type, items: someItems }],
-  "raise version": [2, { type }],
-  sweep: [3, {}],
+  "raise version": [5, { type }],
+  sweep: [8, {}],
   "drop records": [3, { type: fc.constantFrom("loose", "undeclared") }],
   register: [3, { worker: fc.constantFrom("big", "picky", "dear"), profile: fc.nat(profiles.length - 1) }],
   "prune classes": [2, {}],
@@ -186,9 +189,16 @@ const drawn: { [Kind in Command["do"]]: [number, Record<string, fc.Arbitrary<unk
 
 export const kinds = Object.keys(drawn) as Command["do"][];
 
-export const anyCommand: fc.Arbitrary<Command> = fc.oneof(
-  ...Object.entries(drawn).map(([kind, [weight, members]]) => ({
-    weight,
-    arbitrary: fc.record({ do: fc.constant(kind), ...members }) as unknown as fc.Arbitrary<Command>,
-  })),
-);
+const commandOf = (kind: Command["do"]): fc.Arbitrary<Command> =>
+  fc.record({ do: fc.constant(kind), ...drawn[kind][1] }) as unknown as fc.Arbitrary<Command>;
+const anyCommand = fc.oneof(...kinds.map((kind) => ({ weight: drawn[kind][0], arbitrary: commandOf(kind) })));
+
+/** A run begins with some items and a worker that does them: without these most calls find nothing. */
+export const commandLists = (length: number): fc.Arbitrary<Command[]> =>
+  fc
+    .tuple(
+      commandOf("enqueue"),
+      commandOf("work"),
+      fc.array(anyCommand, { minLength: length / 2, maxLength: length, size: "max" }),
+    )
+    .map(([first, second, others]) => [first, second, ...others]);

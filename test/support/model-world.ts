@@ -68,15 +68,19 @@ export async function openWorld(): Promise<() => Promise<World>> {
     await call(sql, "define_work_type", { work_type, ...rules });
   }
   await admin`create table declared as select * from public.work_types`;
+  for (const [index, id] of workers.entries()) {
+    if (index > 0) {
+      await register(sql, id, index);
+    }
+  }
+  await admin`create table registered as select * from public.work_workers`;
   return () => begin(sql, admin);
 }
 
 const instance = "11111111-1111-4111-8111-111111111111";
 
-export async function register(world: World, id: string, profile: number): Promise<void> {
-  const known = profiles[profile] as Omit<Worker, "id">;
-  await call(world.sql, "register_worker", { worker_id: id, instance, ...known });
-  world.model.workers.set(id, { id, ...known });
+export async function register(sql: Sql, id: string, profile: number): Promise<void> {
+  await call(sql, "register_worker", { worker_id: id, instance, ...profiles[profile] });
 }
 
 async function begin(sql: Sql, admin: Sql): Promise<World> {
@@ -92,6 +96,7 @@ async function begin(sql: Sql, admin: Sql): Promise<World> {
     delete from public.work_dependencies;
     delete from public.work_types;
     insert into public.work_types select * from declared;
+    insert into public.work_workers select * from registered;
     update work.upkeep set due_at = 'infinity'`);
   const [clock] = await admin<{ start: string }[]>`select clock_timestamp()::text as start`;
   const model: Model = {
@@ -104,17 +109,11 @@ async function begin(sql: Sql, admin: Sql): Promise<World> {
     items: new Map(),
     claims: new Map(),
     workflows: new Map(),
-    workers: new Map(),
+    workers: new Map(workers.slice(1).map((id, index) => [id, { id, ...(profiles[index + 1] as Omit<Worker, "id">) }])),
     requests: new Set(),
     receipts: [],
   };
-  const world: World = { model, sql, admin, start: clock?.start ?? "", passed: 0 };
-  for (const [index, id] of workers.entries()) {
-    if (index > 0) {
-      await register(world, id, index);
-    }
-  }
-  return world;
+  return { model, sql, admin, start: clock?.start ?? "", passed: 0 };
 }
 
 const times: Record<string, string[]> = {
