@@ -1190,8 +1190,10 @@ comment on column public.work_items.dedupe_key is 'At most one item of a pool ha
 
 create unique index if not exists work_items_by_source on public.work_items (pool, source_key) where source_key is not null;
 comment on index public.work_items_by_source is 'Which item mirrors this row?';
-create unique index if not exists work_items_by_dedupe_key on public.work_items (pool, dedupe_key) where dedupe_key is not null;
-comment on index public.work_items_by_dedupe_key is 'Which item was enqueued under this key?';
+-- The key first: without statistics, an index that begins with the pool looks as good as the one of all items of the pool.
+create unique index if not exists work_items_by_key on public.work_items (dedupe_key, pool) where dedupe_key is not null;
+comment on index public.work_items_by_key is 'Which item was enqueued under this key?';
+drop index if exists public.work_items_by_dedupe_key;
 create index if not exists work_items_by_class on public.work_items (class_id, seq) where class_id <> 1;
 comment on index public.work_items_by_class is 'Which items are of this class?';
 create index if not exists work_items_by_workflow on public.work_items (workflow_id, seq) where workflow_id is not null;
@@ -1385,7 +1387,7 @@ begin
       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
       left join lateral (
         select i.id from public.work_items i
-         where i.pool = coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'
+         where i.pool is not distinct from coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'
          limit 1) as held on true;
   end if;
   if needs is not null then
@@ -1413,7 +1415,7 @@ begin
   return array(
     select coalesce(
              (select i.id from public.work_items i
-               where i.pool = coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'),
+               where i.pool is not distinct from coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'),
              ids[min(e.n) over (partition by coalesce(e.value ->> 'pool', 'default'), coalesce(e.value ->> 'dedupe_key', ids[e.n]::text))])
       from jsonb_array_elements(items) with ordinality as e(value, n)
      order by e.n);
@@ -1449,8 +1451,9 @@ begin
 end
 $$;
 
--- Find the item that a reference names, among the items of the call and the present ones; null where there is none.
-create or replace function work.referred_item(reference jsonb, pool text, items jsonb, ids uuid[])
+-- Find the item that a reference names, among the items of the call and the present ones; null where there is none. The
+-- items of the call with a dedupe key are `places`: {pool: {dedupe_key: place from 1}}.
+create or replace function work.referred_item(reference jsonb, pool text, places jsonb, ids uuid[])
 returns uuid
 language plpgsql
 stable
@@ -1477,17 +1480,15 @@ begin
     end if;
   end if;
   return coalesce(
-    (select ids[e.n] from jsonb_array_elements(items) with ordinality as e(value, n)
-      where coalesce(e.value ->> 'pool', 'default') = item_pool and e.value ->> 'dedupe_key' = item_key
-      limit 1),
-    (select i.id from public.work_items i where i.pool = item_pool and i.dedupe_key = item_key),
+    ids[(places -> item_pool ->> item_key)::integer],
+    (select i.id from public.work_items i where i.pool is not distinct from item_pool and i.dedupe_key = item_key),
     -- A row of an attached table is named by its key.
     (select i.id from public.work_items i where i.pool = item_pool and i.source_key = item_key));
 end
 $$;
 
 -- Turn references into [{item_id, work_type}]. Refuses one that names no item; `called` says where it stands.
-create or replace function work.resolve_needs(needs jsonb, pool text, items jsonb, ids uuid[], called text)
+create or replace function work.resolve_needs(needs jsonb, pool text, places jsonb, ids uuid[], called text)
 returns jsonb
 language plpgsql
 stable
@@ -1511,7 +1512,7 @@ begin
   select jsonb_agg(jsonb_build_object('item_id', r.item_id, 'work_type', r.work_type) order by r.n),
          (array_agg(r.value::text order by r.n) filter (where r.item_id is null))[1]
     into resolved, missing
-    from (select e.n, e.value, work.referred_item(e.value, resolve_needs.pool, items, ids) as item_id,
+    from (select e.n, e.value, work.referred_item(e.value, resolve_needs.pool, places, ids) as item_id,
                  case when jsonb_typeof(e.value) = 'object' then e.value ->> 'work_type' end as work_type
             from jsonb_array_elements(needs) with ordinality as e(value, n)) as r;
   if missing is not null then
@@ -1720,8 +1721,8 @@ create table if not exists public.work_dependencies (
 comment on table public.work_dependencies is
   'work-claims: one row a need of a claim: another item''s claim, or all of a workflow. Needs between work types of one item are in work_types.depends_on.';
 create unique index if not exists work_dependencies_of_claim on public.work_dependencies
-  (item_id, work_type, needs_item_id, needs_work_type) where needs_item_id is not null;
-comment on index public.work_dependencies_of_claim is 'Which claims does this one need?';
+  (item_id, work_type, needs_item_id, needs_work_type);
+comment on index public.work_dependencies_of_claim is 'What does this claim need? Also when it is deleted.';
 create unique index if not exists work_dependencies_of_gather on public.work_dependencies
   (item_id, work_type, needs_workflow_id) where needs_workflow_id is not null;
 comment on index public.work_dependencies_of_gather is 'Which workflows does this claim need?';
@@ -1889,9 +1890,10 @@ begin
   perform work.lock_needs(count_needs.item_ids, count_needs.work_types);
   update public.work_dependencies d
      set is_met = true
-    from unnest(count_needs.item_ids) as given(id), public.work_types t
-   where d.item_id = any (array[given.id]) and d.work_type = any (count_needs.work_types) and not d.is_met
-     and t.name = d.work_type
+    from (select g.id, w.name from unnest(count_needs.item_ids) as g(id) cross join unnest(count_needs.work_types) as w(name)) as given,
+         public.work_types t
+   where d.item_id = any (array[given.id]) and d.work_type = given.name and not d.is_met
+     and t.name = any (array[given.name])
      and case
            when d.needs_workflow_id is not null then (
              select case t.on_failed_need when 'run' then e.is_over else e.is_succeeded end
@@ -1909,10 +1911,14 @@ begin
                  and not work.is_met((
                    select k.status from public.work_claims k
                     where k.item_id = any (array[c.item_id]) and k.work_type = n.needs_work_type), n.on_failed_need)) as needs
-      from (select distinct g.id from unnest(count_needs.item_ids) as g(id) order by g.id) as given
-      join public.work_claims c on c.item_id = any (array[given.id]) and c.work_type = any (count_needs.work_types)
-     order by c.item_id, c.work_type
-       for no key update of c
+      from (select distinct g.id, w.name
+              from unnest(count_needs.item_ids) as g(id)
+             cross join unnest(count_needs.work_types) as w(name)
+             order by g.id, w.name) as given
+     cross join lateral (
+       select k.item_id, k.work_type, k.status from public.work_claims k
+        where k.item_id = any (array[given.id]) and k.work_type = given.name
+          for no key update) as c
   ),
   changed as (
     update public.work_claims c
@@ -4522,11 +4528,17 @@ declare
   gathered text[] := array(
     select distinct e.value ->> 'needs_all_of' from jsonb_array_elements(prepare_needs.items) as e(value)
      where e.value ->> 'needs_all_of' is not null);
+  places jsonb := (
+    select coalesce(jsonb_object_agg(k.pool, k.places), '{}')
+      from (select coalesce(e.value ->> 'pool', 'default') as pool, jsonb_object_agg(e.value ->> 'dedupe_key', e.n) as places
+              from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
+             where e.value ->> 'dedupe_key' is not null
+             group by 1) as k);
   needs jsonb[];
 begin
   needs := array(
     select case when jsonb_typeof(e.value -> 'needs') = 'array' then
-             work.resolve_needs(e.value -> 'needs', coalesce(e.value ->> 'pool', 'default'), prepare_needs.items, actual,
+             work.resolve_needs(e.value -> 'needs', coalesce(e.value ->> 'pool', 'default'), places, actual,
                format('items[%s]', e.n - 1))
            end
       from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
@@ -4665,7 +4677,7 @@ declare
   in_call uuid[] := array(select u.value::uuid from jsonb_array_elements_text(ids) with ordinality as u(value, n) order by u.n);
 begin
   select * into item from public.work_items i where i.id = need.item_id for no key update;
-  resolved := coalesce(work.resolve_needs(need.needs, item.pool, '[]', in_call, format('item %s', need.item_id)), '[]');
+  resolved := coalesce(work.resolve_needs(need.needs, item.pool, '{}', in_call, format('item %s', need.item_id)), '[]');
   if exists (select from jsonb_array_elements(resolved) as r(value) where (r.value ->> 'item_id')::uuid = need.item_id)
     or work.needs_itself(array(select (r.value ->> 'item_id')::uuid from jsonb_array_elements(resolved) as r(value)), need.item_id) then
     raise exception using errcode = 'PT400', message = format('item %s would need itself, through one of these needs', need.item_id);

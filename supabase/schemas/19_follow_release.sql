@@ -26,8 +26,10 @@ begin
             where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
     where h.results is not null;
   perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
-  perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
-  perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  if jsonb_path_exists(close_with_all.outcomes, '$[*].outcome ? (@ != "succeeded")') then
+    perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
+    perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  end if;
   perform work.follow_closed(held);
 end
 $$;
