@@ -119,6 +119,8 @@ export type HeldRow = Views["work_held"]["Row"];
 
 export type StuckRow = { work_type: string | null; item_id: string | null; reason: string; since: string | null };
 
+export type EventRow = Tables["work_events"]["Row"];
+
 export type FailureRow = Views["work_failures"]["Row"];
 
 /** How many live workers match a requirement and labels. Workers that yield count as matching. */

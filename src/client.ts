@@ -1,10 +1,12 @@
 import { randomUUID } from "node:crypto";
+import type { Remaining } from "../workers/runtime/remaining.ts";
 import type {
   AttachedPool,
   ClaimedItem,
   ClaimedItemWithPayload,
   ClaimOutcome,
   EnrollStep,
+  EventRow,
   ExplainedItem,
   ExtendedClaim,
   FailureRow,
@@ -60,6 +62,8 @@ export type WorkClient = Lists & {
   defineWorkType(workType: string, rules?: Options<"define_work_type", "workType">): Promise<WorkTypeRules>;
   /** Make a workflow, or set its priority. It counts for all its items. */
   defineWorkflow(workflow: string, options?: Options<"define_workflow", "workflow">): Promise<Workflow>;
+  /** Make a pool that mirrors no table. One that is there stays as it is. */
+  definePool(pool: string): Promise<{ name: string; created_at: string }>;
   /**
    * Make a table a pool. The key's role needs the right to make triggers on it; the table's owner has it in any case,
    * with select attach_pool(…) or work-claims attach.
@@ -138,6 +142,8 @@ export type WorkClient = Lists & {
   overview(): Promise<OverviewRow[]>;
   /** The overview, live workers and the last events in one small answer: cheap enough to ask every second. */
   pulse(): Promise<Pulse>;
+  /** What is left of each of these work types: nothing where `open` is 0. */
+  remaining(workTypes: readonly string[]): Promise<Remaining[]>;
   /** For an autoscaler: the work for a worker with these capabilities. Without them it counts all work. */
   depth(
     workType: string,
@@ -154,6 +160,8 @@ export type WorkClient = Lists & {
   held(options?: { limit?: number }): Promise<HeldRow[]>;
   stuck(options?: { limit?: number }): Promise<StuckRow[]>;
   failures(options?: { limit?: number }): Promise<FailureRow[]>;
+  /** The recorded steps of an item's claims, the first first: at most the newest 1000. */
+  history(itemId: string, options?: { workType?: string | undefined }): Promise<EventRow[]>;
 };
 
 /** A typed client of the functions and views, for programs that are no worker: enqueue, declare, look, retry. */
@@ -174,6 +182,7 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
       call("enqueue_items", { items, requestId: options?.requestId ?? timeOrderedId() }),
     defineWorkType: (workType, rules) => call("define_work_type", { workType, ...rules }),
     defineWorkflow: (workflow, rules) => call("define_workflow", { workflow, ...rules }),
+    definePool: (pool) => call("define_pool", { pool }),
     attachPool: (source, columns) => call("attach_pool", { source, ...columns }),
     enrollPool: (pool, options) => call("enroll_pool", { pool, ...options }),
     claimItems: (itemIds, workType, workerId, options) =>
@@ -200,6 +209,7 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
     workTypes: () => read("work_types", { order: ["name"] }),
     overview: async () => readOverview(await read("work_overview")),
     pulse: () => call("work_pulse", {}),
+    remaining: (workTypes) => call("work_remaining", { workTypes }),
     depth: (workType, options) => call("work_depth", { workType, ...options }),
     pruneFinished: (workType, olderThan, options) => call("prune_finished", { workType, olderThan, ...options }),
     liveWorkers: (since) =>
@@ -213,6 +223,17 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
     held: ({ limit = 1000 } = {}) => read("work_held", { limit }),
     stuck: ({ limit = 1000 } = {}) => read("work_stuck", { limit }),
     failures: ({ limit = 1000 } = {}) => read("work_failures", { limit }),
+    history: async (itemId, { workType } = {}) => {
+      const newestFirst = await read<EventRow>("work_events", {
+        filters: [
+          ["item_id", "eq", itemId],
+          ...(workType === undefined ? [] : [["work_type", "eq", workType] as const]),
+        ],
+        order: ["id.desc"],
+        limit: 1000,
+      });
+      return newestFirst.reverse();
+    },
   };
 }
 

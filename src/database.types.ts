@@ -372,6 +372,37 @@ export type Database = {
         };
         Relationships: [];
       };
+      work_locks: {
+        Row: {
+          claim_fence: number;
+          fence: number;
+          item_id: string;
+          name: string;
+          slot: number;
+          taken_at: string;
+          work_type: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          claim_fence: number;
+          fence?: number;
+          item_id: string;
+          name: string;
+          slot: number;
+          taken_at?: string;
+          work_type: string;
+        };
+        Update: {
+          claim_fence?: number;
+          fence?: number;
+          item_id?: string;
+          name?: string;
+          slot?: number;
+          taken_at?: string;
+          work_type?: string;
+        };
+        Relationships: [];
+      };
       work_pools: {
         Row: {
           affinity_column: string | null;
@@ -999,6 +1030,40 @@ export type Database = {
         };
         Relationships: [];
       };
+      work_lock_list: {
+        Row: {
+          fence: number;
+          item_id: string;
+          lease_left: string | null;
+          name: string;
+          slot: number;
+          taken_at: string;
+          work_type: string;
+          worker_id: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          fence?: number | null;
+          item_id?: string | null;
+          lease_left?: string | null;
+          name?: string | null;
+          slot?: number | null;
+          taken_at?: string | null;
+          work_type?: string | null;
+          worker_id?: string | null;
+        };
+        Update: {
+          fence?: number | null;
+          item_id?: string | null;
+          lease_left?: string | null;
+          name?: string | null;
+          slot?: number | null;
+          taken_at?: string | null;
+          work_type?: string | null;
+          worker_id?: string | null;
+        };
+        Relationships: [];
+      };
       work_overview: {
         Row: {
           blocked: number | null;
@@ -1208,6 +1273,7 @@ export type Database = {
         };
         Returns: Json;
       };
+      define_pool: { Args: { pool: string }; Returns: Json };
       define_work_type: {
         Args: {
           apply?: string;
@@ -1242,6 +1308,10 @@ export type Database = {
       define_workflow: { Args: { priority?: number; workflow: string }; Returns: Json };
       describe_work_types: { Args: { work_types: string[] }; Returns: Json };
       detach_pool: { Args: { pool: string }; Returns: boolean };
+      drop_lock: {
+        Args: { fence: number; item_id: string; name: string; work_type: string; worker_id: string };
+        Returns: boolean;
+      };
       enqueue_items: { Args: { items: Json; request_id?: string }; Returns: Json };
       enroll_pool: { Args: { max_items?: number; pool: string }; Returns: Json };
       explain_item: { Args: { item_id: string; work_type?: string }; Returns: Json };
@@ -1307,12 +1377,17 @@ export type Database = {
       retire_worker: { Args: { worker_id: string }; Returns: boolean };
       retry_items: { Args: { item_ids?: string[]; max_items?: number; work_type: string }; Returns: number };
       set_priority: { Args: { item_ids: string[]; priority: number }; Returns: number };
+      take_lock: {
+        Args: { fence: number; item_id: string; name: string; slots: number; work_type: string; worker_id: string };
+        Returns: Json;
+      };
       take_parked: {
         Args: { every_seconds?: number; max_items?: number; work_types: string[]; worker_id: string };
         Returns: Json;
       };
       work_depth: { Args: { at_most?: number; capabilities?: Json; work_type: string }; Returns: Json };
       work_pulse: { Args: { since_event?: number }; Returns: Json };
+      work_remaining: { Args: { work_types: string[] }; Returns: Json };
       would_match: { Args: { labels?: Json; requires?: Json; work_type?: string }; Returns: Json };
     };
     Enums: {

@@ -1,3 +1,4 @@
+export type { Remaining } from "../workers/runtime/remaining.ts";
 export type * from "./answers.ts";
 export { createWorkClient, type WorkClient, type WorkClientOptions } from "./client.ts";
 export type { Database } from "./database.types.ts";

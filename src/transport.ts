@@ -14,12 +14,14 @@ export type Address = {
   url: string;
   /** A secret key or the service_role key. No other role may call the functions. */
   key: string;
+  /** The person on whose behalf it calls: retry, cancel and the like record the name. ASCII, at most 200 characters. */
+  actor?: string | undefined;
   fetch?: typeof fetch;
 };
 
 /** Plain fetch, as workers use it. */
-export function overFetch({ url, key, fetch }: Address, retryForMs: number): Transport {
-  const api = createClient({ url, key, ...(fetch ? { fetch } : {}) });
+export function overFetch({ url, key, actor, fetch }: Address, retryForMs: number): Transport {
+  const api = createClient({ url, key, actor, ...(fetch ? { fetch } : {}) });
   return {
     rpc: (name, args) => api.rpc(name, args, { retryForMs }),
     read: (relation, query) => api.get(`${relation}?${queryString(query)}`, { retryForMs }),

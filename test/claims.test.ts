@@ -118,7 +118,7 @@ describe("releasing", () => {
       const [claim] = await claimNext(sql, type, "a");
       expect(await release(sql, "a", claim, "failed", { error: "no luck" })).toBe("waiting");
       const [row] = await sql`
-        select round(extract(epoch from due_at - clock_timestamp()))::integer as wait, status, error
+        select extract(epoch from due_at - clock_timestamp())::real as wait, status, error
           from work_claims where work_type = ${type}`;
       expect(row).toMatchObject({ status: "waiting", error: "no luck" });
       waits.push(row?.wait);
@@ -126,7 +126,11 @@ describe("releasing", () => {
       expect(await claimItems(ids, type, "a")).toEqual([]);
       await endWaits(sql, type);
     }
-    expect(waits).toEqual([10, 20, 25]);
+    // Up to a fifth is added by chance.
+    for (const [n, least] of [10, 20, 25].entries()) {
+      expect(waits[n]).toBeGreaterThan(least - 1);
+      expect(waits[n]).toBeLessThanOrEqual(least * 1.2);
+    }
     expect(await claimItems(ids, type, "a")).toMatchObject([{ failures: 3 }]);
   });
 

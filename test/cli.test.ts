@@ -54,7 +54,18 @@ describe("without a project", () => {
     const { code, out } = await run(["--help"]);
     expect(code).toBe(0);
     const names = ["up", "down", "init", "attach", "types", "status", "watch", "items", "claims", "workers"];
-    for (const name of [...names, "explain", "match", "retry", "cancel", "priority", "token", "fleet", "demo"]) {
+    for (const name of [
+      ...names,
+      "explain",
+      "history",
+      "match",
+      "retry",
+      "cancel",
+      "priority",
+      "token",
+      "fleet",
+      "demo",
+    ]) {
       expect(out).toMatch(new RegExp(`^  ${name} +\\S.*\\n +\\$ work-claims ${name}`, "m"));
     }
   });
@@ -370,11 +381,24 @@ test("a table has room for 200,000 rows", () => {
 });
 
 describe("watch", () => {
-  test("prints plain lines if the output is no terminal, and ends when no claim is open", async () => {
+  test("prints plain lines if the output is no terminal, and ends when no claim is open: exit code 1 where some failed", async () => {
     await failed("polish", 3);
-    const { code, out } = await work("watch", "polish", "--until-done");
+    const { code, out, err } = await work("watch", "polish", "--until-done");
     expect(out).toBe("polish: 3/3 (100 %), done, 0 workers, 3 failed\n");
-    expect(code).toBe(0);
+    expect(err).toBe(
+      "polish: 3 failed; see them with: work-claims claims --where status=failed --where work_type=polish\n",
+    );
+    expect(code).toBe(1);
+  });
+
+  test("does not wait for a stopped work type, and says why it was stopped: exit code 1", async () => {
+    await client.definePool("mill");
+    await client.defineWorkType("grind", { pool: "mill" });
+    await client.enqueueItems([{ pool: "mill" }]);
+    await sql`update work_types set paused = true, stopped = 'item 7 failed' where name = 'grind'`;
+    const { code, err } = await work("watch", "grind", "--until-done");
+    expect(err).toMatch(/^grind is stopped with 1 open \(item 7 failed\); .*work-claims types grind --no-paused\n$/);
+    expect(code).toBe(1);
   });
 
   test("runs until the last claim has ended", async () => {
@@ -437,7 +461,7 @@ describe("retry and cancel", () => {
     expect(await statuses()).toEqual(["cancelled 1 1200", "ready 0 2400", "ready 1 1200"]);
     const moved = await work("priority", "8", ...where("pool=filtered", "work_type=filter a"), "--yes");
     expect(moved.out).toBe("2400 claims of 2400 items fit\n2400 items changed\n");
-    expect(await statuses()).toEqual(["cancelled 1 1200", "ready 8 3600"]);
+    expect(await statuses()).toEqual(["cancelled 8 1200", "ready 8 3600"]);
   });
 
   test("cancel wants items or --all: exit code 2", async () => {

@@ -57,6 +57,21 @@ test("the calls in the text of the page on running workers run as written", asyn
   }
 });
 
+test("the SQL of the page on policies runs as written", async () => {
+  const { owner } = await openDatabase();
+  const page = statements("policies.md");
+  expect(page).toHaveLength(4);
+  for (const statement of page) {
+    await owner.unsafe(statement);
+  }
+  expect(await owner`select name, several from work_types order by name`).toMatchObject([
+    { name: "score", several: 3 },
+    { name: "score#2" },
+    { name: "score#3" },
+    { name: "transcribe" },
+  ]);
+});
+
 describe("the page on matching", async () => {
   const { owner } = await openDatabase();
   const examples = [...read("matching.md").matchAll(/^\| `(.*)` \|(.*)\|(.*)\|$/gm)].flatMap(

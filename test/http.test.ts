@@ -148,6 +148,8 @@ describe("every function, through supabase-js and through plain fetch", () => {
     expect(await send("would_match", { requires: { gpu: way } })).toMatchObject({ matching: 0 });
     expect(await send("prune_classes", {})).toBe(0);
     expect(await send("work_depth", { work_type: type })).toMatchObject({ held: 1 });
+    expect(await send("define_pool", { pool: way })).toMatchObject({ name: way });
+    expect(await send("work_remaining", { work_types: [type] })).toMatchObject([{ open: 2, running: 1 }]);
     expect(await send("work_pulse", {})).toMatchObject({ live_workers: expect.any(Number) });
     expect(await send("prune_finished", { work_type: type, older_than: "1 day" })).toEqual({ pruned: 0, done: true });
     expect(await send("refused_classes", { worker_id: way, class_ids: [1, 123456] })).toEqual([123456]);
@@ -163,6 +165,8 @@ describe("every function, through supabase-js and through plain fetch", () => {
     expect(await send("take_parked", { work_types: [type], worker_id: way })).toMatchObject([{ external_id: way }]);
     expect(await send("release_parked", { external_id: way, outcome: "released" })).toMatchObject([{ state: "ready" }]);
     const [last] = (await send("claim_next", { work_types: [type], worker_id: way })) as Claim[];
+    expect(await send("take_lock", { ...key(last), worker_id: way, name: way, slots: 2 })).toMatchObject({ slot: 1 });
+    expect(await send("drop_lock", { ...key(last), worker_id: way, name: way })).toBe(true);
     expect(await send("reread_claim", { ...key(last), worker_id: way })).toMatchObject({ payload: last?.payload });
     expect(await send("add_needs", { item_id: last?.item_id, needs: [{ id: claims[0]?.item_id }] })).toBe(0);
     expect(await send("invalidate_items", { work_type: type, item_ids: [claims[0]?.item_id] })).toBe(1);

@@ -380,7 +380,7 @@ test.each<[Record<string, string>, string]>([
   [{ WORK_MAX_CLAIMS: "many" }, "WORK_MAX_CLAIMS is many; a whole number from 1 to 1000000000 was expected"],
   [{ WORK_LEAVE_AFTER_SECONDS: "1h" }, "WORK_LEAVE_AFTER_SECONDS is 1h; a whole number from 1"],
   [{ WORK_LEAVE_IDLE_SECONDS: "-5" }, "WORK_LEAVE_IDLE_SECONDS is -5; a whole number from 1"],
-  [{ WORK_UNTIL: "noon" }, "WORK_UNTIL is noon; time was expected"],
+  [{ WORK_UNTIL: "noon" }, "WORK_UNTIL is noon; time or done was expected"],
   [{ WORK_UNTIL: "time" }, "WORK_UNTIL is time and no end is known; expected was WORK_END_TIME in seconds since 1970"],
   [{ WORK_UNTIL: "time", WORK_END_TIME: "2026-12-01" }, "WORK_END_TIME is 2026-12-01; a whole number from 1000000000"],
   [{ WORK_UNTIL: "time", SLURM_JOB_END_TIME: "NONE" }, "SLURM_JOB_END_TIME is NONE; a whole number from 1000000000"],

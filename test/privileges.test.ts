@@ -25,12 +25,21 @@ const api = [
     "retire_worker",
     "retry_items",
   ],
-  ...["set_priority", "take_parked", "describe_work_types"],
-  ...["work_depth", "work_pulse", "would_match"],
+  ...["set_priority", "take_lock", "drop_lock", "take_parked", "describe_work_types"],
+  ...["define_pool", "work_depth", "work_pulse", "work_remaining", "would_match"],
 ];
-const tables = ["claims", "classes", "dependencies", "events", "items", "pools", "types", "workers", "workflows"].map(
-  (name) => `public.work_${name}`,
-);
+const tables = [
+  "claims",
+  "classes",
+  "dependencies",
+  "events",
+  "items",
+  "locks",
+  "pools",
+  "types",
+  "workers",
+  "workflows",
+].map((name) => `public.work_${name}`);
 const views = [
   ...[
     "capability_match",
@@ -39,6 +48,7 @@ const views = [
     "held",
     "history",
     "item_list",
+    "lock_list",
     "overview",
     "stuck",
     "taken",
@@ -183,7 +193,7 @@ describe.each(worlds)("with tokens on Postgres %s with Supabase's %s default pri
   const { admin, as } = await openDatabase({ version, grants, tokens: true });
   const forTokens = [
     ...["claim_next", "describe_work_types", "extend_claims", "finish_and_claim", "register_worker", "release_items"],
-    ...["release_parked", "retire_worker", "take_parked"],
+    ...["drop_lock", "release_parked", "retire_worker", "take_lock", "take_parked", "work_remaining"],
   ].map((name) => `function public.token_${name}`);
   forTokens.push("function public.work_token_may_upload");
   const forServiceRole: Record<string, string[]> = {
@@ -228,6 +238,7 @@ describe.each(worlds)("with tokens on Postgres %s with Supabase's %s default pri
       "table public.work_dependencies": update,
       "table public.work_events": all,
       "table public.work_items": change,
+      "table public.work_locks": all,
       "table public.work_pools": update,
       "table public.work_tokens": update,
       "table public.work_types": update,
@@ -240,6 +251,7 @@ describe.each(worlds)("with tokens on Postgres %s with Supabase's %s default pri
       "table work.tallies": all,
       "table work.tally_entries": all,
       "table work.upkeep": update,
+      "view work.live_locks": "SELECT",
     });
     const [role] = await admin`
       select rolcanlogin or rolsuper or rolcreaterole or rolcreatedb or rolbypassrls as is_more,

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { OverviewRow } from "../src/overview.ts";
-import { bar, duration, plainLines, progressLines, rate, rateOf, withSample } from "../src/progress.ts";
+import { plainLines, progressLines } from "../src/progress.ts";
+import { bar, duration, rate, rateOf, withSample } from "../workers/runtime/progress.ts";
 
 function row(changes: Partial<OverviewRow> = {}): OverviewRow {
   return {

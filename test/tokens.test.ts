@@ -89,6 +89,11 @@ describe("a token", () => {
     ]);
   });
 
+  test("asks what is left of its own work types", async () => {
+    const { type, token } = await fleet(2);
+    expect(await request(anon, token, "token_work_remaining")).toMatchObject([{ work_type: type, ready: 2, open: 2 }]);
+  });
+
   test("asks about parked claims of its work types and closes them, also those of another worker", async () => {
     const { type, ids, token } = await fleet(1);
     const other = await typeWithPool(sql, 1);
@@ -149,6 +154,7 @@ describe("a token is refused", async () => {
     ["token_release_parked", { external_id: "x", outcome: "succeeded" }],
     ["token_retire_worker", {}],
     ["token_take_parked", {}],
+    ["token_work_remaining", {}],
   ];
 
   test.each(reasons)("by every function and with one text where it is %s", async (_, token) => {

@@ -1,10 +1,12 @@
 // One example of each promise of the worker, with a fake clock and a model of the server. The simulation checks the same
 // promises under faults.
-import { expect, test, vi } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
+import { settle } from "../workers/runtime/settings.ts";
 import type { Counts } from "../workers/runtime/tally.ts";
 import {
   type Context,
   FinalError,
+  optionsFromArguments,
   RetryAfter,
   SettingsError,
   type Summary,
@@ -430,6 +432,58 @@ test("an until-empty worker waits for items that others hold, and takes over exp
   const summary = await clock.drive(work("embed", () => null, options));
   expect(summary.succeeded).toBe(2);
   expect(clock.now()).toBeGreaterThan(31_000);
+});
+
+test("an until-empty worker leaves where what is left waits for other work, and an until-done worker does it", async () => {
+  const { clock, server, options } = world(2);
+  const [first] = server.rows as [Row, Row];
+  first.status = "blocked";
+  clock.at(100_000, () => {
+    first.status = "ready";
+  });
+  const empty = await clock.drive(work("embed", () => null, options));
+  expect(empty).toMatchObject({ succeeded: 1, why: "empty" });
+  expect(clock.now()).toBeLessThan(90_000);
+  const done = await clock.drive(work("embed", () => null, { ...options, untilDone: true, workerId: "w2" }));
+  expect(done).toMatchObject({ succeeded: 1, why: "empty", isWorkLeft: false });
+  expect(statuses(server)).toBe("succeeded");
+});
+
+test("an until-done worker waits for what is due later and for what another worker holds", async () => {
+  const { clock, server, options } = world(2, { untilDone: true, untilEmpty: false });
+  const [later, held] = server.rows as [Row, Row];
+  Object.assign(later, { status: "waiting", dueAt: 200_000 });
+  Object.assign(held, { status: "claimed", worker_id: "w2", fence: 7, expiresAt: 300_000 });
+  clock.at(150_000, () => Object.assign(held, { status: "cancelled", worker_id: null }));
+  const summary = await clock.drive(work("embed", () => null, options));
+  expect(summary.succeeded).toBe(1);
+  expect(server.rows.map((row) => row.status)).toEqual(["succeeded", "cancelled"]);
+});
+
+test("an until-done worker of a stopped work type throws the reason, and one that is reopened stays", async () => {
+  const { clock, server, options } = world(0, { untilDone: true });
+  const reopening = { work_type: "embed", open: 0, stopped: null, is_reopening: true };
+  const stopped = { work_type: "embed", open: 3, stopped: "item 7 failed", is_reopening: false };
+  server.script = (call, nth) =>
+    call.name === "work_remaining" ? { body: JSON.stringify([nth < 3 ? reopening : stopped]) } : undefined;
+  await expect(clock.drive(work("embed", () => null, options))).rejects.toThrow(
+    "embed is stopped with 3 open (item 7 failed); hand it out again with: work-claims types embed --no-paused",
+  );
+  expect(server.of("retire_worker")).toHaveLength(1);
+});
+
+test("WORK_UNTIL and the program's arguments say until when a worker stays; others are refused", async () => {
+  const given = process.argv;
+  onTestFinished(() => {
+    process.argv = given;
+    vi.unstubAllEnvs();
+  });
+  process.argv = ["node", "worker.ts", "--until-done"];
+  expect(optionsFromArguments()).toEqual({ untilDone: true });
+  process.argv = ["node", "worker.ts", "--until-don"];
+  expect(() => optionsFromArguments()).toThrow("--until-don is no option; --until-done or --until-empty was expected");
+  vi.stubEnv("WORK_UNTIL", "done");
+  expect(settle("embed", { url: "http://stack.test", key }).leaves).toBe("done");
 });
 
 test("an until-empty worker looks again where the answer to its last look was lost", async () => {

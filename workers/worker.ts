@@ -27,7 +27,8 @@
 //   WORK_ID                     a name different from every other worker's                (host, process, random)
 //   WORK_LOG                    json: one JSON object a line, for programs                (pretty)
 //   WORK_METRICS_PORT           the port at which Prometheus reads this worker's numbers  (none)
-//   WORK_UNTIL_EMPTY            1: leave when nothing is left                             (stay and wait for more)
+//   WORK_UNTIL_EMPTY            1: leave when nothing is left for it; or start it with --until-empty
+//                                                                                         (stay and wait for more)
 //   WORK_IDLE_SECONDS           the longest wait between two looks of an idle worker      (15)
 //   WORK_GRACE_SECONDS          after SIGTERM or SIGINT, how long running items may take  (20)
 //
@@ -36,7 +37,9 @@
 //   WORK_MAX_CLAIMS             leave after so many claims
 //   WORK_LEAVE_AFTER_SECONDS    claim no more after so long, and leave when what runs has ended
 //   WORK_LEAVE_IDLE_SECONDS     leave when there was nothing to do for so long
-//   WORK_UNTIL                  time: leave before WORK_END_TIME (seconds since 1970), else SLURM_JOB_END_TIME
+//   WORK_UNTIL                  done: leave when nothing of its work types is open, also nothing that is due later or waits
+//                               for other work; or start it with --until-done
+//                               time: leave before WORK_END_TIME (seconds since 1970), else SLURM_JOB_END_TIME
 //   WORK_SPOT                   aws, gcp or azure: leave on a notice that the cloud takes the machine back
 //   WORK_VERSION                of your worker, such as 1.4.2: it leaves where its work type asks for a newer one
 //   WORK_ON_LEAVE               a program to run when it has left by itself, as JSON: ["shutdown", "-h", "now"];
@@ -45,14 +48,18 @@
 // Exit statuses: 0 nothing is left, 75 (EX_TEMPFAIL) work is left, 78 (EX_CONFIG) a setting or the key is wrong,
 // 1 a crash, also of a handler that takes no notice of the end of its time.
 import { runAsProgram } from "./runtime/program.ts";
-import { work, workTypesFromEnv } from "./runtime/work.ts";
+import { optionsFromArguments, work, workTypesFromEnv } from "./runtime/work.ts";
 
 await runAsProgram(() =>
-  work(workTypesFromEnv(), async (claim, { signal, progress }) => {
-    // Your work goes here. The returned value is stored as the result; an error counts as a failed try.
-    // Pass the signal on (fetch takes it): it aborts when the claim is lost, or takes longer than its work type allows.
-    progress(0.5);
-    signal.throwIfAborted();
-    return { done: claim.payload };
-  }),
+  work(
+    workTypesFromEnv(),
+    async (claim, { signal, progress }) => {
+      // Your work goes here. The returned value is stored as the result; an error counts as a failed try.
+      // Pass the signal on (fetch takes it): it aborts when the claim is lost, or takes longer than its work type allows.
+      progress(0.5);
+      signal.throwIfAborted();
+      return { done: claim.payload };
+    },
+    optionsFromArguments(),
+  ),
 );

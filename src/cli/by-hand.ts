@@ -1,6 +1,7 @@
 import { parseArgs } from "node:util";
 import type { ClaimStatus } from "../answers.ts";
 import type { WorkClient } from "../client.ts";
+import { actorFrom, actorOption } from "./actor.ts";
 import { exitCode, WrongUsage } from "./command.ts";
 import { projectOptions } from "./project.ts";
 import { projectClient } from "./project-client.ts";
@@ -71,19 +72,21 @@ export async function runByHand(args: string[], hand: ByHand): Promise<number> {
     options: {
       ...projectOptions,
       ...whereOption,
+      ...actorOption,
       all: { type: "boolean" },
       yes: { type: "boolean" },
       json: { type: "boolean" },
     },
   });
   const [workType, ...itemIds] = positionals;
+  const actor = actorFrom(values);
   const tell = (name: string, count: number, line: string): number => {
     console.log(values.json ? JSON.stringify({ [name]: count }) : line);
     return exitCode.fine;
   };
   if (values.where !== undefined) {
     if (values.all || itemIds.length > 0) throw new WrongUsage("give --where, items or --all, and one of them only");
-    const client = await projectClient(values);
+    const client = await projectClient(values, actor);
     const fitting = await fittingClaims(client, values.where, workType, hand.statuses);
     if (!values.yes) {
       return tell(
@@ -105,7 +108,7 @@ export async function runByHand(args: string[], hand: ByHand): Promise<number> {
   if (hand.needsAll && !values.all && itemIds.length === 0) {
     throw new WrongUsage(`which items? Give their ids, --where, or --all for every open claim of ${workType}`);
   }
-  const client = await projectClient(values);
+  const client = await projectClient(values, actor);
   let changed = await inPages(itemIds, (page) => hand.step(client, workType, page, perCall));
   for (let more = itemIds.length > 0 ? 0 : perCall; more > 0; changed += more) {
     more = await hand.step(client, workType, null, perCall);

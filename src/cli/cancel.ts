@@ -1,3 +1,4 @@
+import { actorHelp } from "./actor.ts";
 import { filterHelp, openStatuses, runByHand } from "./by-hand.ts";
 import type { Command } from "./command.ts";
 
@@ -9,6 +10,7 @@ export const cancel: Command = {
     "ITEM ...           these items",
     "--all              every open claim of the type",
     ...filterHelp,
+    actorHelp,
     "--json             print the count as JSON",
   ],
   example: "work-claims cancel embed --all",

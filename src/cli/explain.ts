@@ -18,11 +18,7 @@ export const explain: Command = {
       allowPositionals: true,
       options: { ...projectOptions, type: { type: "string" }, json: { type: "boolean" } },
     });
-    const [itemId, ...more] = positionals;
-    if (itemId === undefined || more.length > 0) throw new WrongUsage("one item was expected, by its id");
-    if (!uuid.test(itemId)) {
-      throw new WrongUsage(`${itemId} is no item's id; a uuid was expected, such as work-claims items lists them`);
-    }
+    const itemId = itemIdFrom(positionals);
     const client = await projectClient(values);
     const answer = await client.explainItem(itemId, { workType: values.type });
     const lines = values.json ? [JSON.stringify(answer)] : explainedLines(answer);
@@ -30,3 +26,12 @@ export const explain: Command = {
     return exitCode.fine;
   },
 };
+
+/** The one item that was named. */
+export function itemIdFrom([itemId, ...more]: readonly string[]): string {
+  if (itemId === undefined || more.length > 0) throw new WrongUsage("one item was expected, by its id");
+  if (!uuid.test(itemId)) {
+    throw new WrongUsage(`${itemId} is no item's id; a uuid was expected, such as work-claims items lists them`);
+  }
+  return itemId;
+}

@@ -10,6 +10,7 @@ import { doctor } from "./doctor.ts";
 import { down } from "./down.ts";
 import { explain } from "./explain.ts";
 import { fleet } from "./fleet.ts";
+import { history } from "./history.ts";
 import { init } from "./init.ts";
 import { items } from "./items.ts";
 import { match } from "./match.ts";
@@ -37,6 +38,7 @@ const commands: readonly Command[] = [
   claims,
   workers,
   explain,
+  history,
   match,
   retry,
   cancel,

@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util";
+import { actorFrom, actorHelp, actorOption } from "./actor.ts";
 import { claimsInWords, filterHelp, fittingClaims, inPages, openStatuses } from "./by-hand.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { projectOptions } from "./project.ts";
@@ -12,6 +13,7 @@ export const priority: Command = {
     "N                  a whole number, the largest is claimed first; one below zero comes last, after --",
     "ITEM ...           these items",
     ...filterHelp,
+    actorHelp,
     "--json             print the count as JSON",
   ],
   example: "work-claims priority 10 --where labels.customer=acme --yes",
@@ -19,14 +21,20 @@ export const priority: Command = {
     const { values, positionals } = parseArgs({
       args,
       allowPositionals: true,
-      options: { ...projectOptions, ...whereOption, yes: { type: "boolean" }, json: { type: "boolean" } },
+      options: {
+        ...projectOptions,
+        ...whereOption,
+        ...actorOption,
+        yes: { type: "boolean" },
+        json: { type: "boolean" },
+      },
     });
     const [wanted = "", ...named] = positionals;
     if (!/^-?\d{1,7}$/.test(wanted))
       throw new WrongUsage(`the priority is ${wanted || "missing"}; a whole number was expected`);
     if ((values.where === undefined) === (named.length === 0))
       throw new WrongUsage("which items? Give their ids, or --where");
-    const client = await projectClient(values);
+    const client = await projectClient(values, actorFrom(values));
     let itemIds: readonly string[] = named;
     if (values.where !== undefined) {
       const fitting = await fittingClaims(client, values.where, undefined, openStatuses);

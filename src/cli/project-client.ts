@@ -5,7 +5,10 @@ import { findProject } from "./project.ts";
 const retryForMs = 5000;
 
 /** A client of the project that the options, the environment or the env file name. */
-export async function projectClient(values: Parameters<typeof findProject>[0]): Promise<WorkClient> {
+export async function projectClient(
+  values: Parameters<typeof findProject>[0],
+  actor?: string | undefined,
+): Promise<WorkClient> {
   const { url, key } = await findProject(values);
-  return createWorkClient({ url, key, retryForMs });
+  return createWorkClient({ url, key, actor, retryForMs });
 }

@@ -1,3 +1,4 @@
+import { actorHelp } from "./actor.ts";
 import { filterHelp, runByHand } from "./by-hand.ts";
 import type { Command } from "./command.ts";
 
@@ -9,6 +10,7 @@ export const retry: Command = {
     "ITEM ...           these items, cancelled ones too; without any, all that failed",
     "--all              all that failed, said aloud",
     ...filterHelp,
+    actorHelp,
     "--json             print the count as JSON",
   ],
   example: "work-claims retry embed",

@@ -1,6 +1,7 @@
 // The sentences of work-claims explain and match, from the facts that the database answers.
+
+import { duration } from "../../workers/runtime/progress.ts";
 import type { ExplainedClaim, ExplainedItem, MatchReport } from "../answers.ts";
-import { duration } from "../progress.ts";
 
 /** One line a claim, or one that says why the item has none. */
 export function explainedLines(item: ExplainedItem): string[] {

@@ -1,7 +1,7 @@
 import { parseArgs } from "node:util";
+import { duration } from "../../workers/runtime/progress.ts";
 import type { StuckRow, WorkerRow } from "../answers.ts";
 import { type OverviewRow, shown } from "../overview.ts";
-import { duration } from "../progress.ts";
 import { type Command, exitCode } from "./command.ts";
 import { projectOptions } from "./project.ts";
 import { projectClient } from "./project-client.ts";

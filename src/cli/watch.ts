@@ -1,7 +1,9 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { finishedClaims, type OverviewRow, openClaims } from "../overview.ts";
-import { type Pace, plainLines, progressLines, rateOf, type Sample, withSample } from "../progress.ts";
+import { rateOf, type Sample, withSample } from "../../workers/runtime/progress.ts";
+import type { WorkClient } from "../client.ts";
+import { finishedClaims, type OverviewRow } from "../overview.ts";
+import { type Pace, plainLines, progressLines } from "../progress.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { projectOptions } from "./project.ts";
 import { projectClient } from "./project-client.ts";
@@ -37,9 +39,20 @@ function intervalMs(given: string | undefined): number {
   return seconds * 1000;
 }
 
-/** Workers get no claim of it, and hold none. */
-function isStill(row: OverviewRow): boolean {
-  return row.paused && row.claimed === 0;
+/** How each work type ended: "" where all is well, else a sentence; null where it goes on. */
+async function endsOf(client: WorkClient, rows: readonly OverviewRow[]): Promise<(string | null)[]> {
+  const types = rows.length === 0 ? [] : await client.remaining(rows.map((row) => row.work_type));
+  return types.map(({ work_type, open, failed, running, is_paused, stopped, is_reopening }) => {
+    const isHeld = running > 0;
+    if (open > 0 && !isHeld && (is_paused || stopped !== null)) {
+      const how = stopped === null ? `paused with ${open} open` : `stopped with ${open} open (${stopped})`;
+      return `${work_type} is ${how}; hand it out again with: work-claims types ${work_type} --no-paused`;
+    }
+    if (open > 0 || is_reopening) return null;
+    return failed === 0
+      ? ""
+      : `${work_type}: ${failed} failed; see them with: work-claims claims --where status=failed --where work_type=${work_type}`;
+  });
 }
 
 export const watch: Command = {
@@ -48,7 +61,7 @@ export const watch: Command = {
   options: [
     "TYPE ...            these work types; else all",
     "--interval SECONDS  how often to look (1; 10 where the output is no terminal)",
-    "--until-done        end when nothing is open; 1 where only paused work is",
+    "--until-done        end when nothing is open; 1 where something failed, or what is open is paused or stopped",
     "--json              one JSON line a look",
   ],
   example: "work-claims watch embed --until-done",
@@ -88,14 +101,13 @@ export const watch: Command = {
         if (values.json) console.log(JSON.stringify(rows.map((row, index) => ({ ...row, ...paces[index] }))));
         else if (screen.isLive) screen.show(progressLines(rows, paces, screen.width()));
         else screen.show(plainLines(rows, paces));
-        if (values["until-done"] && rows.every((row) => openClaims(row) === 0 || isStill(row))) {
-          const paused = rows.filter((row) => openClaims(row) > 0);
-          for (const row of paused) {
-            console.error(
-              `${row.work_type} is paused with ${openClaims(row)} open; hand it out again with: work-claims types ${row.work_type} --no-paused`,
-            );
+        if (values["until-done"]) {
+          const ends = await endsOf(client, rows);
+          if (ends.every((end) => end !== null)) {
+            const complaints = ends.filter((end) => end !== "");
+            for (const complaint of complaints) console.error(complaint);
+            return complaints.length > 0 ? exitCode.failed : exitCode.fine;
           }
-          return paused.length > 0 ? exitCode.failed : exitCode.fine;
         }
         await Promise.race([whenInterrupted, pause(interval)]);
       }

@@ -1,5 +1,5 @@
+import { duration } from "../../workers/runtime/progress.ts";
 import { type ListedWorker, workerList } from "../lists/rows.ts";
-import { duration } from "../progress.ts";
 import type { Command } from "./command.ts";
 import { inWords, listCommand, namesOf } from "./list.ts";
 

@@ -521,7 +521,7 @@ comment on column public.work_types.several is 'How many claims each item has; t
 comment on column public.work_types.copy_of is 'The work type that this one is a further claim of.';
 comment on column public.work_types.payload_schema is 'The JSON schema of payloads, for forms. Clients and workers judge by it, the database does not.';
 comment on column public.work_types.is_plain is
-  'Nothing follows from the end of its claims: none waits for them, none reopens, no result is applied.';
+  'Nothing follows from the end of its claims: none waits for them, none reopens, no result is applied, no step is recorded.';
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
 
@@ -622,6 +622,11 @@ begin
     perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
   end if;
 
+  if define_work_type.work_type ~ '#[0-9]+$'
+    and not exists (select from public.work_types t where t.name = define_work_type.work_type) then
+    perform work.refuse('work_type', define_work_type.work_type,
+      'a name that ends in # and a number is for the further claims of a work type; several => 2 makes them');
+  end if;
   insert into public.work_types (name) values (define_work_type.work_type) on conflict do nothing;
   select * into before from public.work_types t where t.name = define_work_type.work_type for update;
   if before.pool <> define_work_type.pool then
@@ -886,6 +891,10 @@ begin
     perform work.refuse('several', declared.several::text,
       format('%s has %s claims an item already; that number only grows', declared.name, before.several), 'PT409');
   end if;
+  if declared.copy_of is not null and declared.several <> before.several then
+    perform work.refuse('several', declared.several::text,
+      format('%s is a further claim of %s; declare the number there', declared.name, declared.copy_of), 'PT409');
+  end if;
   if declared.version < before.version then
     perform work.refuse('version', declared.version::text, format('%s is at version %s; a version only grows', declared.name, before.version), 'PT409');
   end if;
@@ -904,6 +913,7 @@ begin
        or (t.name = declared.name
          and (declared.depends_on <> '{}' or declared.input_columns is not null or declared.on_change = 'again'
            or declared.apply is not null or declared.into_column is not null or declared.version_at is not null
+           or declared.history = 'full' or declared.on_dead_end = 'stop'
            or exists (select from public.work_workflows w where w.is_gathered)))));
   select * into declared from public.work_types t where t.name = declared.name;
   perform work.define_copies(declared);
@@ -1021,15 +1031,42 @@ create or replace function work.define_copies(declared public.work_types)
 returns void
 language plpgsql
 as $$
+declare
+  foreign_type text;
 begin
-  insert into public.work_types
-  select c.*
+  if declared.copy_of is not null then
+    return;
+  end if;
+  if declared.several > 1 and length(declared.name) > 196 then
+    perform work.refuse('work_type', declared.name, 'a work type with several claims an item has a name of at most 196 characters');
+  end if;
+  select t.name into foreign_type
     from generate_series(2, declared.several) as n
-   cross join lateral jsonb_populate_record(
-     declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name)) as c
-  on conflict do nothing;
+    join public.work_types t on t.name = declared.name || '#' || n and t.copy_of is distinct from declared.name;
+  if found then
+    perform work.refuse('several', declared.several::text,
+      format('%s is a work type of its own, and would have to be a further claim of %s', foreign_type, declared.name), 'PT409');
+  end if;
+  if exists (
+    select from generate_series(2, declared.several) as n
+     where not exists (select from public.work_types t where t.name = declared.name || '#' || n)) then
+    if declared.pool is not null then
+      perform pg_advisory_xact_lock(work.pool_lock_key(declared.pool));
+    end if;
+    -- The present items are earlier ones for the further claims: enroll_pool() enrols them.
+    insert into public.work_types
+    select c.*
+      from generate_series(2, declared.several) as n
+     cross join lateral jsonb_populate_record(
+       declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name, 'into_column', null,
+         'enrolled_through', 0, 'enroll_until',
+         coalesce((select max(i.seq) from public.work_items i where i.pool = declared.pool), 0))) as c
+    on conflict do nothing;
+  end if;
   update public.work_types t
-     set lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
+     set pool = declared.pool,
+         enroll_until = case when t.pool is null then declared.enroll_until else t.enroll_until end,
+         lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
          backoff_seconds = declared.backoff_seconds, backoff_limit_seconds = declared.backoff_limit_seconds,
          passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
          min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,
@@ -2148,7 +2185,7 @@ create or replace trigger move_workflow
 
 -- 10_events.sql
 
--- Events: the record of all that a claim met on its way, except success.
+-- Events: the record of all that a claim met on its way; of what goes well only where its work type keeps a full history.
 create table if not exists public.work_events (
   id bigint generated always as identity primary key,
   item_id uuid not null,
@@ -2166,22 +2203,41 @@ create table if not exists public.work_events (
 );
 do $$
 begin
-  -- The check of an earlier version has no reopened.
+  -- The check of an earlier version has no unblocked.
   if not exists (
     select from pg_constraint c
-     where c.conname = 'work_events_event_check' and pg_get_constraintdef(c.oid) like '%reopened%') then
+     where c.conname = 'work_events_event_check' and pg_get_constraintdef(c.oid) like '%unblocked%') then
     alter table public.work_events drop constraint if exists work_events_event_check;
     alter table public.work_events add constraint work_events_event_check check (event in (
-      'expired', 'failed', 'handed_back', 'snoozed', 'reopened', 'retried', 'cancelled', 'stale_release', 'stale_extend'));
+      'enrolled', 'claimed', 'succeeded', 'parked', 'expired', 'failed', 'handed_back', 'snoozed', 'retried', 'cancelled', 'reopened',
+      'blocked', 'unblocked', 'prioritized', 'stopped', 'stale_release', 'stale_extend', 'stale_lock'));
   end if;
 end
 $$;
 comment on table public.work_events is
-  'work-claims: one row an ended lease, failure, late call or action of a person. The newest 20 of each claim are kept.';
+  'work-claims: one row an ended lease, failure, late call or action of a person; of a work type with history = full also one a claim and success. The newest keep_events of each claim are kept.';
+comment on column public.work_events.from_status is 'The state of the claim before, and to_status after; null where the event changed none.';
+comment on column public.work_events.actor is 'The person who did it: see work.actor().';
+comment on column public.work_events.input is 'The input by which the claim was reopened or done, as a digest or fingerprint.';
 create index if not exists work_events_by_claim on public.work_events (item_id, work_type, id);
 comment on index public.work_events_by_claim is 'What happened to this claim?';
 
--- Keep the newest 20 events of each claim that has new ones.
+-- Who calls, for acts by hand: the name in the header x-work-as, else the user of the JWT, else the role.
+create or replace function work.actor()
+returns text
+language plpgsql
+stable
+as $$
+begin
+  return left(coalesce(
+    nullif(nullif(current_setting('request.headers', true), '')::json ->> 'x-work-as', ''),
+    nullif(nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub', ''),
+    nullif(nullif(current_setting('request.jwt.claims', true), '')::json ->> 'role', ''),
+    session_user), 200);
+end
+$$;
+
+-- Keep the newest events of each claim that has new ones, as many as its work type says.
 create or replace function work.prune_events()
 returns trigger
 language plpgsql
@@ -2195,7 +2251,11 @@ begin
             where o.id <= (
               select k.id from public.work_events k
                where k.item_id = touched.item_id and k.work_type = touched.work_type
-               order by k.id desc offset 20 limit 1)
+               order by k.id desc
+              offset coalesce((select t.keep_events from public.work_types t where t.name = touched.work_type), 20)
+               limit 1)
+            -- After keep_events was lowered there may be many: later calls delete the rest.
+            limit 1000 + (select count(*) from new_events)
               for update of o skip locked));
   return null;
 end
@@ -2220,6 +2280,68 @@ begin
      select from public.work_claims c
       where c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
         for key share skip locked) as present;
+end
+$$;
+
+-- 10_history.sql
+
+-- History: each step of a claim, for work types that ask for it. They are not plain, so that others pay nothing.
+
+create or replace function work.record_enrolled()
+returns trigger
+language plpgsql
+as $$
+begin
+  -- Without this question the insert below would run, with its trigger, for each new item.
+  if exists (select from public.work_types t where not t.is_plain and t.history = 'full') then
+    insert into public.work_events (item_id, work_type, event, to_status)
+    select n.item_id, n.work_type, 'enrolled', n.status
+      from new_claims n
+      join public.work_types t on t.name = n.work_type
+     where t.history = 'full';
+  end if;
+  return null;
+end
+$$;
+create or replace trigger record_enrolled
+  after insert on public.work_claims referencing new table as new_claims
+  for each statement execute function work.record_enrolled();
+
+-- Record claims as hold() answers them, with the input that each was claimed with.
+create or replace function work.record_claimed(worker_id text, claims json)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  if exists (select from public.work_types t where not t.is_plain and t.history = 'full') then
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, from_status, to_status, input)
+    select c.item_id, c.work_type, 'claimed', record_claimed.worker_id, c.fence, 'ready', 'claimed',
+           work.input_of(i.payload, i.fingerprint, t.input_columns, work.written_columns(t.pool))
+      from json_to_recordset(claims) as c(item_id uuid, work_type text collate "C", fence bigint)
+      join public.work_types t on t.name = c.work_type
+      join public.work_items i on i.id = any (array[c.item_id])
+     where t.history = 'full';
+  end if;
+end
+$$;
+
+-- Record claims that were closed or parked, as held_outcomes() answers them. Failures and snoozes are recorded for all.
+create or replace function work.record_closed(worker_id text, held jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  if exists (select from public.work_types t where not t.is_plain and t.history = 'full') then
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail, from_status, to_status)
+    select h.item_id, h.work_type, case h.outcome when 'released' then 'handed_back' else h.outcome end,
+           record_closed.worker_id, h.fence, case h.outcome when 'parked' then c.external_id end, 'claimed', c.status
+      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", fence bigint, outcome text)
+      join public.work_types t on t.name = h.work_type
+      join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
+     where t.history = 'full' and h.outcome in ('succeeded', 'released', 'parked');
+  end if;
 end
 $$;
 
@@ -2619,6 +2741,20 @@ begin
 end
 $$;
 
+-- These work types with their further claims: a worker of the first does the others too.
+create or replace function work.with_copies(work_types text[])
+returns text[]
+language plpgsql
+stable
+as $$
+begin
+  return work_types || array(
+    select t.name from public.work_types t
+     where t.copy_of = any (work_types) and t.name <> all (work_types)
+     order by length(t.name), t.name);
+end
+$$;
+
 -- Register a worker process with its capabilities and conditions; again when these change. The process draws the instance:
 -- the same id from another process is refused while the first one is alive, that is, was seen within a minute.
 create or replace function public.register_worker(
@@ -2660,6 +2796,9 @@ begin
   if register_worker.yield_seconds is not null and register_worker.exclusive = '{}' then
     perform work.refuse('yield_seconds', register_worker.yield_seconds::text,
       'it goes with exclusive, the capabilities that other items do not need');
+  end if;
+  if register_worker.work_types is not null then
+    register_worker.work_types := work.with_copies(register_worker.work_types);
   end if;
   perform work.forget_workers();
   profile := work.profile_of(
@@ -2740,7 +2879,7 @@ select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accep
 comment on view work.live_workers is 'work-claims: the workers that were seen within two minutes and have not retired, with their capabilities and conditions.';
 
 -- Answer each of these work types as a worker needs it: whether it is declared and handed out, which version of a worker
--- it asks for, and what of it is left: ready now, held by workers or to be tried again (open), or parked.
+-- it asks for, why it was stopped, its further claims, and what of it is left: ready now, held by workers or to be tried again (open), or parked.
 create or replace function public.describe_work_types(work_types text[])
 returns json
 language plpgsql
@@ -2761,6 +2900,9 @@ begin
              'is_declared', t.name is not null,
              'pool', t.pool,
              'is_paused', coalesce(t.paused, false),
+             'stopped', t.stopped,
+             'copies', (
+               select coalesce(json_agg(k.name order by length(k.name), k.name), '[]') from public.work_types k where k.copy_of = asked.name),
              'min_worker_version', t.min_worker_version,
              'has_ready', exists (
                select from public.work_claims c
@@ -2786,7 +2928,7 @@ begin
 end
 $$;
 comment on function public.describe_work_types is
-  'Answers each of these work types as a worker asks: [{name, is_declared, pool, is_paused, min_worker_version, has_ready, has_open, has_parked}]. open: held by workers, or to be tried again; parked: done elsewhere.';
+  'Answers each of these work types as a worker asks: [{name, is_declared, pool, is_paused, stopped, copies, min_worker_version, has_ready, has_open, has_parked}]. open: held by workers, or to be tried again; parked: done elsewhere.';
 
 -- 14_reap.sql
 
@@ -2934,6 +3076,7 @@ begin
       perform work.lock_around(lapsed.keys, at_once => true);
       if work.take_back(array[lapsed.row_id]) = 1 then
         perform work.follow(jsonb_set(lapsed.keys, '{0}', (lapsed.keys -> 0) || '{"was": "claimed", "became": "failed"}'));
+        perform work.stop_at_dead_ends(lapsed.keys);
         reaped := reaped + 1;
       end if;
     exception when lock_not_available then
@@ -3473,6 +3616,7 @@ begin
      select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.try_seconds, h.failures, h.crashes,
             h.external_id, h.state, i.traceparent, i.pool, i.source_key, i.payload) as claim;
   if not are_plain then
+    perform work.record_claimed(hold.worker_id, answer);
     answer := work.with_needs(answer);
   end if;
   return coalesce(answer, '[]');
@@ -3789,7 +3933,7 @@ $$;
 
 -- Open claims again that have ended: each is {item_id, work_type, reason, is_change}. Their result is kept until the next
 -- one, marked stale. The caller has locked them with lock_around(). Answers how many.
-create or replace function work.reopen(keys jsonb, event text default 'reopened')
+create or replace function work.reopen(keys jsonb, event text default 'reopened', actor text default null)
 returns integer
 language plpgsql
 as $$
@@ -3800,7 +3944,7 @@ declare
 begin
   with wanted as materialized (
     select k.*, r.priority, r.rank, r.class_id, r.affinity, r.workflow_id, r.run_after
-      from jsonb_to_recordset(reopen.keys) as k(item_id uuid, work_type text collate "C", reason text, is_change boolean)
+      from jsonb_to_recordset(reopen.keys) as k(item_id uuid, work_type text collate "C", reason text, is_change boolean, new_input text)
       join work.ranked_items r on r.item_id = any (array[k.item_id])
      order by k.item_id, k.work_type
   ),
@@ -3833,7 +3977,7 @@ begin
            changed_at = case when e.changes is null then c.changed_at else moment end
       from due e
      where c.item_id = any (array[e.item_id]) and c.work_type = e.work_type
-    returning c.item_id, c.work_type, c.fence, c.status, e.status as was, e.reason
+    returning c.item_id, c.work_type, c.fence, c.status, e.status as was, e.reason, e.new_input
   ),
   tallied as (
     insert into work.tally_entries (work_type, succeeded, failed, cancelled, blocked)
@@ -3843,8 +3987,9 @@ begin
      group by r.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status)
-    select r.item_id, r.work_type, reopen.event, r.fence, case when reopen.event = 'reopened' then left(r.reason, 8000) end, r.was, r.status
+    insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status, actor, input)
+    select r.item_id, r.work_type, reopen.event, r.fence, case when reopen.event = 'reopened' then left(r.reason, 8000) end, r.was, r.status,
+           reopen.actor, r.new_input
       from reopened r
   )
   select jsonb_agg(jsonb_build_object('item_id', r.item_id, 'work_type', r.work_type, 'was', r.was, 'became', r.status))
@@ -3939,7 +4084,7 @@ begin
       from jsonb_array_elements(keys) as k(value)
       join public.work_claims c
         on c.item_id = any (array[(k.value ->> 'item_id')::uuid]) and c.work_type = k.value ->> 'work_type'
-     where c.status = 'succeeded'));
+     where c.status = 'succeeded'), actor => work.actor());
 end
 $$;
 comment on function public.invalidate_items is
@@ -4403,10 +4548,15 @@ begin
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status)
-    select c.item_id, c.work_type, case when c.status = 'failed' then 'failed' else 'reopened' end, c.fence,
+    select c.item_id, c.work_type,
+           case when c.status = 'failed' then 'failed' when c.was in ('succeeded', 'failed') then 'reopened'
+                when c.status = 'blocked' then 'blocked' else 'unblocked' end,
+           c.fence,
            case when c.status = 'failed' then c.error else c.stale end, c.was, c.status
       from changed c
-     where c.was <> c.status and (c.status = 'failed' or c.was in ('succeeded', 'failed'))
+     where c.was <> c.status
+       and (c.status = 'failed' or c.was in ('succeeded', 'failed')
+         or c.work_type in (select t.name from public.work_types t where t.history = 'full'))
   )
   select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', c.was, 'became', c.status))
     into answer
@@ -4787,6 +4937,43 @@ begin
 end
 $$;
 
+-- 19_dead_ends.sql
+
+-- Dead ends: a work type may stop at the first claim that fails for good, until a person has looked.
+
+-- Stop the work types of which one of these claims has failed for good, each with its further claims, and say why. The
+-- caller has locked the claims; it locks nothing after. Once a type is stopped, other releases find it so and wait for none.
+create or replace function work.stop_at_dead_ends(keys jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  dead record;
+begin
+  for dead in
+    select distinct on (t.first_name) t.first_name, c.item_id, c.work_type, c.fence,
+           format('item %s failed for good in %s: %s', c.item_id, c.work_type, left(c.error, 500)) as why
+      from jsonb_to_recordset(keys) as k(item_id uuid, work_type text collate "C")
+      join public.work_claims c on c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
+     cross join lateral (
+       select coalesce(w.copy_of, w.name) as first_name
+         from public.work_types w
+        where w.name = c.work_type and w.on_dead_end = 'stop' and not w.paused) as t
+     where c.status = 'failed'
+     order by t.first_name, c.finished_at
+  loop
+    update public.work_types t
+       set paused = true, stopped = dead.why
+     where (t.name = dead.first_name or t.copy_of = dead.first_name) and not t.paused;
+    if found then
+      insert into public.work_events (item_id, work_type, event, fence, detail)
+      values (dead.item_id, dead.work_type, 'stopped', dead.fence, dead.why);
+    end if;
+  end loop;
+end
+$$;
+
 -- 19_follow_release.sql
 
 -- Releases of work types that are not plain: something follows from the end of their claims.
@@ -4817,9 +5004,13 @@ begin
             where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
     where h.results is not null;
   perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
-  perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
-  perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  if jsonb_path_exists(close_with_all.outcomes, '$[*].outcome ? (@ != "succeeded")') then
+    perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
+    perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  end if;
+  perform work.record_closed(close_with_all.worker_id, held);
   perform work.follow_closed(held);
+  perform work.stop_at_dead_ends(held);
 end
 $$;
 
@@ -4937,7 +5128,10 @@ declare
   closed integer;
 begin
   with given as materialized (
-    select o.*, coalesce(t.max_failures, 3) as max_failures, coalesce(t.backoff_seconds, 10) as backoff_seconds,
+    select o.*,
+           coalesce(
+             (select i.max_failures from public.work_items i where i.id = any (array[o.item_id])), t.max_failures, 3) as max_failures,
+           coalesce(t.backoff_seconds, 10) as backoff_seconds,
            coalesce(t.backoff_limit_seconds, 3600) as backoff_limit_seconds
       from jsonb_to_recordset(close_others.outcomes) as o(
              item_id uuid, work_type text collate "C", fence bigint, outcome text, error text, final boolean,
@@ -4957,9 +5151,10 @@ begin
            due_at = case g.outcome
              when 'released' then greatest(c.due_at, moment)
              when 'snoozed' then greatest(c.due_at, moment + make_interval(secs => g.seconds))
+             -- Up to a fifth more at random: claims that failed together are not tried again together.
              else greatest(c.due_at, moment + make_interval(secs => coalesce(
                g.retry_after_seconds,
-               least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)))))
+               least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)) * (1 + 0.2 * random()))))
            end,
            error = case g.outcome when 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
            progress = null,
@@ -4981,8 +5176,8 @@ begin
      group by u.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select u.item_id, u.work_type, u.outcome, close_others.worker_id, u.fence, left(u.detail, 8000)
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail, from_status, to_status)
+    select u.item_id, u.work_type, u.outcome, close_others.worker_id, u.fence, left(u.detail, 8000), 'claimed', u.status
       from closed u
      where u.outcome in ('failed', 'snoozed')
   )
@@ -5201,8 +5396,8 @@ begin
     select b.work_type, count(*) from back b where b.status = 'blocked' group by b.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select b.item_id, b.work_type, 'handed_back', release_claims_for_worker.worker_id, b.fence, 'the worker left'
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail, from_status, to_status)
+    select b.item_id, b.work_type, 'handed_back', release_claims_for_worker.worker_id, b.fence, 'the worker left', 'claimed', b.status
       from back b
   )
   select count(*) into handed_back from back;
@@ -5599,7 +5794,7 @@ begin
       from jsonb_array_elements(keys) as k(value)
       join public.work_claims c
         on c.item_id = any (array[(k.value ->> 'item_id')::uuid]) and c.work_type = k.value ->> 'work_type'
-     where c.status = 'failed' or (c.status = 'cancelled' and retry_items.item_ids is not null)), 'retried');
+     where c.status = 'failed' or (c.status = 'cancelled' and retry_items.item_ids is not null)), 'retried', work.actor());
 end
 $$;
 comment on function public.retry_items is
@@ -5669,7 +5864,7 @@ begin
     select distinct u.id, cancel_items.work_type as work_type from unnest(chosen) as u(id) order by u.id
   ),
   before as materialized (
-    select wanted.*, c.status
+    select wanted.*, c.status, c.worker_id
       from wanted
       join public.work_claims c on c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
   ),
@@ -5681,15 +5876,17 @@ begin
       from before b
      where c.item_id = any (array[b.id]) and c.work_type = b.work_type
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')
-    returning c.item_id, c.work_type, c.fence, b.status as was
+    returning c.item_id, c.work_type, c.fence, b.status as was, b.worker_id
   ),
   tallied as (
     insert into work.tally_entries (work_type, cancelled, blocked)
     select cancel_items.work_type, count(*), -count(*) filter (where c.was = 'blocked') from cancelled c having count(*) > 0
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, fence, from_status, to_status)
-    select c.item_id, cancel_items.work_type, 'cancelled', c.fence, c.was, 'cancelled' from cancelled c
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, from_status, to_status, actor)
+    select c.item_id, cancel_items.work_type, 'cancelled', case when c.was = 'claimed' then c.worker_id end, c.fence, c.was, 'cancelled',
+           work.actor()
+      from cancelled c
   )
   select coalesce(jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', c.was, 'became', 'cancelled')), '[]')
     into cancelled
@@ -5710,7 +5907,8 @@ language plpgsql
 as $$
 #variable_conflict use_column
 declare
-  changed integer;
+  changed uuid[];
+  priorities integer[];
 begin
   if set_priority.item_ids is null or cardinality(set_priority.item_ids) > 1000 then
     perform work.refuse(
@@ -5721,19 +5919,30 @@ begin
   end if;
   -- Rows are locked in the order of ids, so that two calls with the same items do not deadlock.
   with wanted as materialized (
-    select i.id
+    select i.id, i.priority
       from (select distinct u.id from unnest(set_priority.item_ids) as u(id) order by u.id) as given
       join public.work_items i on i.id = any (array[given.id])
      where i.priority <> set_priority.priority
      order by given.id
        for no key update of i
+  ),
+  changed as (
+    update public.work_items i
+       set priority = set_priority.priority
+      from wanted w
+     where i.id = any (array[w.id])
+    returning i.id, w.priority as old_priority
   )
-  update public.work_items i
-     set priority = set_priority.priority
-    from wanted w
-   where i.id = any (array[w.id]);
-  get diagnostics changed = row_count;
-  return changed;
+  select coalesce(array_agg(c.id), '{}'), array_agg(c.old_priority) into changed, priorities from changed c;
+  if changed <> '{}' then
+    insert into public.work_events (item_id, work_type, event, fence, detail, actor)
+    select c.item_id, c.work_type, 'prioritized', c.fence,
+           format('priority %s in place of %s', set_priority.priority, u.old_priority), work.actor()
+      from unnest(changed, priorities) as u(id, old_priority)
+      join public.work_claims c on c.item_id = any (array[u.id])
+     where c.status in ('blocked', 'waiting', 'ready', 'claimed');
+  end if;
+  return cardinality(changed);
 end
 $$;
 comment on function public.set_priority is
@@ -6391,6 +6600,30 @@ begin
 end
 $$;
 
+-- 24_define_pool.sql
+
+-- Make a pool that mirrors no table: enqueue_items() adds its items. Where it is there already, nothing changes.
+create or replace function public.define_pool(pool text)
+returns jsonb
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  defined public.work_pools;
+begin
+  perform work.check_name('pool', define_pool.pool);
+  insert into public.work_pools (name) values (define_pool.pool) on conflict do nothing;
+  select * into defined from public.work_pools p where p.name = define_pool.pool;
+  if defined.source is not null then
+    perform work.refuse('pool', define_pool.pool,
+      format('it mirrors the table %s; give the pool another name', defined.source), 'PT409');
+  end if;
+  return jsonb_build_object('name', defined.name, 'created_at', defined.created_at);
+end
+$$;
+comment on function public.define_pool is
+  'Makes a pool that mirrors no table: enqueue_items() adds its items. A pool that is there stays as it is.';
+
 -- 24_enroll_pool.sql
 
 -- Taking in earlier rows: rows become items, items get claims, one bounded step a call.
@@ -6535,8 +6768,8 @@ as $$
    group by c.work_type
 $$;
 
--- Each work type's numbers. All claims less those that are over are open; of these, the others are ready, however many.
--- The first 1,000 in order are looked at, for the longest wait among them.
+-- Each work type's numbers. All claims less those that are over are open; of these, those that are neither blocked, waiting
+-- nor held are ready, however many. The first 1,000 in order are looked at, for the longest wait among them.
 create or replace function work.overview()
 returns table (
   work_type text, pool text, paused boolean, open bigint, ready bigint, waiting bigint, blocked bigint, claimed bigint,
@@ -6566,7 +6799,8 @@ begin
   numbers as (
     select t.name, t.pool, t.paused, coalesce(c.open, 0) as open, first.ready, coalesce(a.waiting, 0) as waiting,
            coalesce(a.claimed, 0) as claimed, coalesce(a.late, 0) as late,
-           greatest(0, coalesce(c.open - coalesce(a.waiting, 0) - coalesce(a.claimed, 0), 0)) as others,
+           coalesce(c.blocked, 0) as blocked,
+           greatest(0, coalesce(c.open - c.blocked - coalesce(a.waiting, 0) - coalesce(a.claimed, 0), 0)) as others,
            coalesce(c.succeeded, 0) as succeeded, coalesce(c.failed, 0) as failed, coalesce(c.cancelled, 0) as cancelled,
            first.due_at, coalesce(f.last_minute, 0) as last_minute
       from public.work_types t
@@ -6582,9 +6816,7 @@ begin
   )
   select n.name, n.pool, n.paused, n.open,
          case when n.ready < 1000 or w.is_full then n.ready else n.others end,
-         n.waiting,
-         case when n.ready < 1000 and w.is_full is not true then greatest(0, n.others - n.ready) else 0 end,
-         n.claimed, n.late, n.succeeded, n.failed, n.cancelled,
+         n.waiting, n.blocked, n.claimed, n.late, n.succeeded, n.failed, n.cancelled,
          w.is_full is true and n.others > n.ready,
          case when n.due_at < moment then moment - n.due_at end,
          n.last_minute
@@ -6932,6 +7164,66 @@ select h.work_type,
 comment on view public.work_capability_match is
   'work-claims: each kind of live worker (one profile) and each lane that it does: how many workers, whether they match, whether they leave its items to others for their yield_seconds, and which clauses fail.';
 
+-- 26_remaining.sql
+
+-- Is there more? For workers that stay until all is done, and for progress bars.
+
+-- What is left of each of these work types, in bounded time however many claims there are. open, done, failed and cancelled
+-- are exact; with is_capped the other numbers are lower bounds. Under reopening, claims of an older version are yet to come back.
+create or replace function public.work_remaining(work_types text[])
+returns json
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := clock_timestamp();
+begin
+  if work_remaining.work_types is null or cardinality(work_remaining.work_types) not between 1 and 1000 then
+    perform work.refuse('work_types', coalesce(cardinality(work_remaining.work_types) || ' long', 'null'),
+      'a list of 1 to 1000 work types was expected');
+  end if;
+  return (
+    with overview as materialized (select o.* from work.overview() o),
+    parked as materialized (select p.* from work.parked() p),
+    due as materialized (
+      select w.work_type, min(w.due_at) as due_at
+        from (select c.work_type, c.due_at from public.work_claims c where c.status = 'waiting' order by c.due_at limit 10000) as w
+       group by w.work_type
+    ),
+    workers as materialized (
+      select w.work_types from public.work_workers w
+       where w.retired_at is null and w.last_seen_at > moment - interval '2 minutes'
+    )
+    select json_agg(json_build_object(
+             'work_type', asked.name,
+             'is_declared', t.name is not null,
+             'ready', coalesce(o.ready, 0),
+             'running', greatest(0, coalesce(o.claimed, 0) - coalesce(p.parked, 0)),
+             'parked', coalesce(p.parked, 0),
+             'waiting', coalesce(o.waiting, 0),
+             'waiting_until', d.due_at,
+             'blocked', coalesce(o.blocked, 0),
+             'open', coalesce(o.open, 0),
+             'done', coalesce(o.succeeded, 0),
+             'failed', coalesce(o.failed, 0),
+             'cancelled', coalesce(o.cancelled, 0),
+             'is_capped', coalesce(o.is_capped, false),
+             'is_paused', coalesce(t.paused, false),
+             'stopped', t.stopped,
+             'is_reopening', t.redone_through is not null,
+             'workers', (select count(*) from workers w where w.work_types is null or asked.name = any (w.work_types)))
+             order by asked.n)
+      from unnest(work_remaining.work_types) with ordinality as asked(name, n)
+      left join public.work_types t on t.name = asked.name
+      left join overview o on o.work_type = asked.name
+      left join parked p on p.work_type = asked.name
+      left join due d on d.work_type = asked.name);
+end
+$$;
+comment on function public.work_remaining is
+  'What is left of each of these work types, in bounded time: [{work_type, is_declared, ready, running, parked, waiting, waiting_until, blocked, open, done, failed, cancelled, is_capped, is_paused, stopped, is_reopening, workers}]. Nothing is left where open is 0; done ones have succeeded.';
+
 -- 27_explain.sql
 
 -- Why an item is not running.
@@ -7251,6 +7543,158 @@ select c.item_id, c.work_type
 comment on view public.work_taken is
   'work-claims: items that cannot be claimed for a work type at the moment: done, held, blocked or not due. Embed it in work_items to read those that can.';
 
+-- 29_locks.sql
+
+-- Named locks: a handler that needs a scarce thing takes one of its slots, for as long as its claim is held.
+create table if not exists public.work_locks (
+  name text collate "C" not null check (length(name) between 1 and 300),
+  slot integer not null check (slot between 1 and 1000),
+  item_id uuid not null,
+  work_type text collate "C" not null,
+  claim_fence bigint not null,
+  fence bigint not null default nextval('work.fence'),
+  taken_at timestamptz not null default clock_timestamp(),
+  primary key (name, slot)
+);
+comment on table public.work_locks is
+  'work-claims: which claim took which slot of a lock. A row counts only while its claim is held under that fence: see work_lock_list.';
+comment on column public.work_locks.claim_fence is 'The fence of the claim that took it.';
+comment on column public.work_locks.fence is 'New each time the slot is taken: a write elsewhere can carry it.';
+create index if not exists work_locks_by_age on public.work_locks (taken_at);
+comment on index public.work_locks_by_age is 'Which lock was taken the longest ago?';
+
+-- Which locks are held. A lease that has ended holds its locks until the claim is taken back: its holder may extend it still.
+create or replace view work.live_locks with (security_invoker = true) as
+select l.name, l.slot, l.item_id, l.work_type, l.claim_fence, l.fence, l.taken_at, c.worker_id, c.expires_at
+  from public.work_locks l
+ cross join lateral (
+   select k.worker_id, k.expires_at, k.status, k.fence, k.poll_at
+     from public.work_claims k
+    where k.item_id = any (array[l.item_id]) and k.work_type = l.work_type
+    limit 1) as c
+ where c.status = 'claimed' and c.fence = l.claim_fence and c.poll_at is null;
+comment on view work.live_locks is 'work-claims: the locks whose claim is held.';
+
+create or replace view public.work_lock_list with (security_invoker = true) as
+select l.name, l.slot, l.item_id, l.work_type, l.worker_id, l.fence, l.taken_at, l.expires_at - now() as lease_left
+  from work.live_locks l
+ order by l.name, l.slot;
+comment on view public.work_lock_list is 'work-claims: which claim holds which slot of which lock, and since when.';
+
+-- Delete rows of locks that nobody holds, of the 100 that were taken the longest ago.
+create or replace function work.forget_locks()
+returns void
+language plpgsql
+as $$
+begin
+  delete from public.work_locks l
+   where l.ctid = any (array(
+           select o.ctid
+             from (select a.name, a.slot from public.work_locks a order by a.taken_at limit 100) as oldest
+             join public.work_locks o on o.name = oldest.name and o.slot = oldest.slot
+            where not exists (select from work.live_locks h where h.name = o.name and h.slot = o.slot)
+              for update of o skip locked));
+end
+$$;
+
+-- Take a slot of a lock for a claim: {slot, fence}, null where each slot is held, "lost" where the claim is not held under
+-- this fence. A claim that has a slot of this lock is answered with it again.
+create or replace function public.take_lock(
+  name text, slots integer, item_id uuid, work_type text, worker_id text, fence bigint)
+returns json
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  answer json;
+begin
+  perform work.check_lock(take_lock.name, take_lock.item_id, take_lock.work_type, take_lock.worker_id, take_lock.fence);
+  if take_lock.slots is null then
+    perform work.refuse('slots', null, '1 to 1000 were expected');
+  end if;
+  perform work.check_range('slots', take_lock.slots, 1, 1000);
+  if not exists (
+    select from public.work_claims c
+     where c.item_id = any (array[take_lock.item_id]) and c.work_type = take_lock.work_type
+       and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', take_lock.worker_id, take_lock.fence)
+       and c.poll_at is null and c.expires_at > clock_timestamp()) then
+    perform work.record_stale(take_lock.worker_id, 'stale_lock', jsonb_build_array(jsonb_build_object(
+      'item_id', take_lock.item_id, 'work_type', take_lock.work_type, 'fence', take_lock.fence,
+      'detail', format('it asked for the lock %s too late', take_lock.name))));
+    return to_json('lost'::text);
+  end if;
+  -- One call at a time takes slots of one name.
+  perform pg_advisory_xact_lock(hashtextextended('work-claims lock ' || take_lock.name, 0));
+  perform work.forget_locks();
+  -- A lease that has ended frees its slot with the claim, in one step. A claim that is being extended stays held.
+  perform work.reap(0, array_agg(h.item_id), array_agg(h.work_type))
+     from work.live_locks h
+    where h.name = take_lock.name and h.expires_at <= clock_timestamp()
+   having count(*) > 0;
+
+  select json_build_object('slot', h.slot, 'fence', h.fence) into answer
+    from work.live_locks h
+   where h.name = take_lock.name and h.item_id = take_lock.item_id and h.work_type = take_lock.work_type
+     and h.claim_fence = take_lock.fence;
+  if found or (select count(*) from work.live_locks h where h.name = take_lock.name) >= take_lock.slots then
+    return answer;
+  end if;
+  insert into public.work_locks as l (name, slot, item_id, work_type, claim_fence)
+  select take_lock.name, s.slot, take_lock.item_id, take_lock.work_type, take_lock.fence
+    from generate_series(1, take_lock.slots) as s(slot)
+   where not exists (select from work.live_locks h where h.name = take_lock.name and h.slot = s.slot)
+   order by s.slot
+   limit 1
+  on conflict (name, slot) do update
+     set item_id = excluded.item_id, work_type = excluded.work_type, claim_fence = excluded.claim_fence,
+         fence = excluded.fence, taken_at = excluded.taken_at
+  returning json_build_object('slot', l.slot, 'fence', l.fence) into answer;
+  return answer;
+end
+$$;
+comment on function public.take_lock is
+  'Takes one of so many slots of a named lock for a claim: {slot, fence}, null where each is held, "lost" where the claim is not held under this fence. The slot is free again after drop_lock(), or when the claim ends in any way.';
+
+-- Free the slot that a claim has of a lock; true where it had one. Its end frees it too.
+create or replace function public.drop_lock(name text, item_id uuid, work_type text, worker_id text, fence bigint)
+returns boolean
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  perform work.check_lock(drop_lock.name, drop_lock.item_id, drop_lock.work_type, drop_lock.worker_id, drop_lock.fence);
+  delete from public.work_locks l
+   where l.name = drop_lock.name and l.item_id = drop_lock.item_id and l.work_type = drop_lock.work_type
+     and l.claim_fence = drop_lock.fence
+     and exists (
+       select from public.work_claims c
+        where c.item_id = any (array[drop_lock.item_id]) and c.work_type = drop_lock.work_type
+          and (c.worker_id, c.fence) is not distinct from (drop_lock.worker_id, drop_lock.fence));
+  return found;
+end
+$$;
+comment on function public.drop_lock is 'Frees the slot of a named lock that a claim has taken. True where it had one.';
+
+-- Refuse wrong arguments of take_lock() and drop_lock().
+create or replace function work.check_lock(name text, item_id uuid, work_type text, worker_id text, fence bigint)
+returns void
+language plpgsql
+as $$
+begin
+  if name is null or length(name) not between 1 and 300 then
+    perform work.refuse('name', name, 'a name of 1 to 300 characters was expected');
+  end if;
+  if item_id is null then
+    perform work.refuse('item_id', null, 'the id of the claimed item was expected');
+  end if;
+  perform work.check_name('work_type', work_type);
+  perform work.check_name('worker_id', worker_id);
+  if fence is null then
+    perform work.refuse('fence', null, 'the fence that the claim came with was expected');
+  end if;
+end
+$$;
+
 -- 99_rights_and_settings.sql
 
 -- All rights and settings of the objects above. service_role may work; others may do nothing,
@@ -7268,11 +7712,11 @@ revoke all on type public.work_claim_status from public, anon, authenticated;
 do $$
 declare
   public_functions constant text[] := array[
-    'add_needs', 'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'describe_work_types',
-    'detach_pool', 'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim', 'invalidate_items',
+    'add_needs', 'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_pool', 'define_work_type', 'define_workflow', 'describe_work_types',
+    'detach_pool', 'drop_lock', 'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim', 'invalidate_items',
     'prune_classes', 'prune_finished', 'reap_expired_claims', 'refused_classes', 'register_worker', 'reread_claim',
     'release_claims_for_worker', 'release_item', 'release_items', 'release_parked', 'retire_worker', 'retry_items', 'set_priority',
-    'take_parked', 'work_depth', 'work_pulse', 'would_match'];
+    'take_lock', 'take_parked', 'work_depth', 'work_pulse', 'work_remaining', 'would_match'];
   -- A table or view of ours in public says so in its comment.
   relation record;
   function record;
@@ -7333,26 +7777,26 @@ do $$
 declare
   -- Each statement finds its rows by key or along an index.
   by_key constant text[] := array[
-    'public.add_needs', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items',
+    'public.add_needs', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.drop_lock', 'public.enqueue_items',
     'public.extend_claims', 'public.finish_and_claim', 'public.invalidate_items', 'public.prune_classes', 'public.prune_finished', 'public.reap_expired_claims',
     'public.refused_classes', 'public.release_claims_for_worker', 'public.release_item', 'public.release_items',
-    'public.release_parked', 'public.reread_claim', 'public.retry_items', 'public.set_priority', 'public.take_parked', 'work.count_needs', 'work.enroll',
-    'work.enroll_new_items', 'work.forget_needs', 'work.note_changes', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events', 'work.row_sql'];
+    'public.release_parked', 'public.reread_claim', 'public.retry_items', 'public.set_priority', 'public.take_lock', 'public.take_parked', 'work.count_needs', 'work.enroll',
+    'work.enroll_new_items', 'work.forget_locks', 'work.forget_needs', 'work.note_changes', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
     'work.move_open_claims', 'work.overview', 'public.work_pulse', 'public.work_depth', 'public.describe_work_types',
-    'work.fold_tallies', 'work.parked'];
+    'work.fold_tallies', 'work.parked', 'public.work_remaining'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
     'public.enroll_pool', 'work.fold_tallies', 'work.mirror_deleted', 'work.mirror_written'];
   -- A person calls them: they give up on a lock rather than delay other calls.
   impatient constant text[] := array[
     'public.add_needs', 'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
-    'public.define_workflow', 'public.detach_pool', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',
+    'public.define_workflow', 'public.detach_pool', 'public.drop_lock', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',
     'public.finish_and_claim', 'public.invalidate_items', 'public.refused_classes', 'public.register_worker', 'public.release_claims_for_worker',
     'public.release_item', 'public.release_items', 'public.release_parked', 'public.reread_claim', 'public.retry_items', 'public.set_priority',
-    'public.take_parked'];
+    'public.take_lock', 'public.take_parked'];
   named record;
 begin
   for named in
@@ -7370,7 +7814,7 @@ begin
         (impatient, 'lock_timeout', '5s'),
         (array['public.prune_classes'], 'lock_timeout', '1s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
-        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth'], 'enable_sort', 'off'),
+        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth', 'public.work_remaining'], 'enable_sort', 'off'),
         (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
      cross join lateral unnest(l.functions) as f(name)
       join pg_proc p on p.oid = f.name::regproc

@@ -87,7 +87,7 @@ begin
 end
 $$;
 
--- The worker's id and the work types that the token of this request opens. A missing, an unknown, an ended and a revoked
+-- The worker's id and the work types that the token of this request opens, with their further claims. A missing, an unknown, an ended and a revoked
 -- token take the same statements to the same answer, so neither the text nor the time tells them apart.
 create or replace function work.worker_of_request(worker_suffix text)
 returns table (worker_id text, work_types text[])
@@ -116,7 +116,7 @@ begin
              -- Skip locked: many workers may use one token in the same moment.
              select s.ctid from public.work_tokens s where s.hash = given for no key update skip locked));
   end if;
-  return query select token.worker_name || coalesce(':' || worker_suffix, ''), token.work_types;
+  return query select token.worker_name || coalesce(':' || worker_suffix, ''), work.with_copies(token.work_types);
 end
 $$;
 
@@ -264,6 +264,17 @@ end
 $$;
 comment on function public.token_describe_work_types is 'describe_work_types() for the work types of a token.';
 
+create or replace function public.token_work_remaining()
+returns json
+language plpgsql
+security definer
+as $$
+begin
+  return (select public.work_remaining(w.work_types) from work.worker_of_request(null) as w);
+end
+$$;
+comment on function public.token_work_remaining is 'work_remaining() for the work types of a token.';
+
 create or replace function public.token_take_parked(
   max_items integer default 100, every_seconds integer default 30, worker_suffix text default null)
 returns json
@@ -302,6 +313,39 @@ begin
 end
 $$;
 comment on function public.token_release_parked is 'release_parked() for the work types of a token.';
+
+create or replace function public.token_take_lock(
+  name text, slots integer, item_id uuid, work_type text, fence bigint, worker_suffix text default null)
+returns json
+language plpgsql
+security definer
+as $$
+begin
+  return (
+    select public.take_lock(
+             token_take_lock.name, token_take_lock.slots, token_take_lock.item_id,
+             work.of_types(w.work_types, 'the claim', jsonb_build_array(jsonb_build_object('work_type', token_take_lock.work_type)))
+               #>> '{0,work_type}',
+             w.worker_id, token_take_lock.fence)
+      from work.worker_of_request(token_take_lock.worker_suffix) as w);
+end
+$$;
+comment on function public.token_take_lock is 'take_lock() for the worker of a token.';
+
+create or replace function public.token_drop_lock(
+  name text, item_id uuid, work_type text, fence bigint, worker_suffix text default null)
+returns boolean
+language plpgsql
+security definer
+as $$
+begin
+  return (
+    select public.drop_lock(
+             token_drop_lock.name, token_drop_lock.item_id, token_drop_lock.work_type, w.worker_id, token_drop_lock.fence)
+      from work.worker_of_request(token_drop_lock.worker_suffix) as w);
+end
+$$;
+comment on function public.token_drop_lock is 'drop_lock() for the worker of a token.';
 
 -- 03_uploads.sql
 
@@ -456,16 +500,16 @@ create or replace trigger read_only instead of insert or update or delete on pub
 do $$
 declare
   for_tokens constant text[] := array[
-    'token_claim_next', 'token_describe_work_types', 'token_extend_claims', 'token_finish_and_claim',
-    'token_register_worker', 'token_release_items', 'token_release_parked', 'token_retire_worker', 'token_take_parked',
-    'work_token_may_upload'];
+    'token_claim_next', 'token_describe_work_types', 'token_drop_lock', 'token_extend_claims', 'token_finish_and_claim',
+    'token_register_worker', 'token_release_items', 'token_release_parked', 'token_retire_worker', 'token_take_lock',
+    'token_take_parked', 'token_work_remaining', 'work_token_may_upload'];
   for_service_role constant text[] := array['create_token', 'revoke_token'];
   private constant text[] := array[
     'hash_of_request', 'is_worker_of', 'of_types', 'token_lock_key', 'valid_token', 'worker_of_request'];
   -- The functions behind these are private, and do nothing without the rights on tables below.
   may_run constant text[] := array[
-    'claim_next', 'describe_work_types', 'extend_claims', 'finish_and_claim', 'register_worker',
-    'release_claims_for_worker', 'release_items', 'release_parked', 'retire_worker', 'take_parked'];
+    'claim_next', 'describe_work_types', 'drop_lock', 'extend_claims', 'finish_and_claim', 'register_worker',
+    'release_claims_for_worker', 'release_items', 'release_parked', 'retire_worker', 'take_lock', 'take_parked', 'work_remaining'];
   -- A claim call also takes back ended leases, prunes and folds tallies. "For update" needs the right to update.
   may_touch constant jsonb := '{
     "public.work_classes": "select",
@@ -473,6 +517,7 @@ declare
     "public.work_dependencies": "select, update",
     "public.work_events": "select, insert, update, delete",
     "public.work_items": "select, update, delete",
+    "public.work_locks": "select, insert, update, delete",
     "public.work_pools": "select, update",
     "public.work_tokens": "select, update",
     "public.work_types": "select, update",
@@ -503,6 +548,7 @@ begin
 
   grant usage on schema public, work to work_worker;
   grant usage on sequence work.fence to work_worker;
+  grant select on work.live_locks to work_worker;
   for named in select t.key::regclass as name, t.value as rights from jsonb_each_text(may_touch) as t loop
     execute format('grant %s on %s to work_worker', named.rights, named.name);
     execute format('create policy work_worker_works on %s to work_worker using (true) with check (true)', named.name);

@@ -73,7 +73,7 @@ comment on column public.work_types.several is 'How many claims each item has; t
 comment on column public.work_types.copy_of is 'The work type that this one is a further claim of.';
 comment on column public.work_types.payload_schema is 'The JSON schema of payloads, for forms. Clients and workers judge by it, the database does not.';
 comment on column public.work_types.is_plain is
-  'Nothing follows from the end of its claims: none waits for them, none reopens, no result is applied.';
+  'Nothing follows from the end of its claims: none waits for them, none reopens, no result is applied, no step is recorded.';
 comment on column public.work_types.enroll_until is
   'The seq of the last item that was there when the work type got its pool; later ones are enrolled as they come.';
 
@@ -174,6 +174,11 @@ begin
     perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
   end if;
 
+  if define_work_type.work_type ~ '#[0-9]+$'
+    and not exists (select from public.work_types t where t.name = define_work_type.work_type) then
+    perform work.refuse('work_type', define_work_type.work_type,
+      'a name that ends in # and a number is for the further claims of a work type; several => 2 makes them');
+  end if;
   insert into public.work_types (name) values (define_work_type.work_type) on conflict do nothing;
   select * into before from public.work_types t where t.name = define_work_type.work_type for update;
   if before.pool <> define_work_type.pool then

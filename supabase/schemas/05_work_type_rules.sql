@@ -11,6 +11,10 @@ begin
     perform work.refuse('several', declared.several::text,
       format('%s has %s claims an item already; that number only grows', declared.name, before.several), 'PT409');
   end if;
+  if declared.copy_of is not null and declared.several <> before.several then
+    perform work.refuse('several', declared.several::text,
+      format('%s is a further claim of %s; declare the number there', declared.name, declared.copy_of), 'PT409');
+  end if;
   if declared.version < before.version then
     perform work.refuse('version', declared.version::text, format('%s is at version %s; a version only grows', declared.name, before.version), 'PT409');
   end if;
@@ -29,6 +33,7 @@ begin
        or (t.name = declared.name
          and (declared.depends_on <> '{}' or declared.input_columns is not null or declared.on_change = 'again'
            or declared.apply is not null or declared.into_column is not null or declared.version_at is not null
+           or declared.history = 'full' or declared.on_dead_end = 'stop'
            or exists (select from public.work_workflows w where w.is_gathered)))));
   select * into declared from public.work_types t where t.name = declared.name;
   perform work.define_copies(declared);
@@ -146,15 +151,42 @@ create or replace function work.define_copies(declared public.work_types)
 returns void
 language plpgsql
 as $$
+declare
+  foreign_type text;
 begin
-  insert into public.work_types
-  select c.*
+  if declared.copy_of is not null then
+    return;
+  end if;
+  if declared.several > 1 and length(declared.name) > 196 then
+    perform work.refuse('work_type', declared.name, 'a work type with several claims an item has a name of at most 196 characters');
+  end if;
+  select t.name into foreign_type
     from generate_series(2, declared.several) as n
-   cross join lateral jsonb_populate_record(
-     declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name)) as c
-  on conflict do nothing;
+    join public.work_types t on t.name = declared.name || '#' || n and t.copy_of is distinct from declared.name;
+  if found then
+    perform work.refuse('several', declared.several::text,
+      format('%s is a work type of its own, and would have to be a further claim of %s', foreign_type, declared.name), 'PT409');
+  end if;
+  if exists (
+    select from generate_series(2, declared.several) as n
+     where not exists (select from public.work_types t where t.name = declared.name || '#' || n)) then
+    if declared.pool is not null then
+      perform pg_advisory_xact_lock(work.pool_lock_key(declared.pool));
+    end if;
+    -- The present items are earlier ones for the further claims: enroll_pool() enrols them.
+    insert into public.work_types
+    select c.*
+      from generate_series(2, declared.several) as n
+     cross join lateral jsonb_populate_record(
+       declared, jsonb_build_object('name', declared.name || '#' || n, 'copy_of', declared.name, 'into_column', null,
+         'enrolled_through', 0, 'enroll_until',
+         coalesce((select max(i.seq) from public.work_items i where i.pool = declared.pool), 0))) as c
+    on conflict do nothing;
+  end if;
   update public.work_types t
-     set lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
+     set pool = declared.pool,
+         enroll_until = case when t.pool is null then declared.enroll_until else t.enroll_until end,
+         lease_seconds = declared.lease_seconds, max_failures = declared.max_failures, max_crashes = declared.max_crashes,
          backoff_seconds = declared.backoff_seconds, backoff_limit_seconds = declared.backoff_limit_seconds,
          passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
          min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,

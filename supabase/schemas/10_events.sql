@@ -1,4 +1,4 @@
--- Events: the record of all that a claim met on its way, except success.
+-- Events: the record of all that a claim met on its way; of what goes well only where its work type keeps a full history.
 create table if not exists public.work_events (
   id bigint generated always as identity primary key,
   item_id uuid not null,
@@ -16,22 +16,41 @@ create table if not exists public.work_events (
 );
 do $$
 begin
-  -- The check of an earlier version has no reopened.
+  -- The check of an earlier version has no unblocked.
   if not exists (
     select from pg_constraint c
-     where c.conname = 'work_events_event_check' and pg_get_constraintdef(c.oid) like '%reopened%') then
+     where c.conname = 'work_events_event_check' and pg_get_constraintdef(c.oid) like '%unblocked%') then
     alter table public.work_events drop constraint if exists work_events_event_check;
     alter table public.work_events add constraint work_events_event_check check (event in (
-      'expired', 'failed', 'handed_back', 'snoozed', 'reopened', 'retried', 'cancelled', 'stale_release', 'stale_extend'));
+      'enrolled', 'claimed', 'succeeded', 'parked', 'expired', 'failed', 'handed_back', 'snoozed', 'retried', 'cancelled', 'reopened',
+      'blocked', 'unblocked', 'prioritized', 'stopped', 'stale_release', 'stale_extend', 'stale_lock'));
   end if;
 end
 $$;
 comment on table public.work_events is
-  'work-claims: one row an ended lease, failure, late call or action of a person. The newest 20 of each claim are kept.';
+  'work-claims: one row an ended lease, failure, late call or action of a person; of a work type with history = full also one a claim and success. The newest keep_events of each claim are kept.';
+comment on column public.work_events.from_status is 'The state of the claim before, and to_status after; null where the event changed none.';
+comment on column public.work_events.actor is 'The person who did it: see work.actor().';
+comment on column public.work_events.input is 'The input by which the claim was reopened or done, as a digest or fingerprint.';
 create index if not exists work_events_by_claim on public.work_events (item_id, work_type, id);
 comment on index public.work_events_by_claim is 'What happened to this claim?';
 
--- Keep the newest 20 events of each claim that has new ones.
+-- Who calls, for acts by hand: the name in the header x-work-as, else the user of the JWT, else the role.
+create or replace function work.actor()
+returns text
+language plpgsql
+stable
+as $$
+begin
+  return left(coalesce(
+    nullif(nullif(current_setting('request.headers', true), '')::json ->> 'x-work-as', ''),
+    nullif(nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub', ''),
+    nullif(nullif(current_setting('request.jwt.claims', true), '')::json ->> 'role', ''),
+    session_user), 200);
+end
+$$;
+
+-- Keep the newest events of each claim that has new ones, as many as its work type says.
 create or replace function work.prune_events()
 returns trigger
 language plpgsql
@@ -45,7 +64,11 @@ begin
             where o.id <= (
               select k.id from public.work_events k
                where k.item_id = touched.item_id and k.work_type = touched.work_type
-               order by k.id desc offset 20 limit 1)
+               order by k.id desc
+              offset coalesce((select t.keep_events from public.work_types t where t.name = touched.work_type), 20)
+               limit 1)
+            -- After keep_events was lowered there may be many: later calls delete the rest.
+            limit 1000 + (select count(*) from new_events)
               for update of o skip locked));
   return null;
 end

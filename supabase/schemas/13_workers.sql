@@ -46,6 +46,20 @@ begin
 end
 $$;
 
+-- These work types with their further claims: a worker of the first does the others too.
+create or replace function work.with_copies(work_types text[])
+returns text[]
+language plpgsql
+stable
+as $$
+begin
+  return work_types || array(
+    select t.name from public.work_types t
+     where t.copy_of = any (work_types) and t.name <> all (work_types)
+     order by length(t.name), t.name);
+end
+$$;
+
 -- Register a worker process with its capabilities and conditions; again when these change. The process draws the instance:
 -- the same id from another process is refused while the first one is alive, that is, was seen within a minute.
 create or replace function public.register_worker(
@@ -87,6 +101,9 @@ begin
   if register_worker.yield_seconds is not null and register_worker.exclusive = '{}' then
     perform work.refuse('yield_seconds', register_worker.yield_seconds::text,
       'it goes with exclusive, the capabilities that other items do not need');
+  end if;
+  if register_worker.work_types is not null then
+    register_worker.work_types := work.with_copies(register_worker.work_types);
   end if;
   perform work.forget_workers();
   profile := work.profile_of(
@@ -167,7 +184,7 @@ select w.id, w.work_types, w.profile_id, p.capabilities, p.accepts_path, p.accep
 comment on view work.live_workers is 'work-claims: the workers that were seen within two minutes and have not retired, with their capabilities and conditions.';
 
 -- Answer each of these work types as a worker needs it: whether it is declared and handed out, which version of a worker
--- it asks for, and what of it is left: ready now, held by workers or to be tried again (open), or parked.
+-- it asks for, why it was stopped, its further claims, and what of it is left: ready now, held by workers or to be tried again (open), or parked.
 create or replace function public.describe_work_types(work_types text[])
 returns json
 language plpgsql
@@ -188,6 +205,9 @@ begin
              'is_declared', t.name is not null,
              'pool', t.pool,
              'is_paused', coalesce(t.paused, false),
+             'stopped', t.stopped,
+             'copies', (
+               select coalesce(json_agg(k.name order by length(k.name), k.name), '[]') from public.work_types k where k.copy_of = asked.name),
              'min_worker_version', t.min_worker_version,
              'has_ready', exists (
                select from public.work_claims c
@@ -213,4 +233,4 @@ begin
 end
 $$;
 comment on function public.describe_work_types is
-  'Answers each of these work types as a worker asks: [{name, is_declared, pool, is_paused, min_worker_version, has_ready, has_open, has_parked}]. open: held by workers, or to be tried again; parked: done elsewhere.';
+  'Answers each of these work types as a worker asks: [{name, is_declared, pool, is_paused, stopped, copies, min_worker_version, has_ready, has_open, has_parked}]. open: held by workers, or to be tried again; parked: done elsewhere.';

@@ -142,6 +142,7 @@ begin
       perform work.lock_around(lapsed.keys, at_once => true);
       if work.take_back(array[lapsed.row_id]) = 1 then
         perform work.follow(jsonb_set(lapsed.keys, '{0}', (lapsed.keys -> 0) || '{"was": "claimed", "became": "failed"}'));
+        perform work.stop_at_dead_ends(lapsed.keys);
         reaped := reaped + 1;
       end if;
     exception when lock_not_available then

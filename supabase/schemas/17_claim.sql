@@ -39,6 +39,7 @@ begin
      select h.item_id, h.work_type, h.fence, h.ttl_seconds, h.expires_at, h.try_seconds, h.failures, h.crashes,
             h.external_id, h.state, i.traceparent, i.pool, i.source_key, i.payload) as claim;
   if not are_plain then
+    perform work.record_claimed(hold.worker_id, answer);
     answer := work.with_needs(answer);
   end if;
   return coalesce(answer, '[]');

@@ -27,7 +27,7 @@ $$;
 
 -- Open claims again that have ended: each is {item_id, work_type, reason, is_change}. Their result is kept until the next
 -- one, marked stale. The caller has locked them with lock_around(). Answers how many.
-create or replace function work.reopen(keys jsonb, event text default 'reopened')
+create or replace function work.reopen(keys jsonb, event text default 'reopened', actor text default null)
 returns integer
 language plpgsql
 as $$
@@ -38,7 +38,7 @@ declare
 begin
   with wanted as materialized (
     select k.*, r.priority, r.rank, r.class_id, r.affinity, r.workflow_id, r.run_after
-      from jsonb_to_recordset(reopen.keys) as k(item_id uuid, work_type text collate "C", reason text, is_change boolean)
+      from jsonb_to_recordset(reopen.keys) as k(item_id uuid, work_type text collate "C", reason text, is_change boolean, new_input text)
       join work.ranked_items r on r.item_id = any (array[k.item_id])
      order by k.item_id, k.work_type
   ),
@@ -71,7 +71,7 @@ begin
            changed_at = case when e.changes is null then c.changed_at else moment end
       from due e
      where c.item_id = any (array[e.item_id]) and c.work_type = e.work_type
-    returning c.item_id, c.work_type, c.fence, c.status, e.status as was, e.reason
+    returning c.item_id, c.work_type, c.fence, c.status, e.status as was, e.reason, e.new_input
   ),
   tallied as (
     insert into work.tally_entries (work_type, succeeded, failed, cancelled, blocked)
@@ -81,8 +81,9 @@ begin
      group by r.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status)
-    select r.item_id, r.work_type, reopen.event, r.fence, case when reopen.event = 'reopened' then left(r.reason, 8000) end, r.was, r.status
+    insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status, actor, input)
+    select r.item_id, r.work_type, reopen.event, r.fence, case when reopen.event = 'reopened' then left(r.reason, 8000) end, r.was, r.status,
+           reopen.actor, r.new_input
       from reopened r
   )
   select jsonb_agg(jsonb_build_object('item_id', r.item_id, 'work_type', r.work_type, 'was', r.was, 'became', r.status))
@@ -177,7 +178,7 @@ begin
       from jsonb_array_elements(keys) as k(value)
       join public.work_claims c
         on c.item_id = any (array[(k.value ->> 'item_id')::uuid]) and c.work_type = k.value ->> 'work_type'
-     where c.status = 'succeeded'));
+     where c.status = 'succeeded'), actor => work.actor());
 end
 $$;
 comment on function public.invalidate_items is

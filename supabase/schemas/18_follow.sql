@@ -230,10 +230,15 @@ begin
   ),
   event as (
     insert into public.work_events (item_id, work_type, event, fence, detail, from_status, to_status)
-    select c.item_id, c.work_type, case when c.status = 'failed' then 'failed' else 'reopened' end, c.fence,
+    select c.item_id, c.work_type,
+           case when c.status = 'failed' then 'failed' when c.was in ('succeeded', 'failed') then 'reopened'
+                when c.status = 'blocked' then 'blocked' else 'unblocked' end,
+           c.fence,
            case when c.status = 'failed' then c.error else c.stale end, c.was, c.status
       from changed c
-     where c.was <> c.status and (c.status = 'failed' or c.was in ('succeeded', 'failed'))
+     where c.was <> c.status
+       and (c.status = 'failed' or c.was in ('succeeded', 'failed')
+         or c.work_type in (select t.name from public.work_types t where t.history = 'full'))
   )
   select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', c.was, 'became', c.status))
     into answer

@@ -30,7 +30,9 @@ begin
     perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
     perform work.park(close_with_all.worker_id, close_with_all.outcomes);
   end if;
+  perform work.record_closed(close_with_all.worker_id, held);
   perform work.follow_closed(held);
+  perform work.stop_at_dead_ends(held);
 end
 $$;
 

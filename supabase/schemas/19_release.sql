@@ -50,7 +50,10 @@ declare
   closed integer;
 begin
   with given as materialized (
-    select o.*, coalesce(t.max_failures, 3) as max_failures, coalesce(t.backoff_seconds, 10) as backoff_seconds,
+    select o.*,
+           coalesce(
+             (select i.max_failures from public.work_items i where i.id = any (array[o.item_id])), t.max_failures, 3) as max_failures,
+           coalesce(t.backoff_seconds, 10) as backoff_seconds,
            coalesce(t.backoff_limit_seconds, 3600) as backoff_limit_seconds
       from jsonb_to_recordset(close_others.outcomes) as o(
              item_id uuid, work_type text collate "C", fence bigint, outcome text, error text, final boolean,
@@ -70,9 +73,10 @@ begin
            due_at = case g.outcome
              when 'released' then greatest(c.due_at, moment)
              when 'snoozed' then greatest(c.due_at, moment + make_interval(secs => g.seconds))
+             -- Up to a fifth more at random: claims that failed together are not tried again together.
              else greatest(c.due_at, moment + make_interval(secs => coalesce(
                g.retry_after_seconds,
-               least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)))))
+               least(g.backoff_limit_seconds, g.backoff_seconds * 2.0 ^ least(c.failures, 30)) * (1 + 0.2 * random()))))
            end,
            error = case g.outcome when 'failed' then left(coalesce(g.error, 'the worker gave no reason'), 8000) end,
            progress = null,
@@ -94,8 +98,8 @@ begin
      group by u.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select u.item_id, u.work_type, u.outcome, close_others.worker_id, u.fence, left(u.detail, 8000)
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail, from_status, to_status)
+    select u.item_id, u.work_type, u.outcome, close_others.worker_id, u.fence, left(u.detail, 8000), 'claimed', u.status
       from closed u
      where u.outcome in ('failed', 'snoozed')
   )
@@ -314,8 +318,8 @@ begin
     select b.work_type, count(*) from back b where b.status = 'blocked' group by b.work_type
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail)
-    select b.item_id, b.work_type, 'handed_back', release_claims_for_worker.worker_id, b.fence, 'the worker left'
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, detail, from_status, to_status)
+    select b.item_id, b.work_type, 'handed_back', release_claims_for_worker.worker_id, b.fence, 'the worker left', 'claimed', b.status
       from back b
   )
   select count(*) into handed_back from back;

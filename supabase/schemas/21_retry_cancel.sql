@@ -51,7 +51,7 @@ begin
       from jsonb_array_elements(keys) as k(value)
       join public.work_claims c
         on c.item_id = any (array[(k.value ->> 'item_id')::uuid]) and c.work_type = k.value ->> 'work_type'
-     where c.status = 'failed' or (c.status = 'cancelled' and retry_items.item_ids is not null)), 'retried');
+     where c.status = 'failed' or (c.status = 'cancelled' and retry_items.item_ids is not null)), 'retried', work.actor());
 end
 $$;
 comment on function public.retry_items is
@@ -121,7 +121,7 @@ begin
     select distinct u.id, cancel_items.work_type as work_type from unnest(chosen) as u(id) order by u.id
   ),
   before as materialized (
-    select wanted.*, c.status
+    select wanted.*, c.status, c.worker_id
       from wanted
       join public.work_claims c on c.item_id = any (array[wanted.id]) and c.work_type = wanted.work_type
   ),
@@ -133,15 +133,17 @@ begin
       from before b
      where c.item_id = any (array[b.id]) and c.work_type = b.work_type
        and c.status in ('blocked', 'waiting', 'ready', 'claimed')
-    returning c.item_id, c.work_type, c.fence, b.status as was
+    returning c.item_id, c.work_type, c.fence, b.status as was, b.worker_id
   ),
   tallied as (
     insert into work.tally_entries (work_type, cancelled, blocked)
     select cancel_items.work_type, count(*), -count(*) filter (where c.was = 'blocked') from cancelled c having count(*) > 0
   ),
   event as (
-    insert into public.work_events (item_id, work_type, event, fence, from_status, to_status)
-    select c.item_id, cancel_items.work_type, 'cancelled', c.fence, c.was, 'cancelled' from cancelled c
+    insert into public.work_events (item_id, work_type, event, worker_id, fence, from_status, to_status, actor)
+    select c.item_id, cancel_items.work_type, 'cancelled', case when c.was = 'claimed' then c.worker_id end, c.fence, c.was, 'cancelled',
+           work.actor()
+      from cancelled c
   )
   select coalesce(jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', c.was, 'became', 'cancelled')), '[]')
     into cancelled

@@ -28,8 +28,8 @@ as $$
    group by c.work_type
 $$;
 
--- Each work type's numbers. All claims less those that are over are open; of these, the others are ready, however many.
--- The first 1,000 in order are looked at, for the longest wait among them.
+-- Each work type's numbers. All claims less those that are over are open; of these, those that are neither blocked, waiting
+-- nor held are ready, however many. The first 1,000 in order are looked at, for the longest wait among them.
 create or replace function work.overview()
 returns table (
   work_type text, pool text, paused boolean, open bigint, ready bigint, waiting bigint, blocked bigint, claimed bigint,
@@ -59,7 +59,8 @@ begin
   numbers as (
     select t.name, t.pool, t.paused, coalesce(c.open, 0) as open, first.ready, coalesce(a.waiting, 0) as waiting,
            coalesce(a.claimed, 0) as claimed, coalesce(a.late, 0) as late,
-           greatest(0, coalesce(c.open - coalesce(a.waiting, 0) - coalesce(a.claimed, 0), 0)) as others,
+           coalesce(c.blocked, 0) as blocked,
+           greatest(0, coalesce(c.open - c.blocked - coalesce(a.waiting, 0) - coalesce(a.claimed, 0), 0)) as others,
            coalesce(c.succeeded, 0) as succeeded, coalesce(c.failed, 0) as failed, coalesce(c.cancelled, 0) as cancelled,
            first.due_at, coalesce(f.last_minute, 0) as last_minute
       from public.work_types t
@@ -75,9 +76,7 @@ begin
   )
   select n.name, n.pool, n.paused, n.open,
          case when n.ready < 1000 or w.is_full then n.ready else n.others end,
-         n.waiting,
-         case when n.ready < 1000 and w.is_full is not true then greatest(0, n.others - n.ready) else 0 end,
-         n.claimed, n.late, n.succeeded, n.failed, n.cancelled,
+         n.waiting, n.blocked, n.claimed, n.late, n.succeeded, n.failed, n.cancelled,
          w.is_full is true and n.others > n.ready,
          case when n.due_at < moment then moment - n.due_at end,
          n.last_minute

@@ -13,11 +13,11 @@ revoke all on type public.work_claim_status from public, anon, authenticated;
 do $$
 declare
   public_functions constant text[] := array[
-    'add_needs', 'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_work_type', 'define_workflow', 'describe_work_types',
-    'detach_pool', 'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim', 'invalidate_items',
+    'add_needs', 'attach_pool', 'cancel_items', 'claim_items', 'claim_next', 'define_pool', 'define_work_type', 'define_workflow', 'describe_work_types',
+    'detach_pool', 'drop_lock', 'enqueue_items', 'enroll_pool', 'explain_item', 'extend_claims', 'finish_and_claim', 'invalidate_items',
     'prune_classes', 'prune_finished', 'reap_expired_claims', 'refused_classes', 'register_worker', 'reread_claim',
     'release_claims_for_worker', 'release_item', 'release_items', 'release_parked', 'retire_worker', 'retry_items', 'set_priority',
-    'take_parked', 'work_depth', 'work_pulse', 'would_match'];
+    'take_lock', 'take_parked', 'work_depth', 'work_pulse', 'work_remaining', 'would_match'];
   -- A table or view of ours in public says so in its comment.
   relation record;
   function record;
@@ -78,26 +78,26 @@ do $$
 declare
   -- Each statement finds its rows by key or along an index.
   by_key constant text[] := array[
-    'public.add_needs', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.enqueue_items',
+    'public.add_needs', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.drop_lock', 'public.enqueue_items',
     'public.extend_claims', 'public.finish_and_claim', 'public.invalidate_items', 'public.prune_classes', 'public.prune_finished', 'public.reap_expired_claims',
     'public.refused_classes', 'public.release_claims_for_worker', 'public.release_item', 'public.release_items',
-    'public.release_parked', 'public.reread_claim', 'public.retry_items', 'public.set_priority', 'public.take_parked', 'work.count_needs', 'work.enroll',
-    'work.enroll_new_items', 'work.forget_needs', 'work.note_changes', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events', 'work.row_sql'];
+    'public.release_parked', 'public.reread_claim', 'public.retry_items', 'public.set_priority', 'public.take_lock', 'public.take_parked', 'work.count_needs', 'work.enroll',
+    'work.enroll_new_items', 'work.forget_locks', 'work.forget_needs', 'work.note_changes', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
     'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
     'work.move_open_claims', 'work.overview', 'public.work_pulse', 'public.work_depth', 'public.describe_work_types',
-    'work.fold_tallies', 'work.parked'];
+    'work.fold_tallies', 'work.parked', 'public.work_remaining'];
   -- Times become text in keys and cursors, the same text for everyone.
   in_utc constant text[] := array[
     'public.enroll_pool', 'work.fold_tallies', 'work.mirror_deleted', 'work.mirror_written'];
   -- A person calls them: they give up on a lock rather than delay other calls.
   impatient constant text[] := array[
     'public.add_needs', 'public.attach_pool', 'public.cancel_items', 'public.claim_items', 'public.claim_next', 'public.define_work_type',
-    'public.define_workflow', 'public.detach_pool', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',
+    'public.define_workflow', 'public.detach_pool', 'public.drop_lock', 'public.enqueue_items', 'public.enroll_pool', 'public.extend_claims',
     'public.finish_and_claim', 'public.invalidate_items', 'public.refused_classes', 'public.register_worker', 'public.release_claims_for_worker',
     'public.release_item', 'public.release_items', 'public.release_parked', 'public.reread_claim', 'public.retry_items', 'public.set_priority',
-    'public.take_parked'];
+    'public.take_lock', 'public.take_parked'];
   named record;
 begin
   for named in
@@ -115,7 +115,7 @@ begin
         (impatient, 'lock_timeout', '5s'),
         (array['public.prune_classes'], 'lock_timeout', '1s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
-        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth'], 'enable_sort', 'off'),
+        (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth', 'public.work_remaining'], 'enable_sort', 'off'),
         (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
      cross join lateral unnest(l.functions) as f(name)
       join pg_proc p on p.oid = f.name::regproc

@@ -62,8 +62,9 @@ export const itemsDrawn = (model: Model, drawn: Drawn[]): NewItem[] =>
 
 /** As enqueue_items() takes them. */
 export const itemsOut = (items: NewItem[]): object[] =>
-  items.map(({ runAfterSeconds, dedupeKey, needsAllOf, ...rest }) => ({
+  items.map(({ runAfterSeconds, dedupeKey, needsAllOf, maxFailures, ...rest }) => ({
     ...rest,
+    ...(maxFailures ? { max_failures: maxFailures } : {}),
     ...(dedupeKey ? { dedupe_key: dedupeKey } : {}),
     ...(needsAllOf ? { needs_all_of: needsAllOf } : {}),
     ...(runAfterSeconds === undefined ? {} : { run_after: new Date(Date.now() + runAfterSeconds * 1000) }),

@@ -101,6 +101,7 @@ const newItem: fc.Arbitrary<Drawn> = fc.record(
     requires: fc.constantFrom({}, {}, {}, {}, {}, {}, { gpu: "a100" }, { memory_gb: 20 }),
     labels: fc.constantFrom({}, {}, {}, {}, {}, {}, { customer: "acme" }, { customer: "blue" }),
     payload,
+    maxFailures: fc.constantFrom(null, null, null, 1, 4),
   },
   { requiredKeys: [] },
 );

@@ -59,12 +59,18 @@ function close(model: Model, claim: Claim, given: Given): void {
   } else {
     const backoff = Math.min(rules.backoff_limit_seconds, rules.backoff_seconds * 2 ** claim.failures);
     const pause = given.outcome === "snoozed" ? snoozeSeconds : (given.retryAfter ?? backoff);
+    const isDrawn = given.outcome === "failed" && given.retryAfter === undefined;
     claim.failures += given.outcome === "failed" ? 1 : 0;
     claim.events.push(given.outcome);
+    const dueBy = isDrawn ? Math.max(claim.dueAt, model.now + backoff * 1.2) : null;
     claim.progress = null;
     // It waits for its claim call even where the pause is of no length.
     schedule(claim, Math.max(claim.dueAt, model.now + pause), Number.NEGATIVE_INFINITY);
-    if (given.outcome === "failed" && (given.final || claim.failures >= rules.max_failures)) {
+    claim.dueBy = dueBy;
+    if (
+      given.outcome === "failed" &&
+      (given.final || claim.failures >= (claim.item.maxFailures ?? rules.max_failures))
+    ) {
       end(claim, "failed", model.now);
     }
   }

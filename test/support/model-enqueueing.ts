@@ -9,7 +9,16 @@ export type Reference = ({ index: number } | { id: string } | { key: string }) &
 export type NewItem = Partial<
   Pick<
     Item,
-    "pool" | "priority" | "dedupeKey" | "affinity" | "workflow" | "requires" | "labels" | "payload" | "fingerprint"
+    | "pool"
+    | "priority"
+    | "dedupeKey"
+    | "affinity"
+    | "workflow"
+    | "requires"
+    | "labels"
+    | "payload"
+    | "fingerprint"
+    | "maxFailures"
   >
 > & { runAfterSeconds?: number; needs?: Reference[]; needsAllOf?: string };
 
@@ -87,6 +96,7 @@ function newItem(model: Model, id: string, given: NewItem, needs: Item["needs"])
     fingerprint: given.fingerprint ?? null,
     needs,
     gathers: given.needsAllOf ?? null,
+    maxFailures: given.maxFailures ?? null,
   };
 }
 

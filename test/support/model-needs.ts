@@ -101,7 +101,7 @@ export function countNeeds(model: Model, items: Item[], types: string[]): void {
     }
     claim.waitsFor = unmet(model, claim);
     if (claim.status === "blocked" || (["waiting", "ready"].includes(claim.status) && claim.waitsFor > 0)) {
-      schedule(claim, claim.dueAt, model.now);
+      settle(model, claim, claim.dueAt);
     }
   }
   // The needs may have failed long ago.
@@ -182,7 +182,7 @@ export function recount(model: Model, claim: Claim, fails = false, staysDone = f
   if (claim.status === "blocked" && fails) {
     failWithNeed(model, claim);
   } else if (claim.status === "blocked" && claim.waitsFor === 0) {
-    schedule(claim, Math.max(claim.dueAt, model.now), model.now);
+    settle(model, claim, Math.max(claim.dueAt, model.now));
   } else if (more > 0 && (claim.status === "waiting" || claim.status === "ready")) {
     claim.status = "blocked";
   } else if (more > 0 && claim.status === "claimed") {
@@ -190,6 +190,13 @@ export function recount(model: Model, claim: Claim, fails = false, staysDone = f
   } else if (more > 0 && !staysDone && (claim.status === "succeeded" || claim.status === "failed")) {
     openAgain(model, [claim], "reopened");
   }
+}
+
+/** Its wait stays as it was drawn. */
+function settle(model: Model, claim: Claim, dueAt: number): void {
+  const { dueBy } = claim;
+  schedule(claim, dueAt, model.now);
+  claim.dueBy = dueBy !== null && dueBy > model.now ? dueBy : null;
 }
 
 /** Opens claims that have ended, with their tries reset. Their results stay, marked stale. */

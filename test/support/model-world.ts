@@ -128,8 +128,21 @@ const passing = Object.entries(times).map(([table, columns]) => {
   return `update ${table} set ${moved.join(", ")}`;
 });
 
+/** Waits that the database has drawn end at the earliest moment, as in the model. */
+async function endAtLeast({ admin, model, start, passed }: World): Promise<void> {
+  for (const claim of model.claims.values()) {
+    if (claim.dueBy !== null) {
+      await admin`
+        update work_claims set due_at = ${start}::timestamptz + interval '1 second' * ${claim.dueAt - passed}::float8
+         where item_id = ${claim.item.id} and work_type = ${claim.type} and status in ('blocked', 'waiting')`;
+      claim.dueBy = null;
+    }
+  }
+}
+
 /** Time passes: all that has a time is so much longer ago, or comes so much sooner. */
 export async function pass(world: World, seconds: number): Promise<void> {
+  await endAtLeast(world);
   await world.admin.unsafe(passing.join(";\n").replaceAll("SECONDS", String(seconds)));
   world.passed += seconds;
   world.model.now += seconds;
@@ -197,12 +210,14 @@ type Seen = Record<string, unknown>;
 /** Fails where the database and the model do not have the same claims in the same order. */
 export function expectSame(model: Model, { claims, elapsed }: Stored): void {
   // The database's times are somewhat later than the model's.
-  const near = (stored: number | null, expected: number): number | null =>
-    stored !== null && stored >= expected - 0.001 && stored <= expected + elapsed + 0.001 ? expected : stored;
+  const near = (stored: number | null, expected: number, latest = expected): number | null =>
+    stored !== null && stored >= expected - 0.001 && stored <= latest + elapsed + 0.001 ? expected : stored;
   const seen: Seen[] = claims.map((row) => {
     const claim = model.claims.get(key(row.item_id, row.work_type));
     const times = claim && {
-      ...(isOpen(claim) ? { due: near(row.due, claim.dueAt) } : { finished: near(row.finished, claim.finishedAt) }),
+      ...(isOpen(claim)
+        ? { due: near(row.due, claim.dueAt, claim.dueBy ?? claim.dueAt) }
+        : { finished: near(row.finished, claim.finishedAt) }),
       ...(claim.status === "claimed" ? { expires: near(row.expires, claim.expiresAt) } : {}),
     };
     const { item_id, work_type, status, worker_id, fence, failures, crashes, progress, result } = row;

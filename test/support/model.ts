@@ -39,6 +39,8 @@ export interface Item {
   needs: { item: string; type: string | null }[];
   /** The workflow that it waits for as a whole. */
   gathers: string | null;
+  /** In place of the work type's. */
+  maxFailures: number | null;
 }
 
 /** A need of a claim: another item's claim, or a whole workflow. */
@@ -55,6 +57,8 @@ export interface Claim {
   crashes: number;
   /** Since when it may run, or when it will. */
   dueAt: number;
+  /** The database draws when it will run, up to this; null: it does not. */
+  dueBy: number | null;
   expiresAt: number;
   finishedAt: number;
   progress: number | null;
@@ -161,6 +165,7 @@ export function newClaim(item: Item, type: string, now: number): Claim {
     failures: 0,
     crashes: 0,
     dueAt: now,
+    dueBy: null,
     expiresAt: 0,
     finishedAt: 0,
     progress: null,
@@ -184,6 +189,7 @@ export function newClaim(item: Item, type: string, now: number): Claim {
 export function schedule(claim: Claim, dueAt: number, now: number): void {
   claim.status = claim.waitsFor > 0 ? "blocked" : dueAt > now ? "waiting" : "ready";
   claim.dueAt = dueAt;
+  claim.dueBy = null;
 }
 
 /** Opens a claim again, without a holder. A claim that was due before is ready from this moment on. */

@@ -207,6 +207,13 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
         has_open: rows.some((row) => row.status === "claimed" || (row.status === "waiting" && row.fence > 0)),
         has_parked: false,
       })),
+    work_remaining: ({ work_types }) =>
+      work_types.map((name: string) => ({
+        work_type: name,
+        open: rows.filter((row) => !["succeeded", "failed", "cancelled"].includes(row.status)).length,
+        stopped: null,
+        is_reopening: false,
+      })),
     refused_classes: ({ class_ids }) => class_ids.filter((id: number) => model.refused.has(id)),
     retire_worker({ worker_id }) {
       handBackAll(worker_id);

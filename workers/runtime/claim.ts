@@ -5,7 +5,10 @@ import type { Outcome } from "./outcome.ts";
 /** A claimed item, as the database answers it. */
 export interface Claim<Payload = Json> {
   readonly item_id: string;
+  /** NAME#2 and on for the further claims of an item, where its work type has several. */
   readonly work_type: string;
+  /** Which of its item's claims it is, from 1. The worker adds it. */
+  readonly number: number;
   /** New with every claim. A write elsewhere can carry it, so that a write of an older claim is recognised. */
   readonly fence: number;
   readonly ttl_seconds: number;

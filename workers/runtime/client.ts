@@ -15,6 +15,8 @@ export interface ClientOptions {
   token?: string | null;
   /** With a token, the part of the worker's id that is its own. */
   workerSuffix?: string;
+  /** The person on whose behalf it calls, for the record of acts by hand. */
+  actor?: string | undefined;
   /** The names of these in messages. */
   called?: { url: string; key: string; token: string };
   fetch?: typeof globalThis.fetch;
@@ -63,6 +65,9 @@ export function createClient(options: ClientOptions): Client {
   const headers: Record<string, string> = { apikey: key, accept: "application/json", "x-client-info": "work-claims" };
   if (token !== null) {
     headers["x-work-token"] = token;
+  }
+  if (options.actor !== undefined) {
+    headers["x-work-as"] = options.actor;
   }
   // A secret key (sb_secret_…) is no JWT, and is refused as one.
   if (key.split(".").length === 3) {

@@ -6,6 +6,10 @@ export interface WorkType {
   readonly is_declared: boolean;
   readonly pool: string | null;
   readonly is_paused: boolean;
+  /** Why it was stopped: a claim of it failed for good. A database of an earlier version says nothing. */
+  readonly stopped?: string | null;
+  /** Its further claims of an item, where it has several. */
+  readonly copies?: readonly string[];
   readonly min_worker_version: string | null;
   /** Something of it can be claimed now. */
   readonly has_ready: boolean;

@@ -10,6 +10,7 @@ import { messageOf, type Outcome, oneRequestOf } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
 import { abandonJob } from "./parked.ts";
 import { isRefusal, releaseEach, releaseItems } from "./release.ts";
+import { checkRulesSoon } from "./rules.ts";
 import { isNothingToCome, refuseMissing } from "./until-empty.ts";
 import { lose } from "./worker.ts";
 
@@ -67,7 +68,7 @@ async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
   await refuseMissing(loop, call);
   // Asked before the last look, so that the look finds what others hand back in between.
   const isLast =
-    settings.untilEmpty && state.hasFoundNothing && holding.size === 0 && (await isNothingToCome(loop, call));
+    settings.leaves !== "never" && state.hasFoundNothing && holding.size === 0 && (await isNothingToCome(loop, call));
   const room = roomOf(loop);
   if (room === 0) {
     await (outcomes.length > 0 ? release(loop, outcomes) : undefined);
@@ -132,6 +133,10 @@ function recordReleased(loop: Loop, outcomes: Outcome[], states: string[]): void
   const { holding, tally, log, state, outage } = loop;
   state.releaseFailures = 0;
   outage.end();
+  if (states.includes("failed")) {
+    // It failed for good: its work type may be stopped.
+    checkRulesSoon(loop);
+  }
   outcomes.forEach((outcome, n) => {
     const became = states[n] ?? "lost";
     const held = holding.get(outcome.fence);

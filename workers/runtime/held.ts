@@ -2,6 +2,7 @@ import type { Claim, Won } from "./claim.ts";
 import { deadline, isFresh, type Lease, leaseFrom } from "./lease.ts";
 import type { Outcome } from "./outcome.ts";
 import type { Saved } from "./save.ts";
+import { numberOf } from "./several.ts";
 
 /** A claim from the moment it is won until the database has taken its outcome, or it is lost. */
 export interface Held {
@@ -13,6 +14,8 @@ export interface Held {
   state: "queued" | "running" | "finished";
   progress: number | null;
   saved: Saved | null;
+  /** The names of the locks that its handler has, or waits for. */
+  readonly locks: Set<string>;
   outcome: Outcome | null;
   /** When the request that carries its outcome was first sent. */
   releasedAt: number | null;
@@ -23,13 +26,14 @@ export type Holding = Map<number, Held>;
 
 export function hold(holding: Holding, { claim, sentAt }: Won, now: number, random: () => number): Held {
   const held: Held = {
-    claim,
+    claim: { ...claim, number: numberOf(claim.work_type) },
     abort: new AbortController(),
     queuedAt: now,
     lease: leaseFrom(sentAt, claim.ttl_seconds, random),
     state: "queued",
     progress: null,
     saved: null,
+    locks: new Set(),
     outcome: null,
     releasedAt: null,
   };

@@ -12,6 +12,7 @@ interface Permission {
 interface DenoHost {
   env: { get(name: string): string | undefined };
   permissions: { querySync(of: Permission): { state: string } };
+  args: string[];
   pid: number;
   hostname(): string;
   readTextFileSync(path: string): string;
@@ -23,6 +24,8 @@ interface DenoHost {
 interface NodeHost {
   env: Record<string, string | undefined>;
   pid: number;
+  argv?: string[];
+  stderr?: { isTTY?: boolean; columns?: number; write(text: string): void };
   versions?: { node?: string };
   getBuiltinModule?: {
     (name: "node:os"): { hostname(): string } | undefined;
@@ -103,6 +106,26 @@ export function readText(path: string): string {
     throw new SettingsError("Node 20.16 and later can read it");
   }
   return files.readFileSync(path, "utf8");
+}
+
+/** The arguments after the program's name. */
+export function programArguments(): readonly string[] {
+  return host.Deno?.args ?? host.process?.argv?.slice(2) ?? [];
+}
+
+export interface Terminal {
+  write(text: string): void;
+  /** A line as wide as the terminal would wrap on some. */
+  width(): number;
+}
+
+/** Standard error, where it is a terminal that redraws lines. */
+export function terminal(): Terminal | null {
+  const stream = host.process?.stderr;
+  if (stream?.isTTY !== true || env("TERM") === "dumb") {
+    return null;
+  }
+  return { write: (text) => stream.write(text), width: () => (stream.columns || 100) - 1 };
 }
 
 export function processId(): number {

@@ -50,8 +50,13 @@ export function settleLeaving(options: LeaveOptions): LeaveSettings {
   };
 }
 
+/** WORK_UNTIL: leave in time, or when all is done. */
+export function untilFromEnv(): "time" | "done" | undefined {
+  return oneOf("", undefined, "WORK_UNTIL", ["time", "done"]);
+}
+
 function settleEndTime(given: number | undefined): number | null {
-  if (given === undefined && oneOf("", undefined, "WORK_UNTIL", ["time"]) === undefined) {
+  if (given === undefined && untilFromEnv() !== "time") {
     return null;
   }
   const variable = env("WORK_END_TIME") === undefined ? "SLURM_JOB_END_TIME" : "WORK_END_TIME";

@@ -3,6 +3,11 @@ import type { LeaveSettings } from "./leave-settings.ts";
 /** The reason that a worker has left. */
 export type Why = "empty" | "idle" | "claims" | "time" | "spot" | "version" | "signal";
 
+/** The worker found its reason by itself. Somebody else decides what comes after a signal, a notice or an update. */
+export function isOwnReason(why: Why): boolean {
+  return ["empty", "idle", "claims", "time"].includes(why);
+}
+
 /** Handing back and signing off take this long at most. A worker keeps it free before a supervisor kills the process. */
 export const handBackMs = 5000;
 

@@ -18,12 +18,17 @@ export function createLog(
   workerId: () => string | undefined,
   redact: (text: string) => string,
   print: (line: string) => void,
+  isQuiet = false,
 ): Log {
   const clean = (text: string): string => redact(text.replace(/\s+/g, " "));
-  if (format === "pretty") {
-    return (sentence) => print(clean(sentence));
-  }
   return (sentence, fields = {}) => {
+    if (isQuiet && !("error.type" in fields)) {
+      return;
+    }
+    if (format === "pretty") {
+      print(clean(sentence));
+      return;
+    }
     const line = {
       time: new Date().toISOString(),
       level: "error.type" in fields ? "warn" : "info",

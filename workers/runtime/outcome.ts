@@ -50,6 +50,11 @@ export class Later extends Error {
   }
 }
 
+/** Thrown by a handler: the claim goes back at once, and no try is counted. */
+export class HandBack extends Error {
+  readonly isHandedBack = true;
+}
+
 /** A handler's answer where a job elsewhere does the work: see parked(). */
 export interface Parked {
   readonly parkedAs: string;
@@ -117,7 +122,10 @@ export function storedJson(what: string, value: unknown, limit: number, instead:
 
 /** Something that a handler threw. Its fields decide, not its class, so that two copies of this file understand each other. */
 export function threw(claim: Key, thrown: unknown): Outcome {
-  const { laterSeconds } = marksOf(thrown);
+  const { laterSeconds, isHandedBack } = marksOf(thrown);
+  if (isHandedBack === true) {
+    return released(claim);
+  }
   return laterSeconds === undefined
     ? failed(claim, thrown)
     : {
@@ -154,6 +162,7 @@ interface Marks {
   isFinal?: unknown;
   retryAfterSeconds?: unknown;
   laterSeconds?: unknown;
+  isHandedBack?: unknown;
   parkedAs?: unknown;
   seconds?: unknown;
 }

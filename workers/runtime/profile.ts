@@ -1,6 +1,7 @@
 import type { CallOptions, Client, Json } from "./client.ts";
 import { randomUuid, SettingsError } from "./host.ts";
 import type { Settings } from "./settings.ts";
+import { firstName } from "./several.ts";
 
 /** A worker's capabilities and conditions. A worker without a profile gets the items that require nothing. */
 export interface Profile {
@@ -73,7 +74,10 @@ export function createRegistration(
 
 /** The work types of the worker. A token opens exactly its own: with other ones the handler would get what it is not for. */
 export function typesOpened(wanted: readonly string[], ofToken: readonly string[] = wanted): readonly string[] {
-  if (wanted.length > 0 && [...wanted].sort().join() !== [...ofToken].sort().join()) {
+  // The database adds the further claims of a work type's items.
+  const isCopy = (name: string): boolean => firstName(name) !== name && ofToken.includes(firstName(name));
+  const declared = ofToken.filter((name) => wanted.includes(name) || !isCopy(name));
+  if (wanted.length > 0 && [...wanted].sort().join() !== declared.sort().join()) {
     throw new SettingsError(
       `the worker is for ${wanted.join(", ")} and its token for ${ofToken.join(", ")}; leave out the work types (WORK_TYPE), or make another token`,
     );

@@ -1,16 +1,13 @@
 // A worker as a program: its exit status tells a supervisor whether to start it again.
 import { isHopeless, RequestError } from "./errors.ts";
 import { env, exit, programStarter, SettingsError } from "./host.ts";
-import type { Why } from "./leaving.ts";
+import { isOwnReason } from "./leaving.ts";
 import { printError } from "./log.ts";
 import { wrong } from "./variable.ts";
 import type { Summary } from "./work.ts";
 
 /** As sysexits.h has them: EX_TEMPFAIL, another run can go on, and EX_CONFIG, another run would end the same way. */
 const statuses = { nothingLeft: 0, crashed: 1, workLeft: 75, wrongSettings: 78 };
-
-/** After these the machine has nothing to do. Somebody else decides what comes after a signal, a notice or an update. */
-const ownReasons: readonly Why[] = ["empty", "idle", "claims", "time"];
 
 /**
  * Runs a worker and ends the process: 0 nothing is left, 75 work is left, 78 a wrong setting or key, 1 a crash. Before
@@ -20,7 +17,7 @@ export async function runAsProgram(start: () => Promise<Summary>): Promise<void>
   try {
     const onLeave = settleOnLeave();
     const { why, isWorkLeft } = await start();
-    const failure = ownReasons.includes(why) ? await onLeave() : null;
+    const failure = isOwnReason(why) ? await onLeave() : null;
     if (failure !== null) {
       printError(new Error(`WORK_ON_LEAVE failed: ${failure}`));
       exit(statuses.crashed);

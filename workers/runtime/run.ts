@@ -1,6 +1,7 @@
 import type { Claim } from "./claim.ts";
 import type { Json } from "./client.ts";
 import type { Held } from "./held.ts";
+import type { LockOptions } from "./lock.ts";
 import { type Outcome, returned, threw } from "./outcome.ts";
 import type { Profile } from "./profile.ts";
 import { traceOfTry } from "./trace.ts";
@@ -22,6 +23,15 @@ export interface Context {
    * next claim goes by the new profile. Throws where the database refuses it.
    */
   update(changes: Profile): Promise<void>;
+  /**
+   * Runs a function while this claim has one of so many slots of a named lock, and waits for a slot before. The function
+   * gets the fence of the slot, for what it writes elsewhere. The slot is free after it, and at the end of the claim.
+   */
+  lock<Result>(
+    name: string,
+    options: LockOptions,
+    action: (lockFence: number) => Result | Promise<Result>,
+  ): Promise<Result>;
 }
 
 /**
@@ -33,7 +43,7 @@ export type Handler<Payload = Json> = (claim: Claim<Payload>, context: Context) 
 export async function run<Payload>(
   handler: Handler<Payload>,
   held: Held,
-  { save, update }: Pick<Context, "save" | "update">,
+  { save, update, lock }: Pick<Context, "save" | "update" | "lock">,
 ): Promise<Outcome> {
   const context: Context = {
     signal: held.abort.signal,
@@ -45,6 +55,7 @@ export async function run<Payload>(
     },
     save,
     update,
+    lock,
   };
   try {
     return returned(held.claim, await handler(held.claim, context));

@@ -1,7 +1,7 @@
 import type { Clock } from "./clock.ts";
 import { type CredentialOptions, type Credentials, credentialsFrom, hasTokenInEnv } from "./credentials.ts";
-import { env, hostname, processId, randomUuid, requiredEnv, SettingsError } from "./host.ts";
-import { type LeaveOptions, type LeaveSettings, settleLeaving } from "./leave-settings.ts";
+import { env, hostname, processId, programArguments, randomUuid, requiredEnv, SettingsError } from "./host.ts";
+import { type LeaveOptions, type LeaveSettings, settleLeaving, untilFromEnv } from "./leave-settings.ts";
 import type { ParkedOptions } from "./parked.ts";
 import type { Profile } from "./profile.ts";
 import { settleTelemetry, type TelemetryOptions, type TelemetrySettings } from "./telemetry-settings.ts";
@@ -34,6 +34,11 @@ export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, P
   /** Return when nothing is left to claim, to retry soon or to take over: WORK_UNTIL_EMPTY. */
   untilEmpty?: boolean;
   /**
+   * Return when nothing of the work types is open: also what is due later, parked, or waits for other work keeps the
+   * worker. WORK_UNTIL=done. It counts before untilEmpty.
+   */
+  untilDone?: boolean;
+  /**
    * An idle worker waits a tenth of the time since it last saw work before it looks again: at least this minimum
    * (0.2 s), at most this maximum (WORK_IDLE_SECONDS, else 15 s).
    */
@@ -45,6 +50,8 @@ export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, P
   handleSignals?: boolean;
   /** One line each; standard error unless said otherwise. */
   log?: (line: string) => void;
+  /** Log only what went wrong. */
+  quiet?: boolean;
   fetch?: typeof globalThis.fetch;
   clock?: Clock;
   random?: () => number;
@@ -65,7 +72,8 @@ export interface Settings extends Credentials, LeaveSettings, TelemetrySettings 
   leaseSeconds: number | null;
   workerId: string;
   graceMs: number;
-  untilEmpty: boolean;
+  /** When the worker leaves for want of work. */
+  leaves: "never" | "empty" | "done";
   idleMinMs: number;
   idleMaxMs: number;
   poll: ParkedOptions["poll"];
@@ -116,7 +124,7 @@ export function settle(workType: string | readonly string[], options: WorkOption
     leaseSeconds: whole("leaseSeconds", options.leaseSeconds, "WORK_LEASE_SECONDS", 1, 86_400) ?? null,
     workerId: named("the worker id", options.workerId ?? env("WORK_ID") ?? uniqueWorkerId()),
     graceMs: (whole("graceSeconds", options.graceSeconds, "WORK_GRACE_SECONDS", 0, 86_400) ?? 20) * 1000,
-    untilEmpty: options.untilEmpty ?? flag("WORK_UNTIL_EMPTY"),
+    leaves: settleUntil(options),
     ...settleTelemetry(options),
     ...settleLeaving(options),
     idleMinMs,
@@ -124,6 +132,26 @@ export function settle(workType: string | readonly string[], options: WorkOption
     poll: options.poll,
     abandon: options.abandon,
     pollSeconds: whole("pollSeconds", options.pollSeconds, "WORK_POLL_SECONDS", 1, 86_400) ?? 30,
+  };
+}
+
+function settleUntil(options: WorkOptions): Settings["leaves"] {
+  if (options.untilDone ?? untilFromEnv() === "done") {
+    return "done";
+  }
+  return (options.untilEmpty ?? flag("WORK_UNTIL_EMPTY")) ? "empty" : "never";
+}
+
+/** The options that a program was started with: --until-done, --until-empty. */
+export function optionsFromArguments(): Pick<WorkOptions, "untilDone" | "untilEmpty"> {
+  const given = programArguments();
+  const wrong = given.find((each) => each !== "--until-done" && each !== "--until-empty");
+  if (wrong !== undefined) {
+    throw new SettingsError(`${wrong.slice(0, 60)} is no option; --until-done or --until-empty was expected`);
+  }
+  return {
+    ...(given.includes("--until-done") && { untilDone: true }),
+    ...(given.includes("--until-empty") && { untilEmpty: true }),
   };
 }
 

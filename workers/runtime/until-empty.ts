@@ -1,15 +1,18 @@
-// Whether work is left. A worker with untilEmpty leaves when there is none, and must not take a typing error for that.
+// Whether work is left. A worker with untilEmpty or untilDone leaves when there is none, and must not take a typing error
+// for that.
 import type { CallOptions } from "./client.ts";
 import { describeWorkTypes, type WorkType } from "./describe.ts";
 import { SettingsError } from "./host.ts";
 import type { Loop } from "./loop-state.ts";
 import { messageOf } from "./outcome.ts";
+import { askRemaining, isAllDone } from "./remaining.ts";
+import { heedRules } from "./rules.ts";
 import type { Settings } from "./settings.ts";
 import type { Worker } from "./worker.ts";
 
-/** With untilEmpty a missing work type or pool is an error: no work would look like work that is done. */
+/** With untilEmpty or untilDone a missing work type or pool is an error: no work would look like work that is done. */
 export async function refuseMissing({ settings, state, source }: Loop, call: CallOptions): Promise<void> {
-  if (!settings.untilEmpty || state.isDiagnosed) {
+  if (settings.leaves === "never" || state.isDiagnosed) {
     return;
   }
   const { missing } = await source.diagnose(call);
@@ -19,9 +22,18 @@ export async function refuseMissing({ settings, state, source }: Loop, call: Cal
   state.isDiagnosed = true;
 }
 
-/** True where no lease of another worker can end, and no claim is to be tried again. A worker that polls waits for jobs too. */
-export async function isNothingToCome({ settings, client }: Loop, call: CallOptions): Promise<boolean> {
+/**
+ * With untilEmpty: no lease of another worker can end, and no claim is to be tried again. A worker that polls waits for
+ * jobs too. With untilDone: nothing at all is open.
+ */
+export async function isNothingToCome(loop: Loop, call: CallOptions): Promise<boolean> {
+  const { settings, client } = loop;
+  if (settings.leaves === "done") {
+    return isAllDone(await askRemaining(client, settings.workTypes, call));
+  }
   const types = await describeWorkTypes(client, settings.workTypes, call);
+  // A work type that was stopped has nothing to claim, and is not done.
+  heedRules(loop, types);
   return !types.some((type) => isOpen(type, settings));
 }
 

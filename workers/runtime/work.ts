@@ -6,12 +6,14 @@ import { handBack } from "./handle.ts";
 import { keepLeases, watchDeadlines } from "./heartbeat.ts";
 import { abortError } from "./host.ts";
 import type { Why } from "./leaving.ts";
+import { lock } from "./lock.ts";
 import { leaveUnready, runLoop } from "./loop.ts";
 import { createLoop, type Loop, noAnswer } from "./loop-state.ts";
 import { type MetricsServer, startMetrics } from "./metrics-server.ts";
 import { keepPolling } from "./parked.ts";
 import { createRegistration, type Profile, type Registration, typesOpened } from "./profile.ts";
 import { createPull } from "./pull.ts";
+import { checkRules, watchRules } from "./rules.ts";
 import { type Handler, run } from "./run.ts";
 import { save } from "./save.ts";
 import { settle, type WorkOptions } from "./settings.ts";
@@ -19,19 +21,22 @@ import { signOff } from "./sign-off.ts";
 import { watchSpot } from "./spot.ts";
 import { listenForStop } from "./stop.ts";
 import type { Counts } from "./tally.ts";
-import { checkVersion, watchVersion } from "./version.ts";
 import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
 
 export type { Claim } from "./claim.ts";
+export { type Connection, claims, type LoopOptions } from "./claims.ts";
 export { RequestError } from "./errors.ts";
 export { SettingsError } from "./host.ts";
 export type { Why } from "./leaving.ts";
+export type { List } from "./list.ts";
+export type { LockOptions } from "./lock.ts";
+export type { LoopClaim } from "./loop-claim.ts";
 export { FinalError, Later, type Parked, parked, RetryAfter } from "./outcome.ts";
 export type { ParkedClaim } from "./parked.ts";
 export type { Profile } from "./profile.ts";
 export { runAsProgram } from "./program.ts";
 export type { Context, Handler } from "./run.ts";
-export { type WorkOptions, workTypesFromEnv } from "./settings.ts";
+export { optionsFromArguments, type WorkOptions, workTypesFromEnv } from "./settings.ts";
 
 export interface Summary extends Counts {
   workerId: string;
@@ -62,13 +67,14 @@ export async function work<Payload = Json>(
     const outcome = await run(handler, held, {
       save: (state) => save(worker, held, state),
       update: (changes) => update(loop, registration, changes),
+      lock: (name, of, action) => lock(worker, held, name, of, action),
     });
     return outcome.error === undefined ? outcome : { ...outcome, error: client.redact(outcome.error) };
   });
   const stopListening = listenForStop(options, (said) => leave(worker, "signal", said, settings.graceMs));
   stop.tooLate.addEventListener("abort", () => broken.abort());
 
-  const keepers = [keepLeases(worker), watchDeadlines(worker), watchSpot(worker), watchVersion(worker)];
+  const keepers = [keepLeases(worker), watchDeadlines(worker), watchSpot(worker), watchRules(worker)];
   let isRegistered = false;
   let hasLeftWork = true;
   let metricsServer: MetricsServer | null = null;
@@ -81,7 +87,7 @@ export async function work<Payload = Json>(
     isRegistered = true;
     worker.registered.workerId = registered.worker_id;
     const readyFor = typesOpened(workTypes, registered.work_types);
-    await checkVersion(worker, call);
+    await checkRules(worker, call);
     isReady.abort();
     keepers.push(keepPolling(worker));
     log(`worker ${worker.registered.workerId} is ready for ${readyFor.join(", ")}`);

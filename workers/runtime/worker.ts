@@ -55,7 +55,7 @@ export function createWorker(settings: Settings, options: WorkOptions): Worker {
     onRetry: (error, attempt) => attempt > 1 && outage.begin(error),
   });
   const registered = { workerId: settings.workerId };
-  const log = createLog(settings.logFormat, () => registered.workerId, client.redact, print);
+  const log = createLog(settings.logFormat, () => registered.workerId, client.redact, print, options.quiet);
   const metrics = createMetrics(clock, settings.workTypes);
   const outage = createOutage(log);
   const ended = new AbortController();

@@ -82,7 +82,7 @@ begin
 end
 $$;
 
--- The worker's id and the work types that the token of this request opens. A missing, an unknown, an ended and a revoked
+-- The worker's id and the work types that the token of this request opens, with their further claims. A missing, an unknown, an ended and a revoked
 -- token take the same statements to the same answer, so neither the text nor the time tells them apart.
 create or replace function work.worker_of_request(worker_suffix text)
 returns table (worker_id text, work_types text[])
@@ -111,7 +111,7 @@ begin
              -- Skip locked: many workers may use one token in the same moment.
              select s.ctid from public.work_tokens s where s.hash = given for no key update skip locked));
   end if;
-  return query select token.worker_name || coalesce(':' || worker_suffix, ''), token.work_types;
+  return query select token.worker_name || coalesce(':' || worker_suffix, ''), work.with_copies(token.work_types);
 end
 $$;
 

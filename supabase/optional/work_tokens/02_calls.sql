@@ -121,6 +121,17 @@ end
 $$;
 comment on function public.token_describe_work_types is 'describe_work_types() for the work types of a token.';
 
+create or replace function public.token_work_remaining()
+returns json
+language plpgsql
+security definer
+as $$
+begin
+  return (select public.work_remaining(w.work_types) from work.worker_of_request(null) as w);
+end
+$$;
+comment on function public.token_work_remaining is 'work_remaining() for the work types of a token.';
+
 create or replace function public.token_take_parked(
   max_items integer default 100, every_seconds integer default 30, worker_suffix text default null)
 returns json
@@ -159,3 +170,36 @@ begin
 end
 $$;
 comment on function public.token_release_parked is 'release_parked() for the work types of a token.';
+
+create or replace function public.token_take_lock(
+  name text, slots integer, item_id uuid, work_type text, fence bigint, worker_suffix text default null)
+returns json
+language plpgsql
+security definer
+as $$
+begin
+  return (
+    select public.take_lock(
+             token_take_lock.name, token_take_lock.slots, token_take_lock.item_id,
+             work.of_types(w.work_types, 'the claim', jsonb_build_array(jsonb_build_object('work_type', token_take_lock.work_type)))
+               #>> '{0,work_type}',
+             w.worker_id, token_take_lock.fence)
+      from work.worker_of_request(token_take_lock.worker_suffix) as w);
+end
+$$;
+comment on function public.token_take_lock is 'take_lock() for the worker of a token.';
+
+create or replace function public.token_drop_lock(
+  name text, item_id uuid, work_type text, fence bigint, worker_suffix text default null)
+returns boolean
+language plpgsql
+security definer
+as $$
+begin
+  return (
+    select public.drop_lock(
+             token_drop_lock.name, token_drop_lock.item_id, token_drop_lock.work_type, w.worker_id, token_drop_lock.fence)
+      from work.worker_of_request(token_drop_lock.worker_suffix) as w);
+end
+$$;
+comment on function public.token_drop_lock is 'drop_lock() for the worker of a token.';

@@ -11,16 +11,16 @@ create or replace trigger read_only instead of insert or update or delete on pub
 do $$
 declare
   for_tokens constant text[] := array[
-    'token_claim_next', 'token_describe_work_types', 'token_extend_claims', 'token_finish_and_claim',
-    'token_register_worker', 'token_release_items', 'token_release_parked', 'token_retire_worker', 'token_take_parked',
-    'work_token_may_upload'];
+    'token_claim_next', 'token_describe_work_types', 'token_drop_lock', 'token_extend_claims', 'token_finish_and_claim',
+    'token_register_worker', 'token_release_items', 'token_release_parked', 'token_retire_worker', 'token_take_lock',
+    'token_take_parked', 'token_work_remaining', 'work_token_may_upload'];
   for_service_role constant text[] := array['create_token', 'revoke_token'];
   private constant text[] := array[
     'hash_of_request', 'is_worker_of', 'of_types', 'token_lock_key', 'valid_token', 'worker_of_request'];
   -- The functions behind these are private, and do nothing without the rights on tables below.
   may_run constant text[] := array[
-    'claim_next', 'describe_work_types', 'extend_claims', 'finish_and_claim', 'register_worker',
-    'release_claims_for_worker', 'release_items', 'release_parked', 'retire_worker', 'take_parked'];
+    'claim_next', 'describe_work_types', 'drop_lock', 'extend_claims', 'finish_and_claim', 'register_worker',
+    'release_claims_for_worker', 'release_items', 'release_parked', 'retire_worker', 'take_lock', 'take_parked', 'work_remaining'];
   -- A claim call also takes back ended leases, prunes and folds tallies. "For update" needs the right to update.
   may_touch constant jsonb := '{
     "public.work_classes": "select",
@@ -28,6 +28,7 @@ declare
     "public.work_dependencies": "select, update",
     "public.work_events": "select, insert, update, delete",
     "public.work_items": "select, update, delete",
+    "public.work_locks": "select, insert, update, delete",
     "public.work_pools": "select, update",
     "public.work_tokens": "select, update",
     "public.work_types": "select, update",
@@ -58,6 +59,7 @@ begin
 
   grant usage on schema public, work to work_worker;
   grant usage on sequence work.fence to work_worker;
+  grant select on work.live_locks to work_worker;
   for named in select t.key::regclass as name, t.value as rights from jsonb_each_text(may_touch) as t loop
     execute format('grant %s on %s to work_worker', named.rights, named.name);
     execute format('create policy work_worker_works on %s to work_worker using (true) with check (true)', named.name);

@@ -1,0 +1,65 @@
+// The loop of claims() without a database.
+import type { Claim } from "./claim.ts";
+import { SettingsError } from "./host.ts";
+import { keyOf, type List } from "./list.ts";
+import { createLoopClaim, type LoopClaim } from "./loop-claim.ts";
+import { messageOf } from "./outcome.ts";
+import type { Context } from "./run.ts";
+
+interface PlainOptions {
+  signal?: AbortSignal;
+  log?: (line: string) => void;
+}
+
+/** Each element of the list, in this process alone. What fails is logged, and nothing is tried again. */
+export async function* plainLoop<Element>(
+  workType: string,
+  { over, key, payload, signal, log = console.error }: PlainOptions & Partial<List<Element>>,
+): AsyncGenerator<LoopClaim<unknown, Element>, void, void> {
+  if (over === undefined) {
+    throw new SettingsError(
+      "WORK_CLAIMS_DISABLED is set and no list (over) is given; without a database there is nothing else to go over",
+    );
+  }
+  for await (const element of over) {
+    signal?.throwIfAborted();
+    const name = keyOf(element, { over, ...(key && { key }) });
+    const given = plainClaim(workType, name, payload ? payload(element) : element);
+    const { claim, said } = createLoopClaim(given, plainContext(signal), element);
+    yield claim;
+    try {
+      said()?.();
+    } catch (error) {
+      log(`failed ${workType} ${name}: ${messageOf(error)}`);
+    }
+  }
+}
+
+function plainClaim(work_type: string, item_id: string, payload: unknown): Claim<unknown> {
+  return {
+    ...{
+      item_id,
+      work_type,
+      number: 1,
+      payload,
+      fence: 0,
+      ttl_seconds: 0,
+      expires_at: "infinity",
+      failures: 0,
+      crashes: 0,
+    },
+    ...{ try_seconds: null, state: null, external_id: null, traceparent: null, pool: work_type, source_key: null },
+  };
+}
+
+function plainContext(signal: AbortSignal | undefined): Context {
+  return {
+    signal: signal ?? new AbortController().signal,
+    traceparent: null,
+    progress() {},
+    save: async () => {},
+    update: async () => {},
+    // No other process shares the list.
+    lock: async (_name, _options, action) => action(0),
+  };
+}
