@@ -1,7 +1,7 @@
 // How items come, with the items that they need.
 import { type Item, type Model, nameWorkflow } from "./model.ts";
 import { changeInput } from "./model-changes.ts";
-import { countNeeds, enroll } from "./model-needs.ts";
+import { countNeeds, enroll, needsItsWhole } from "./model-needs.ts";
 
 /** How a caller names an item: by its place in the call, by its id, or by its dedupe key; and one of its work types. */
 export type Reference = ({ index: number } | { id: string } | { key: string }) & { work_type?: string };
@@ -72,7 +72,11 @@ export function enqueue(model: Model, given: NewItem[], told: string[]): string[
       types,
     );
   }
-  if (added.some((item) => needsItself(model, item))) {
+  const touched = added.flatMap(({ workflow, gathers }) => [workflow, gathers]);
+  if (
+    given.some((item) => item.needs || item.needsAllOf || item.fingerprint) &&
+    touched.some((name) => needsItsWhole(model, name))
+  ) {
     throw new Refused();
   }
   renew(model, given);

@@ -64,6 +64,26 @@ const isSame = (one: Need, other: Need): boolean =>
     ? "workflow" in other && one.workflow === other.workflow
     : "item" in other && one.item === other.item && one.type === other.type;
 
+/** Whether a part of a workflow needs something that waits for the whole of it. */
+export function needsItsWhole(model: Model, workflow: string | null): boolean {
+  const claims = [...model.claims.values()];
+  const waits = (claim: Claim, name: string | null): boolean =>
+    claim.needs.some((need) => "workflow" in need && need.workflow === name);
+  const needs = (claim: Claim, { item, type }: Claim): boolean =>
+    (claim.item === item && rulesOf(model, claim.type).depends_on.includes(type)) ||
+    claim.needs.some((need) => "item" in need && need.item === item.id && need.type === type) ||
+    (item.workflow !== null && waits(claim, item.workflow));
+  const down = workflow === null ? [] : claims.filter((claim) => waits(claim, workflow));
+  const after = new Set<Claim>();
+  for (const claim of down) {
+    for (const each of claims.filter((other) => needs(other, claim) && !after.has(other))) {
+      after.add(each);
+      down.push(each);
+    }
+  }
+  return [...after].some(({ item }) => item.workflow === workflow && item.gathers !== workflow);
+}
+
 /** Makes claims for items that have none, and counts what they wait for. */
 export function enroll(model: Model, items: Item[], types: string[]): void {
   let isNew = false;
