@@ -21,6 +21,7 @@ async function repeat(act: () => Promise<unknown>): Promise<number> {
         throw error;
       }
       deadlocks += 1;
+      console.log((error as { detail?: string; where?: string }).detail, (error as { where?: string }).where);
     }
   }
   return deadlocks;
