@@ -1861,7 +1861,8 @@ begin
 end
 $$;
 
--- Lock what these items' claims need against change: a release of it waits, and then finds them. In the order of keys.
+-- Lock these items' claims and what they need against change: a release of it waits, and then finds them. In the order of
+-- keys: without one order for both, add_needs() deadlocks with a release.
 create or replace function work.lock_needs(item_ids uuid[], work_types text[])
 returns void
 language plpgsql
@@ -1885,11 +1886,15 @@ begin
         from unnest(lock_needs.item_ids) as given(id)
        cross join work.type_needs n
        where n.work_type = any (lock_needs.work_types)
+       union
+      select given.id, t.name
+        from unnest(lock_needs.item_ids) as given(id)
+       cross join unnest(lock_needs.work_types) as t(name)
        order by 1, 2) as needed
    cross join lateral (
      select from public.work_claims c
       where c.item_id = any (array[needed.item_id]) and c.work_type = needed.work_type
-        for share) as locked;
+        for no key update) as locked;
 end
 $$;
 
@@ -5039,8 +5044,9 @@ begin
 end
 $$;
 
--- After claims were closed: add their new items and needs, change what needs them, and open those again that are to be
--- done once more, also after a failure: the new input has not failed yet.
+-- After claims were closed: change what needs them, add their new items and needs, and open those again that are to be
+-- done once more, also after a failure: the new input has not failed yet. A new item may change one of the closed: what
+-- needs that has counted its end before.
 create or replace function work.follow_closed(held jsonb)
 returns void
 language plpgsql
@@ -5051,6 +5057,12 @@ declare
   new_ids jsonb;
   changed jsonb;
 begin
+  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
+    into changed
+    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
+    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
+   where c.status in ('succeeded', 'failed');
+  perform work.follow(changed);
   for released in
     select h.item_id, h.work_type, h.items, h.needs
       from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", items jsonb, needs jsonb)
@@ -5061,12 +5073,6 @@ begin
       perform work.need(released.item_id, released.needs, new_ids);
     end if;
   end loop;
-  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
-    into changed
-    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
-    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
-   where c.status in ('succeeded', 'failed');
-  perform work.follow(changed);
   perform work.reopen(h.again)
      from (select jsonb_agg(e.value) as again from jsonb_array_elements(held) as e(value)
             where (e.value ->> 'is_again')::boolean and e.value ->> 'outcome' in ('succeeded', 'failed')) as h
@@ -6266,8 +6272,8 @@ end
 $$;
 comment on function work.mirror_rows is 'Makes the items of a pool match these rows of its table; answers how many were added or changed.';
 
--- Delete the items of rows that are gone. Their claims and those that need them are locked first, in the order of keys:
--- the delete locks an item before its claims, and would deadlock with a release that claims one of them again.
+-- Delete the items of rows that are gone. All is locked in the order that other calls have: items, workflows, claims by
+-- key. The delete alone would lock item by item, each before its claims, and deadlock with a release of two of them.
 create or replace function work.delete_mirrored(pool text, source_keys text[])
 returns void
 language plpgsql
@@ -6282,6 +6288,9 @@ begin
   select coalesce(array_agg(i.id), '{}') into gone
     from given g
     join public.work_items i on i.pool = any (array[g.pool]) and i.source_key = any (array[g.source_key]);
+  -- Not for update yet: a worker that holds a claim may have to look at its item.
+  perform from (select u.id from unnest(gone) as u(id) order by u.id) as u
+    cross join lateral (select from public.work_items i where i.id = any (array[u.id]) for no key update) as locked;
   perform work.lock_workflows(array(
     select distinct w.id
       from unnest(gone) as u(id)

@@ -119,7 +119,8 @@ begin
 end
 $$;
 
--- Lock what these items' claims need against change: a release of it waits, and then finds them. In the order of keys.
+-- Lock these items' claims and what they need against change: a release of it waits, and then finds them. In the order of
+-- keys: without one order for both, add_needs() deadlocks with a release.
 create or replace function work.lock_needs(item_ids uuid[], work_types text[])
 returns void
 language plpgsql
@@ -143,11 +144,15 @@ begin
         from unnest(lock_needs.item_ids) as given(id)
        cross join work.type_needs n
        where n.work_type = any (lock_needs.work_types)
+       union
+      select given.id, t.name
+        from unnest(lock_needs.item_ids) as given(id)
+       cross join unnest(lock_needs.work_types) as t(name)
        order by 1, 2) as needed
    cross join lateral (
      select from public.work_claims c
       where c.item_id = any (array[needed.item_id]) and c.work_type = needed.work_type
-        for share) as locked;
+        for no key update) as locked;
 end
 $$;
 

@@ -61,8 +61,9 @@ begin
 end
 $$;
 
--- After claims were closed: add their new items and needs, change what needs them, and open those again that are to be
--- done once more, also after a failure: the new input has not failed yet.
+-- After claims were closed: change what needs them, add their new items and needs, and open those again that are to be
+-- done once more, also after a failure: the new input has not failed yet. A new item may change one of the closed: what
+-- needs that has counted its end before.
 create or replace function work.follow_closed(held jsonb)
 returns void
 language plpgsql
@@ -73,6 +74,12 @@ declare
   new_ids jsonb;
   changed jsonb;
 begin
+  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
+    into changed
+    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
+    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
+   where c.status in ('succeeded', 'failed');
+  perform work.follow(changed);
   for released in
     select h.item_id, h.work_type, h.items, h.needs
       from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", items jsonb, needs jsonb)
@@ -83,12 +90,6 @@ begin
       perform work.need(released.item_id, released.needs, new_ids);
     end if;
   end loop;
-  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
-    into changed
-    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
-    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
-   where c.status in ('succeeded', 'failed');
-  perform work.follow(changed);
   perform work.reopen(h.again)
      from (select jsonb_agg(e.value) as again from jsonb_array_elements(held) as e(value)
             where (e.value ->> 'is_again')::boolean and e.value ->> 'outcome' in ('succeeded', 'failed')) as h

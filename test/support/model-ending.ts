@@ -92,6 +92,11 @@ export function release(model: Model, worker: string, given: Given[], told: stri
   for (const each of held) {
     close(model, each.claim, each.given);
   }
+  const ended = held.filter(({ claim }) => claim.status === "succeeded" || claim.status === "failed");
+  follow(
+    model,
+    ended.map(({ claim }) => claim),
+  );
   const left = [...told];
   for (const {
     claim,
@@ -104,11 +109,6 @@ export function release(model: Model, worker: string, given: Given[], told: stri
       }
     }
   }
-  const ended = held.filter(({ claim }) => claim.status === "succeeded" || claim.status === "failed");
-  follow(
-    model,
-    ended.map(({ claim }) => claim),
-  );
   const again = ended.filter(({ claim, isAgain }) => isAgain && !isOpen(claim));
   openAgain(
     model,
