@@ -13,6 +13,7 @@ import { pgmq } from "./pgmq.ts";
 import { rawUpdates } from "./raw.ts";
 import { runtime } from "./runtime.ts";
 import { scale } from "./scale.ts";
+import { idleToStart } from "./start.ts";
 import { rateTable } from "./table.ts";
 import { asOtherVersion, workClaimsGathered, workClaimsSql } from "./work_claims.ts";
 
@@ -38,6 +39,9 @@ async function bench(instance: Instance, options: Options): Promise<void> {
     if (contestants.length > 0) tables.push(rateTable(await contest(contestants, settled, options, tell)));
     if (isWanted(options, "latency")) {
       tables.push(latencyTable(await claimLatency(instance.dbUrl, options.finished, settled, tell)));
+    }
+    if (isWanted(options, "start") && instance.api) {
+      tables.push(await idleToStart(instance.dbUrl, instance.api, tell));
     }
     if (isWanted(options, "runtime") && instance.api) {
       tables.push(await runtime(instance.dbUrl, instance.api, settled, tell));

@@ -100,7 +100,23 @@ export type NewItem = {
   workflow?: string;
   /** The trace that it belongs to, as W3C Trace Context has it. */
   traceparent?: string;
+  /** Names its input, in place of the payload: another one means another input. */
+  fingerprint?: string;
+  /** In place of the work type's. */
+  max_failures?: number;
+  /** The items that it waits for. */
+  needs?: readonly Need[];
+  /** The workflow that it waits for as a whole. */
+  needs_all_of?: string;
 };
+
+/** An item that another one waits for: its id, its dedupe key in the same pool, or more about it. */
+export type Need =
+  | string
+  | (({ id: string } | { key: string; pool?: string } | { index: number }) & {
+      /** Only this work type of it; else those that the item itself is for. */
+      work_type?: string;
+    });
 
 export type WorkTypeRules = Tables["work_types"]["Row"];
 

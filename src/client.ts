@@ -24,14 +24,19 @@ import type {
   WouldMatch,
 } from "./answers.ts";
 import type { Database, Json } from "./database.types.ts";
+import type { Work } from "./define-work.ts";
+import { type EnqueueManyOptions, type EnqueueOptions, enqueue, enqueueMany } from "./enqueue.ts";
 import { createLists, type Lists } from "./lists/pages.ts";
 import type { Query } from "./lists/query.ts";
 import { type OverviewRow, type Pulse, readOverview } from "./overview.ts";
 import type { Requirement } from "./requirement/requirement.ts";
-import { type Address, overFetch, overSupabase, type SupabaseClientLike } from "./transport.ts";
+import { readResult, type WaitOptions, type WorkResult, waitForResult } from "./results.ts";
+import { overConnection } from "./sql/client.ts";
+import type { SqlLike } from "./sql/connection.ts";
+import { type Address, overFetch, overSupabase, type SupabaseClientLike, type Transport } from "./transport.ts";
 
-/** The project by its address and key, or a supabase-js client of it. */
-export type WorkClientOptions = (Address | { supabase: SupabaseClientLike }) & {
+/** The project by its address and key, a supabase-js client of it, or a connection of postgres.js to its database. */
+export type WorkClientOptions = (Address | { supabase: SupabaseClientLike } | { sql: SqlLike }) & {
   /** How long a call is tried again while the project does not answer; 30 seconds without. */
   retryForMs?: number;
 };
@@ -57,6 +62,18 @@ type Options<Name extends keyof Functions, Without extends string = never> = {
 type ClaimOptions = Options<"claim_next", "workTypes" | "workerId">;
 
 export type WorkClient = Lists & {
+  /** Add an item of this work; answers its id. A payload that does not fit is not sent: it throws, with the path. */
+  enqueue<Payload>(work: Work<Payload>, payload: Payload, options?: EnqueueOptions): Promise<string>;
+  /** Add items of a stream, however long, a batch a call; answers how many. It stops at a payload that does not fit. */
+  enqueueMany<Payload>(
+    work: Work<Payload>,
+    payloads: Iterable<Payload> | AsyncIterable<Payload>,
+    options?: EnqueueManyOptions<Payload>,
+  ): Promise<number>;
+  /** The status of an item's claim and its result; null where it has no such claim. */
+  result<Result>(work: Work<never, unknown, never, Result>, itemId: string): Promise<WorkResult<Result> | null>;
+  /** The result, when there is one. Throws where the claim fails or is cancelled, and when the time is over. */
+  wait<Result>(work: Work<never, unknown, never, Result>, itemId: string, options?: WaitOptions): Promise<Result>;
   /** Add items; their ids come in the order given. A repeated call with one request id adds nothing. */
   enqueueItems(items: readonly NewItem[], options?: Options<"enqueue_items", "items">): Promise<string[]>;
   defineWorkType(workType: string, rules?: Options<"define_work_type", "workType">): Promise<WorkTypeRules>;
@@ -167,7 +184,7 @@ export type WorkClient = Lists & {
 /** A typed client of the functions and views, for programs that are no worker: enqueue, declare, look, retry. */
 export function createWorkClient(options: WorkClientOptions): WorkClient {
   const { retryForMs = 30_000 } = options;
-  const transport = "supabase" in options ? overSupabase(options.supabase, retryForMs) : overFetch(options, retryForMs);
+  const transport = transportOf(options, retryForMs);
   // A call may be sent twice, since its answer can be lost: with a request id it does its work once.
   // The database is the judge of its answers. A person's own SQL may have replaced the overview: its shape is checked.
   const call = async <Answer, Name extends keyof Functions = keyof Functions>(
@@ -176,10 +193,15 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
   ): Promise<Answer> => (await transport.rpc(name, snakeCase(args))) as Answer;
   const read = async <Row>(relation: string, query: Partial<Query> = {}): Promise<Row[]> =>
     (await transport.read(relation, { select: "*", filters: [], ors: [], order: [], ...query })) as Row[];
+  const enqueueItems: WorkClient["enqueueItems"] = (items, options) =>
+    call("enqueue_items", { items, requestId: options?.requestId ?? timeOrderedId() });
   return {
     ...createLists(read),
-    enqueueItems: (items, options) =>
-      call("enqueue_items", { items, requestId: options?.requestId ?? timeOrderedId() }),
+    enqueue: (work, payload, options) => enqueue(enqueueItems, work, payload, options),
+    enqueueMany: (work, payloads, options) => enqueueMany(enqueueItems, work, payloads, options),
+    result: (work, itemId) => readResult(read, work, itemId),
+    wait: (work, itemId, options = {}) => waitForResult(read, transport.onEnded, work, itemId, options),
+    enqueueItems,
     defineWorkType: (workType, rules) => call("define_work_type", { workType, ...rules }),
     defineWorkflow: (workflow, rules) => call("define_workflow", { workflow, ...rules }),
     definePool: (pool) => call("define_pool", { pool }),
@@ -235,6 +257,11 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
       return newestFirst.reverse();
     },
   };
+}
+
+function transportOf(options: WorkClientOptions, retryForMs: number): Transport {
+  if ("sql" in options) return overConnection(options.sql, retryForMs);
+  return "supabase" in options ? overSupabase(options.supabase, retryForMs) : overFetch(options, retryForMs);
 }
 
 /** The options of a claim with a request id: a repeated call answers the same claims. */

@@ -1,12 +1,15 @@
-import { fullJitter } from "../workers/runtime/backoff.ts";
 import { createClient } from "../workers/runtime/client.ts";
+import { systemClock } from "../workers/runtime/clock.ts";
 import { errorOf, RequestError } from "../workers/runtime/errors.ts";
+import { withRetries } from "../workers/runtime/retry.ts";
 import { type Query, queryString } from "./lists/query.ts";
 
-/** How the client speaks to PostgREST. */
+/** How the client speaks to the database. */
 export type Transport = {
   rpc(name: string, args: Record<string, unknown>): Promise<unknown>;
   read(relation: string, query: Query): Promise<unknown>;
+  /** Calls back when a claim of the item may have ended, where the connection can tell. Resolves to a function that ends that. */
+  onEnded?(itemId: string, onEnded: () => void): Promise<() => Promise<void>>;
 };
 
 export type Address = {
@@ -51,17 +54,13 @@ const attemptMs = 10_000;
 /** Calls through the caller's supabase-js client, with the retries of plain fetch. */
 export function overSupabase(client: SupabaseClientLike, retryForMs: number): Transport {
   const supabase = client as Supabase;
-  async function send(what: string, request: () => Request): Promise<unknown> {
-    const startedAt = performance.now();
-    for (let attempts = 0; ; attempts += 1) {
-      const { data, error, status } = await request().abortSignal(AbortSignal.timeout(attemptMs));
-      if (error === null) return data;
-      const told = status > 0 ? errorOf(status, JSON.stringify(error), null, what) : noAnswer(what, error);
-      const delay = fullJitter(attempts, Math.random);
-      if (!told.isRetryable || performance.now() + delay - startedAt > retryForMs) throw told;
-      await new Promise((resolve) => setTimeout(resolve, delay));
-    }
+  async function attempt(what: string, request: () => Request): Promise<unknown> {
+    const { data, error, status } = await request().abortSignal(AbortSignal.timeout(attemptMs));
+    if (error === null) return data;
+    throw status > 0 ? errorOf(status, JSON.stringify(error), null, what) : noAnswer(what, error);
   }
+  const send = (what: string, request: () => Request): Promise<unknown> =>
+    withRetries(() => attempt(what, request), { retryForMs }, { clock: systemClock, random: Math.random });
   return {
     rpc: (name, args) => send(name, () => supabase.rpc(name, args)),
     read: (relation, query) => send(relation, () => asked(supabase.from(relation).select(query.select), query)),

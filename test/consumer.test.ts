@@ -8,8 +8,30 @@ import { packageRoot } from "../src/stack/package-root.ts";
 const program = `
 import type * as everything from "work-claims";
 import type * as worker from "work-claims/worker";
-import type { Requirement } from "work-claims";
+import { createWorkClient, defineWork, type Requirement } from "work-claims";
+import { work } from "work-claims/worker";
+import { z } from "zod";
 export type All = [typeof everything, typeof worker];
+
+const client = createWorkClient({ url: "http://127.0.0.1", key: "k" });
+const embed = defineWork({
+  name: "embed",
+  payload: z.object({ text: z.string(), pages: z.number().default(1) }),
+  result: z.object({ on: z.string().transform((text) => new Date(text)) }),
+});
+export const id: Promise<string> = client.enqueue(embed, { text: "a" });
+export const many: Promise<number> = client.enqueueMany(embed, [{ text: "a", pages: 2 }]);
+export const on: Promise<Date> = client.wait(embed, "id").then((result) => result.on);
+export const run = () => work({ embed: embed.handler(({ payload }) => ({ on: payload.text + payload.pages.toFixed() })) });
+
+// @ts-expect-error A payload has a text.
+client.enqueue(embed, { pages: 1 });
+// @ts-expect-error
+client.enqueueMany(embed, [{ text: 7 }]);
+// @ts-expect-error A result has a text, from which the schema makes a date.
+embed.handler(() => ({ on: new Date() }));
+// @ts-expect-error A handler gets a text.
+embed.handler(({ payload }) => ({ on: payload.text.getTime() }));
 
 export const mixed: Requirement = {
   gpu: "a100",
@@ -43,6 +65,7 @@ test.each(["nodenext", "bundler"])(
     const folder = mkdtempSync(join(tmpdir(), "work-claims-consumer-"));
     mkdirSync(join(folder, "node_modules"));
     symlinkSync(packageRoot(), join(folder, "node_modules", "work-claims"), "dir");
+    symlinkSync(join(packageRoot(), "node_modules", "zod"), join(folder, "node_modules", "zod"), "dir");
     writeFileSync(join(folder, "package.json"), '{"type": "module"}');
     writeFileSync(join(folder, "consumer.ts"), program);
     writeFileSync(

@@ -29,13 +29,13 @@ test("the package and its dependencies weigh less than 8 MB", async () => {
   expect((await bytesIn(join(project, "node_modules"))) / 1_000_000).toBeLessThan(8);
 });
 
-test("the client and the runtime load without the packages of the stack", async () => {
+test("the client, the runtime and the testing part load without the packages of the stack", async () => {
   await writeFile(
     join(project, "both.js"),
-    'import { createWorkClient } from "work-claims";\nimport { work } from "work-claims/worker";\nconsole.log(typeof createWorkClient, typeof work);\n',
+    'import { createWorkClient } from "work-claims";\nimport { testStack } from "work-claims/testing";\nimport { work } from "work-claims/worker";\nconsole.log(typeof createWorkClient, typeof testStack, typeof work);\n',
   );
   const { stdout } = await run(process.execPath, ["both.js"], { cwd: project });
-  expect(stdout).toBe("function function\n");
+  expect(stdout).toBe("function function function\n");
 });
 
 test("up without the packages of the stack names what to install, and leaves no folder", async () => {

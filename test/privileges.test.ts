@@ -246,6 +246,7 @@ describe.each(worlds)("with tokens on Postgres %s with Supabase's %s default pri
       "table public.work_workflows": update,
       "view work.ranked_items": "SELECT",
       "view work.type_needs": "SELECT",
+      "table work.listeners": "SELECT",
       "table work.profiles": all,
       "table work.requests": all,
       "table work.tallies": all,

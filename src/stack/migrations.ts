@@ -99,7 +99,7 @@ async function textOf(file: string): Promise<string> {
 }
 
 /** The files that push applies, in its order; a folder that does not exist has none. */
-async function migrationsIn(folder: string): Promise<Migration[]> {
+export async function migrationsIn(folder: string): Promise<Migration[]> {
   const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return [];
     throw error;

@@ -36,6 +36,7 @@ begin
    order by i.item_id, t.name
   on conflict do nothing;
   get diagnostics enrolled = row_count;
+  perform work.wake_workers(work_types);
   if enrolled > 0 and (have_needs or exists (
     select from public.work_types t where not t.is_plain and (t.name = any (work_types) or exists (
       select from public.work_workflows w where w.is_gathered)))) then

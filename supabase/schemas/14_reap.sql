@@ -170,6 +170,7 @@ begin
             limit ready_due.max_items
               for no key update skip locked))
      and c.status is not distinct from 'waiting';
+  perform work.wake_workers(null);
 end
 $$;
 

@@ -33,6 +33,7 @@ begin
   perform work.record_closed(close_with_all.worker_id, held);
   perform work.follow_closed(held);
   perform work.stop_at_dead_ends(held);
+  perform work.wake_workers(null);
 end
 $$;
 

@@ -145,6 +145,7 @@ declare
   lost jsonb;
   answer json;
 begin
+  perform work.wake_waiting(close_claims.outcomes);
   -- To check each outcome costs as much as to close it. Where all say that they succeeded, they are checked only if some
   -- could not be closed.
   all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576

@@ -1,7 +1,7 @@
-import { fullJitter } from "./backoff.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { errorOf, RequestError } from "./errors.ts";
 import { isBrowser, isForbidden, SettingsError } from "./host.ts";
+import { withRetries } from "./retry.ts";
 
 /** JSON of no known shape, as JSON.parse returns it. */
 export type Json = ReturnType<typeof JSON.parse>;
@@ -45,6 +45,11 @@ export interface Client {
   get(pathAndQuery: string, options?: CallOptions): Promise<Json>;
   /** The text without key and token, wherever they may have got into it. */
   redact(text: string): string;
+  /**
+   * Calls back when one of these work types has claims that became ready, where the connection can tell. Resolves, when it
+   * listens, to a function that ends that.
+   */
+  listen?(workTypes: readonly string[], onReady: () => void): Promise<() => Promise<void>>;
 }
 
 export function createClient(options: ClientOptions): Client {
@@ -131,28 +136,8 @@ export function createClient(options: ClientOptions): Client {
     }
   }
 
-  async function send(path: string, body: string | undefined, what: string, call: CallOptions = {}): Promise<Json> {
-    const startedAt = clock.now();
-    for (let attempts = 0; ; attempts++) {
-      try {
-        return await attempt(path, body, what, call);
-      } catch (error) {
-        if (!(error instanceof RequestError) || !error.isRetryable) {
-          throw error;
-        }
-        const delay = error.retryAfterMs + fullJitter(attempts, random);
-        if (clock.now() + delay - startedAt > (call.retryForMs ?? 30_000)) {
-          throw error;
-        }
-        options.onRetry?.(error, attempts + 1);
-        call.onRetry?.();
-        await sleepUnless(clock, delay, [call.signal, call.until]);
-        if (call.signal?.aborted || call.until?.aborted) {
-          throw error;
-        }
-      }
-    }
-  }
+  const send = (path: string, body: string | undefined, what: string, call: CallOptions = {}): Promise<Json> =>
+    withRetries(() => attempt(path, body, what, call), call, { clock, random, onRetry: options.onRetry });
 
   /** The token says who calls, and for which work types. */
   function rpcWithToken(name: string, args: Record<string, unknown>, call?: CallOptions): Promise<Json> {
@@ -199,18 +184,4 @@ export function reasonOf(error: unknown): string {
   }
   const cause = error.cause as { code?: string; message?: string } | undefined;
   return cause ? `${error.message} (${cause.message || cause.code || "no reason given"})` : error.message;
-}
-
-async function sleepUnless(clock: Clock, ms: number, signals: (AbortSignal | undefined)[]): Promise<void> {
-  const wake = new AbortController();
-  const end = (): void => wake.abort();
-  for (const signal of signals) {
-    signal?.addEventListener("abort", end);
-  }
-  if (!signals.some((signal) => signal?.aborted)) {
-    await clock.sleep(ms, wake.signal);
-  }
-  for (const signal of signals) {
-    signal?.removeEventListener("abort", end);
-  }
 }

@@ -92,7 +92,7 @@ async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
     state.pace = { ...state.pace, roundTripMs: meanWith(state.pace.roundTripMs, clock.now() - sentAt) };
   }
   // A repeated call answers with what it still holds. What an earlier attempt claimed may be lost already.
-  await recordClaims(loop, answer, room, isLast && !isRepeated);
+  await recordClaims(loop, answer, { room, sentAt, isLast: isLast && !isRepeated });
 }
 
 /** A worker that leaves claims nothing; outcomes it offers as ever, unless its time to finish is limited. */
@@ -156,14 +156,20 @@ function recordReleased(loop: Loop, outcomes: Outcome[], states: string[]): void
 }
 
 /** Queues the claims that were won, and sets the time of the next look. */
-async function recordClaims(loop: Loop, { won, isMore }: Claimed, room: number, isLast: boolean): Promise<void> {
+async function recordClaims(
+  loop: Loop,
+  { won, isMore }: Claimed,
+  { room, sentAt, isLast }: { room: number; sentAt: number; isLast: boolean },
+): Promise<void> {
   const { state, clock, tally, wakeUps } = loop;
   queue(loop, won);
   const now = clock.now();
+  // The call may have looked before the work came that it was told of meanwhile.
+  const lookAt = state.calledAt >= sentAt ? now : now + nextLook(loop);
   if (won.length > 0) {
     state.hasFoundNothing = false;
     state.workSeenAt = now;
-    state.lookAt = won.length < room ? now + nextLook(loop) : now;
+    state.lookAt = won.length < room ? lookAt : now;
     wakeUps.heartbeat.wake();
     return;
   }
@@ -174,7 +180,7 @@ async function recordClaims(loop: Loop, { won, isMore }: Claimed, room: number, 
   const isFirst = !state.hasFoundNothing && tally.claimed === 0;
   state.hasFoundNothing = true;
   state.isEmpty = isLast;
-  state.lookAt = now + nextLook(loop);
+  state.lookAt = lookAt;
   if (isFirst) {
     await logReasons(loop);
   }

@@ -28,6 +28,8 @@ export interface LoopState {
   pace: Pace;
   /** The next look for work is not before this. */
   lookAt: number;
+  /** When the database last said that there is work. */
+  calledAt: number;
   workSeenAt: number;
   /** When it last held a claim or had a handler running. */
   busyAt: number;
@@ -53,6 +55,7 @@ export function createLoop(worker: Worker, source: Source, run: Loop["run"]): Lo
     gathering: "no",
     pace: unknownPace,
     lookAt: now,
+    calledAt: Number.NEGATIVE_INFINITY,
     workSeenAt: now,
     busyAt: now,
     hasFoundNothing: false,

@@ -1,6 +1,7 @@
 import type { Claim } from "./claim.ts";
 import type { Json } from "./client.ts";
 import type { Held } from "./held.ts";
+import { SettingsError } from "./host.ts";
 import type { LockOptions } from "./lock.ts";
 import { type Outcome, returned, threw } from "./outcome.ts";
 import type { Profile } from "./profile.ts";
@@ -39,6 +40,24 @@ export interface Context {
  * computation of seconds belongs in a worker thread or another process.
  */
 export type Handler<Payload = Json> = (claim: Claim<Payload>, context: Context) => unknown;
+
+/** The handler of each work type, by its name. */
+export interface Handlers {
+  readonly [workType: string]: Handler;
+}
+
+/** One handler for all of them. The further claims of an item, of the work types NAME#2 and on, are done as the first is. */
+export function dispatch(handlers: Handlers): Handler {
+  for (const [workType, handler] of Object.entries(handlers)) {
+    if (typeof handler !== "function") {
+      throw new SettingsError(`the handler of ${workType} is ${typeof handler}; a function was expected`);
+    }
+  }
+  return (claim, context) => {
+    const name = Object.hasOwn(handlers, claim.work_type) ? claim.work_type : claim.work_type.replace(/#\d+$/, "");
+    return (handlers[name] as Handler)(claim, context);
+  };
+}
 
 export async function run<Payload>(
   handler: Handler<Payload>,

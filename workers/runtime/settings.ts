@@ -1,3 +1,4 @@
+import type { Client } from "./client.ts";
 import type { Clock } from "./clock.ts";
 import { type CredentialOptions, type Credentials, credentialsFrom, hasTokenInEnv } from "./credentials.ts";
 import { env, hostname, processId, programArguments, randomUuid, requiredEnv, SettingsError } from "./host.ts";
@@ -11,6 +12,8 @@ import { flag, named, names, object, seconds, whole } from "./variable.ts";
 export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, ParkedOptions, TelemetryOptions {
   /** The project's address: SUPABASE_URL. */
   url?: string;
+  /** A connection of another kind, such as overSql() of work-claims makes it, in place of address and key. */
+  client?: Client;
   /** The worker picks candidates from this pool: WORK_POOL. Without it the database picks among declared work types. */
   pool?: string;
   /**
@@ -31,8 +34,11 @@ export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, P
   workerId?: string;
   /** How long handlers may go on after a stop: WORK_GRACE_SECONDS, else 20. */
   graceSeconds?: number;
-  /** Return when nothing is left to claim, to retry soon or to take over: WORK_UNTIL_EMPTY. */
-  untilEmpty?: boolean;
+  /**
+   * Return when nothing is left to claim, to retry soon or to take over: WORK_UNTIL_EMPTY. With "ready" it returns when
+   * nothing can be claimed, whatever others hold or is to be tried again.
+   */
+  untilEmpty?: boolean | "ready";
   /**
    * Return when nothing of the work types is open: also what is due later, parked, or waits for other work keeps the
    * worker. WORK_UNTIL=done. It counts before untilEmpty.
@@ -73,7 +79,7 @@ export interface Settings extends Credentials, LeaveSettings, TelemetrySettings 
   workerId: string;
   graceMs: number;
   /** When the worker leaves for want of work. */
-  leaves: "never" | "empty" | "done";
+  leaves: "never" | "ready" | "empty" | "done";
   idleMinMs: number;
   idleMaxMs: number;
   poll: ParkedOptions["poll"];
@@ -81,10 +87,13 @@ export interface Settings extends Credentials, LeaveSettings, TelemetrySettings 
   pollSeconds: number;
 }
 
+/** A given client has its own. */
+const noCredentials: Credentials = { key: "", token: null, called: { key: "", token: "" } };
+
 export function settle(workType: string | readonly string[], options: WorkOptions): Settings {
   const workTypes = [...new Set(typeof workType === "string" ? [workType] : workType)];
-  const url = options.url ?? requiredEnv("SUPABASE_URL");
-  const credentials = credentialsFrom(options);
+  const url = options.client ? "" : (options.url ?? requiredEnv("SUPABASE_URL"));
+  const credentials = options.client ? noCredentials : credentialsFrom(options);
   if (workTypes.length === 0 && credentials.token === null) {
     throw new SettingsError("no work type was given; expected is one, or a list of them");
   }
@@ -139,7 +148,8 @@ function settleUntil(options: WorkOptions): Settings["leaves"] {
   if (options.untilDone ?? untilFromEnv() === "done") {
     return "done";
   }
-  return (options.untilEmpty ?? flag("WORK_UNTIL_EMPTY")) ? "empty" : "never";
+  const untilEmpty = options.untilEmpty ?? flag("WORK_UNTIL_EMPTY");
+  return untilEmpty === "ready" ? "ready" : untilEmpty ? "empty" : "never";
 }
 
 /** The options that a program was started with: --until-done, --until-empty. */

@@ -28,6 +28,9 @@ export async function refuseMissing({ settings, state, source }: Loop, call: Cal
  */
 export async function isNothingToCome(loop: Loop, call: CallOptions): Promise<boolean> {
   const { settings, client } = loop;
+  if (settings.leaves === "ready") {
+    return true;
+  }
   if (settings.leaves === "done") {
     return isAllDone(await askRemaining(client, settings.workTypes, call));
   }

@@ -6,6 +6,7 @@ import { handBack } from "./handle.ts";
 import { keepLeases, watchDeadlines } from "./heartbeat.ts";
 import { abortError } from "./host.ts";
 import type { Why } from "./leaving.ts";
+import { listenForWork } from "./listen.ts";
 import { lock } from "./lock.ts";
 import { leaveUnready, runLoop } from "./loop.ts";
 import { createLoop, type Loop, noAnswer } from "./loop-state.ts";
@@ -14,7 +15,7 @@ import { keepPolling } from "./parked.ts";
 import { createRegistration, type Profile, type Registration, typesOpened } from "./profile.ts";
 import { createPull } from "./pull.ts";
 import { checkRules, watchRules } from "./rules.ts";
-import { type Handler, run } from "./run.ts";
+import { dispatch, type Handler, type Handlers, run } from "./run.ts";
 import { save } from "./save.ts";
 import { settle, type WorkOptions } from "./settings.ts";
 import { signOff } from "./sign-off.ts";
@@ -25,6 +26,7 @@ import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
 
 export type { Claim } from "./claim.ts";
 export { type Connection, claims, type LoopOptions } from "./claims.ts";
+export type { CallOptions, Client } from "./client.ts";
 export { RequestError } from "./errors.ts";
 export { SettingsError } from "./host.ts";
 export type { Why } from "./leaving.ts";
@@ -35,7 +37,7 @@ export { FinalError, Later, type Parked, parked, RetryAfter } from "./outcome.ts
 export type { ParkedClaim } from "./parked.ts";
 export type { Profile } from "./profile.ts";
 export { runAsProgram } from "./program.ts";
-export type { Context, Handler } from "./run.ts";
+export type { Context, Handler, Handlers } from "./run.ts";
 export { optionsFromArguments, type WorkOptions, workTypesFromEnv } from "./settings.ts";
 
 export interface Summary extends Counts {
@@ -48,15 +50,32 @@ export interface Summary extends Counts {
   isWorkLeft: boolean;
 }
 
+/** The same with a handler for each work type. */
+export function work(handlers: Handlers, options?: WorkOptions): Promise<Summary>;
 /**
  * Claims items of these work types, hands each to the handler, keeps the leases while it runs, and releases the outcomes.
  * Ends when it is stopped, or for a reason that the options name. Throws where no request can succeed, and where a handler
  * takes no notice of the end of its time: then the process should end.
  */
-export async function work<Payload = Json>(
+export function work<Payload = Json>(
   workType: string | readonly string[],
   handler: Handler<Payload>,
-  options: WorkOptions = {},
+  options?: WorkOptions,
+): Promise<Summary>;
+export async function work(
+  given: string | readonly string[] | Handlers,
+  second: Handler | WorkOptions = {},
+  third: WorkOptions = {},
+): Promise<Summary> {
+  return typeof second === "function"
+    ? runWorker(given as string | readonly string[], second, third)
+    : runWorker(Object.keys(given), dispatch(given as Handlers), second);
+}
+
+async function runWorker(
+  workType: string | readonly string[],
+  handler: Handler,
+  options: WorkOptions,
 ): Promise<Summary> {
   const settings = settle(workType, options);
   const { workTypes } = settings;
@@ -78,6 +97,7 @@ export async function work<Payload = Json>(
   let isRegistered = false;
   let hasLeftWork = true;
   let metricsServer: MetricsServer | null = null;
+  let endListening = async (): Promise<void> => {};
   try {
     metricsServer = await startMetrics(worker);
     const isReady = new AbortController();
@@ -90,6 +110,7 @@ export async function work<Payload = Json>(
     await checkRules(worker, call);
     isReady.abort();
     keepers.push(keepPolling(worker));
+    endListening = await listenForWork(loop, readyFor);
     log(`worker ${worker.registered.workerId} is ready for ${readyFor.join(", ")}`);
     await runLoop(loop);
   } catch (error) {
@@ -105,7 +126,7 @@ export async function work<Payload = Json>(
     for (const limit of loop.state.limits) {
       limit.abort();
     }
-    await Promise.all([...keepers, registration.settled()]);
+    await Promise.all([...keepers, registration.settled(), endListening()]);
     if (isRegistered) {
       hasLeftWork = await signOff(worker, registration);
     }

@@ -46,14 +46,16 @@ export function createWorker(settings: Settings, options: WorkOptions): Worker {
   const random = options.random ?? Math.random;
   const startedAt = clock.now();
   const print = options.log ?? ((line: string): void => console.error(line));
-  const client = createClient({
-    ...settings,
-    workerSuffix: settings.workerId,
-    clock,
-    random,
-    ...(options.fetch ? { fetch: options.fetch } : {}),
-    onRetry: (error, attempt) => attempt > 1 && outage.begin(error),
-  });
+  const client =
+    options.client ??
+    createClient({
+      ...settings,
+      workerSuffix: settings.workerId,
+      clock,
+      random,
+      ...(options.fetch ? { fetch: options.fetch } : {}),
+      onRetry: (error, attempt) => attempt > 1 && outage.begin(error),
+    });
   const registered = { workerId: settings.workerId };
   const log = createLog(settings.logFormat, () => registered.workerId, client.redact, print, options.quiet);
   const metrics = createMetrics(clock, settings.workTypes);

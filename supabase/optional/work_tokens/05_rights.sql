@@ -34,6 +34,7 @@ declare
     "public.work_types": "select, update",
     "public.work_workers": "select, insert, update, delete",
     "public.work_workflows": "select, update",
+    "work.listeners": "select",
     "work.profiles": "select, insert, update, delete",
     "work.requests": "select, insert, update, delete",
     "work.tallies": "select, insert, update, delete",

@@ -1,0 +1,106 @@
+import type { Claim } from "../workers/runtime/claim.ts";
+import { FinalError, type Parked } from "../workers/runtime/outcome.ts";
+import type { Context, Handler } from "../workers/runtime/run.ts";
+import type { Json, WorkTypeRules } from "./answers.ts";
+import type { WorkClient } from "./client.ts";
+import type { Requirement } from "./requirement/requirement.ts";
+import {
+  type InputOf,
+  jsonSchemaOf,
+  judge,
+  type OutputOf,
+  SchemaError,
+  type StandardSchemaV1,
+} from "./standard-schema.ts";
+
+type Rules = NonNullable<Parameters<WorkClient["defineWorkType"]>[1]>;
+
+/** A result of no schema: any JSON. */
+type AnyResult = StandardSchemaV1<unknown, Json>;
+
+/** A work type: its name, its schemas, and the rules of define_work_type() in camelCase, some under a shorter name. */
+export type WorkDefinition<Payload extends StandardSchemaV1, Result extends StandardSchemaV1> = Omit<
+  Rules,
+  "pool" | "dependsOn" | "leaseSeconds" | "intoColumn" | "payloadSchema" | "resultSchema"
+> & {
+  readonly name: string;
+  /** The schema of payloads: of zod, or of another library with the Standard Schema interface. */
+  readonly payload: Payload;
+  readonly result?: Result;
+  /**
+   * The pool of its items: an attached table, another work's pool, or "default". Without it the work type has a pool of
+   * its own name, so that no other work type gets its items.
+   */
+  readonly pool?: string;
+  /** The condition of its items on a worker's capabilities, where an item names no other. */
+  readonly requires?: Requirement;
+  /** Seconds after which another worker may have an item of a worker that is silent. */
+  readonly lease?: number;
+  /** The work types that must have succeeded on an item before. */
+  readonly dependsOn?: readonly (string | { readonly name: string })[];
+  /** The column of the attached table that gets each result: "documents.embedding". */
+  readonly into?: string;
+};
+
+/** A defined work type. `Given` is what is enqueued, `Read` what a handler gets of it; the same for results. */
+export type Work<Given = unknown, Read = unknown, ResultGiven = unknown, ResultRead = unknown> = {
+  readonly name: string;
+  readonly pool: string;
+  readonly requires: Requirement | undefined;
+  /** Declares the work type, with its rules and its schemas, and its pool. It may be called again, and at every start. */
+  declare(client: Pick<WorkClient, "definePool" | "defineWorkType">): Promise<WorkTypeRules>;
+  /** Throws where the payload does not fit the schema. */
+  judge(payload: Given, what?: string): Promise<void>;
+  /** A stored result as the schema makes it. */
+  read(result: Json): Promise<ResultRead>;
+  /**
+   * A handler for work(), whose payload and result are judged. A payload that does not fit fails for good, a result that
+   * does not fit fails as any other error.
+   */
+  handler(
+    handle: (claim: Claim<Read>, context: Context) => ResultGiven | Parked | Promise<ResultGiven | Parked>,
+  ): Handler;
+};
+
+/** Defines a work type once for those who enqueue and those who work. */
+export function defineWork<Payload extends StandardSchemaV1, Result extends StandardSchemaV1 = AnyResult>(
+  definition: WorkDefinition<Payload, Result>,
+): Work<InputOf<Payload>, OutputOf<Payload>, InputOf<Result>, OutputOf<Result>> {
+  const { name, payload, result, pool, requires, lease, dependsOn, into, ...rules } = definition;
+  return {
+    name,
+    pool: pool ?? name,
+    requires,
+    async declare(client) {
+      if (pool === undefined) await client.definePool(name);
+      return client.defineWorkType(name, {
+        ...rules,
+        pool: pool ?? name,
+        leaseSeconds: lease,
+        dependsOn: dependsOn?.map((each) => (typeof each === "string" ? each : each.name)),
+        intoColumn: into,
+        payloadSchema: jsonSchemaOf(payload),
+        resultSchema: result && jsonSchemaOf(result),
+      });
+    },
+    async judge(given, what = "payload") {
+      await judge(what, payload, given);
+    },
+    read: async (stored) => (result ? judge("result", result, stored) : stored) as Promise<OutputOf<Result>>,
+    handler: (handle) => async (claim, context) => {
+      const read = await judge("payload", payload, claim.payload).catch(failForGood);
+      const answer = await handle({ ...claim, payload: read }, context);
+      if (result && !isParked(answer)) await judge("result", result, answer);
+      return answer;
+    },
+  };
+}
+
+/** No later try finds another payload. */
+function failForGood(error: unknown): never {
+  throw error instanceof SchemaError ? new FinalError(error.message) : error;
+}
+
+function isParked(answer: unknown): boolean {
+  return answer !== null && typeof answer === "object" && "parkedAs" in answer;
+}

@@ -1,0 +1,53 @@
+import type { CallOptions, Client } from "../../workers/runtime/client.ts";
+import { systemClock } from "../../workers/runtime/clock.ts";
+import { SettingsError } from "../../workers/runtime/host.ts";
+import { withRetries } from "../../workers/runtime/retry.ts";
+import type { Transport } from "../transport.ts";
+import { createCalls } from "./call.ts";
+import { ask, type Connection, type SqlLike } from "./connection.ts";
+import { createListening } from "./listen.ts";
+import { readText } from "./read.ts";
+
+/** A worker's connection straight to Postgres: work(handlers, { client: overSql(sql) }). */
+export function overSql(sql: SqlLike): Client {
+  const connection = sql as Connection;
+  const call = createCalls(connection);
+  const listen = createListening(connection);
+  return {
+    rpc: (name, args, options = {}) => retried(connection, options, () => call(name, args, options)),
+    get: async () => {
+      throw new SettingsError(
+        "a worker over SQL cannot pick candidates from a pool; leave out the pool (WORK_POOL), or give address and key",
+      );
+    },
+    redact: (text) => text,
+    listen: (workTypes, onReady) =>
+      listen("ready", { isMeant: (name) => workTypes.includes(name.replace(/#\d+$/, "")), onEvent: onReady }),
+  };
+}
+
+/** The transport of a client straight to Postgres. */
+export function overConnection(sql: SqlLike, retryForMs: number): Transport {
+  const connection = sql as Connection;
+  const { rpc } = overSql(sql);
+  const listen = createListening(connection);
+  return {
+    rpc: (name, args) => rpc(name, args, { retryForMs }),
+    async read(relation, query) {
+      const answer = await retried(connection, { retryForMs }, () =>
+        ask(connection, relation, readText(relation, query), []),
+      );
+      return JSON.parse(answer ?? "[]");
+    },
+    onEnded: (itemId, onEvent) => listen("ended", { isMeant: (name) => name === itemId, onEvent }),
+  };
+}
+
+/** Inside a transaction nothing can be tried again: Postgres refuses all that comes after an error. */
+function retried<Answer>(
+  connection: Connection,
+  options: CallOptions,
+  attempt: () => Promise<Answer>,
+): Promise<Answer> {
+  return connection.savepoint ? attempt() : withRetries(attempt, options, { clock: systemClock, random: Math.random });
+}
