@@ -129,20 +129,22 @@ describe("the text of the migrations", () => {
   });
 });
 
-test("only triggers on attached tables run as their owner, and only pool functions build SQL", async () => {
+test("only functions that read or write attached tables run as their owner, or build SQL", async () => {
   const { owner } = await openDatabase();
   const rows = await owner<{ name: string; definer: boolean; dynamic: boolean; path: boolean }[]>`
     select proname::text as name, prosecdef as definer, prosrc ~* '\\mexecute\\M' as dynamic,
            'search_path=pg_catalog, pg_temp' = any (proconfig) as path
       from pg_proc where pronamespace in ('public'::regnamespace, 'work'::regnamespace) order by 1`;
   expect(rows.filter((row) => row.definer).map((row) => row.name)).toEqual([
-    ...["mirror_deleted", "mirror_truncated", "mirror_written"],
+    ...["lock_rows", "mirror_deleted", "mirror_truncated", "mirror_written", "write_results"],
   ]);
-  // Each of these puts in names from the catalog alone, quoted by it.
+  // Each of these puts in names from the catalog alone, quoted by it. call_apply() runs as its caller.
   expect(rows.filter((row) => row.dynamic).map((row) => row.name)).toEqual([
-    ...["detach_pool", "make_mirror_triggers", "mirror_deleted", "mirror_next_rows", "mirror_written"],
+    ...["call_apply", "detach_pool", "lock_rows", "make_mirror_triggers", "mirror_deleted", "mirror_next_rows"],
+    ...["mirror_written", "write_results"],
   ]);
-  expect(rows.filter((row) => !row.path)).toEqual([]);
+  // A person's function, and the triggers of a person's table, run with the path of a session.
+  expect(rows.filter((row) => !row.path).map((row) => row.name)).toEqual(["call_apply", "write_results"]);
   const [views] = await owner`
     select count(*)::integer as count from pg_class
      where relkind = 'v' and relnamespace = 'public'::regnamespace and not ('security_invoker=true' = any (coalesce(reloptions, '{}')))`;

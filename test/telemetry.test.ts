@@ -142,7 +142,8 @@ describe("metrics", () => {
     tally.addClaims(["embed", "embed", "embed", odd]);
     tally.addOutcome({ ...item, outcome: "succeeded" }, "succeeded");
     tally.addOutcome({ ...item, outcome: "succeeded" }, "lost");
-    tally.addOutcome({ ...item, outcome: "succeeded" }, "waiting");
+    tally.addOutcome({ ...item, outcome: "succeeded" }, "ready");
+    tally.addOutcome({ ...item, outcome: "failed" }, "waiting");
     tally.addOutcome({ ...item, outcome: "snoozed" }, "waiting");
     tally.addLost("embed");
     const endShort = metrics.startHandler("embed");
@@ -163,6 +164,7 @@ describe("metrics", () => {
       'work_claims_claimed_total{work_type="a \\"quoted\\\\ type\\"\\nof two lines"}': 1,
       'work_claims_outcomes_total{work_type="embed",outcome="succeeded"}': 1,
       'work_claims_outcomes_total{work_type="embed",outcome="failed"}': 1,
+      'work_claims_outcomes_total{work_type="embed",outcome="again"}': 1,
       'work_claims_outcomes_total{work_type="embed",outcome="released"}': 0,
       'work_claims_outcomes_total{work_type="embed",outcome="snoozed"}': 1,
       'work_claims_leases_lost_total{work_type="embed"}': 2,

@@ -112,6 +112,52 @@ describe("a token", () => {
     expect(await closeParked("job of the type")).toEqual([{ item_id: ids[0], work_type: type, state: "succeeded" }]);
   });
 
+  test("releases into a table that its worker has no right on, and opens what waits for it", async () => {
+    await owner`create schema lab`;
+    await owner`create table lab.scans (id int primary key, body text, label text, length int)`;
+    await owner`select attach_pool('lab.scans')`;
+    await call(sql, "define_work_type", { work_type: "label", pool: "lab.scans", into_column: "scans.label" });
+    const next = { work_type: "measure", pool: "lab.scans", into_column: "scans.length", depends_on: ["label"] };
+    await call(sql, "define_work_type", { ...next, input_columns: ["label"] });
+    const token = await createToken(sql, "scanner", ["label", "measure"]);
+    await owner`insert into lab.scans (id, body) values (1, 'a')`;
+    const [label] = (await claim(token)) as [Claim];
+    expect(label.work_type).toBe("label");
+    await owner`update lab.scans set body = 'b'`;
+    const reread = await request<Claim>(anon, token, "token_reread_claim", keyOf(label));
+    expect(reread.payload).toMatchObject({ body: "b" });
+    expect(await close(token, [label], "succeeded", { result: "B" })).toEqual(["succeeded"]);
+    const measure = (await claim(token)) as (Claim & { needs: unknown })[];
+    expect(measure).toMatchObject([{ work_type: "measure", needs: [{ work_type: "label", result: "B" }] }]);
+    expect(await close(token, measure, "succeeded", { result: 1 })).toEqual(["succeeded"]);
+    expect(await owner`select * from lab.scans`).toEqual([{ id: 1, body: "b", label: "B", length: 1 }]);
+  });
+
+  test("applies results by a function that work_worker may run, and says so where it may not", async () => {
+    const { type, token } = await fleet(1);
+    await owner.unsafe(`
+      create schema hidden;
+      create table hidden.applied (result jsonb);
+      grant usage on schema hidden to service_role;
+      create function hidden.store_result(item jsonb, result jsonb) returns void language sql security definer
+        set search_path = public as $$ insert into hidden.applied values (result) $$;
+      revoke execute on function hidden.store_result from public;`);
+    await call(sql, "define_work_type", { work_type: type, apply: "hidden.store_result" });
+    const claims = await claim(token);
+    const refused = (what: string): object => ({
+      code: "PT422",
+      message: `the result was not applied: permission denied for ${what}`,
+    });
+    const closed = close(token, claims, "succeeded", { result: 1 });
+    await expect(closed).rejects.toMatchObject(refused("schema hidden"));
+    await owner`grant usage on schema hidden to work_worker`;
+    const again = close(token, claims, "succeeded", { result: 1 });
+    await expect(again).rejects.toMatchObject(refused("function store_result"));
+    await owner`grant execute on function hidden.store_result to work_worker`;
+    expect(await close(token, claims, "succeeded", { result: 1 })).toEqual(["succeeded"]);
+    expect(await owner`select * from hidden.applied`).toEqual([{ result: 1 }]);
+  });
+
   test("notes its use at most once a minute", async () => {
     const { name, token } = await fleet();
     const used = async () =>
@@ -152,6 +198,7 @@ describe("a token is refused", async () => {
     ["token_register_worker", { instance: crypto.randomUUID() }],
     ["token_release_items", { outcomes: [] }],
     ["token_release_parked", { external_id: "x", outcome: "succeeded" }],
+    ["token_reread_claim", { item_id: crypto.randomUUID(), work_type: "x", fence: 1 }],
     ["token_retire_worker", {}],
     ["token_take_parked", {}],
     ["token_work_remaining", {}],
@@ -260,6 +307,21 @@ describe("a token does not reach", () => {
     await expect(request(anon, token, "token_finish_and_claim", { outcomes })).rejects.toMatchObject({ code: "PT403" });
     expect(await stored(owner, theirs.item_id, other.type)).toEqual(before);
     expect((await claim(token, { max_items: 10 })).map((each) => each.work_type)).toEqual([type]);
+  });
+
+  test("new items or needs in its outcomes, and the payload of another work type", async () => {
+    const { token } = await fleet(1);
+    const claims = await claim(token);
+    const refused = {
+      code: "PT400",
+      message: expect.stringContaining("a worker with a token adds no items and no needs"),
+    };
+    await expect(close(token, claims, "succeeded", { items: [{}] })).rejects.toMatchObject(refused);
+    await expect(close(token, claims, "snoozed", { seconds: 0, needs: ["a"] })).rejects.toMatchObject(refused);
+    const other = await typeWithPool(sql, 1);
+    const [theirs] = (await claimNext(sql, other.type, "w")) as [Claim];
+    await expect(request(anon, token, "token_reread_claim", keyOf(theirs))).rejects.toMatchObject({ code: "PT403" });
+    expect(await close(token, claims, "succeeded")).toEqual(["succeeded"]);
   });
 
   test("a claim by a fence that is not its current one", async () => {
@@ -541,5 +603,6 @@ test("work_worker may run exactly the public functions that the functions of tok
   const named = (list: Iterable<{ schema: string; name: string }>) =>
     [...list].flatMap((each) => (each.schema === "public" ? [each.name] : [])).sort();
   expect(named(reached).length).toBeGreaterThan(15);
-  expect(named(functions.filter((each) => each.may))).toEqual(named(reached));
+  // Outcomes of a token add no items.
+  expect([...named(functions.filter((each) => each.may)), "enqueue_items"].sort()).toEqual(named(reached));
 });

@@ -52,7 +52,7 @@ function failFirst(server: Server, name: string, times: number, reply: Reply): v
   server.script = (call, nth) => (call.name === name && nth <= times ? reply : undefined);
 }
 
-const done = ({ succeeded, failed, released, lost }: Summary): Omit<Counts, "parked"> => {
+const done = ({ succeeded, failed, released, lost }: Summary): Omit<Counts, "again" | "parked"> => {
   return { succeeded, failed, released, lost };
 };
 

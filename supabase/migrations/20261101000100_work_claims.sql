@@ -901,7 +901,9 @@ begin
   if declared.apply is distinct from before.apply and declared.apply is not null then
     perform work.apply_function(declared.apply);
   end if;
-  if declared.into_column is not null then
+  if declared.into_column is not null
+    and (declared.into_column, declared.pool, declared.input_columns)
+      is distinct from (before.into_column, before.pool, before.input_columns) then
     perform work.check_into(declared);
   end if;
   perform work.check_input_columns(declared);
@@ -1705,6 +1707,10 @@ create index if not exists work_claims_tried on public.work_claims (work_type) w
 comment on index public.work_claims_tried is 'Does anything of this work type wait for another try?';
 create index if not exists work_claims_by_external_id on public.work_claims (external_id) where external_id is not null;
 comment on index public.work_claims_by_external_id is 'Which claim was handed to this job elsewhere?';
+-- One index for two questions: each further one costs every claim, even where it has no entry.
+create index if not exists work_claims_behind on public.work_claims (work_type, item_id)
+  where status = 'blocked' or stale is not null;
+comment on index public.work_claims_behind is 'What waits for other work? Which results are out of date?';
 
 -- Vacuum has to keep up with a table in which every row is rewritten twice. Half of each page is left free for the later
 -- versions of its rows: an update within a page writes less.
@@ -3928,16 +3934,6 @@ as $$
   end
 $$;
 
--- The columns of a pool's table that results are written to.
-create or replace function work.written_columns(pool text)
-returns text[]
-language sql
-stable
-as $$
-  select array_agg(substring(t.into_column from '[^.]+$'))
-    from public.work_types t where t.pool = written_columns.pool and t.into_column is not null
-$$;
-
 -- Open claims again that have ended: each is {item_id, work_type, reason, is_change}. Their result is kept until the next
 -- one, marked stale. The caller has locked them with lock_around(). Answers how many.
 create or replace function work.reopen(keys jsonb, event text default 'reopened', actor text default null)
@@ -4184,18 +4180,55 @@ returns regprocedure
 language plpgsql
 stable
 as $$
+#variable_conflict use_column
 declare
-  found_function regprocedure := to_regprocedure(name || '(jsonb, jsonb)');
+  found_function regprocedure;
 begin
-  if found_function is null then
-    perform work.refuse('apply', name,
+  begin
+    found_function := to_regprocedure(apply_function.name || '(jsonb, jsonb)');
+  exception when invalid_name or invalid_text_representation or syntax_error or feature_not_supported then
+    null; -- The text is no name: this is what Postgres 15 raises.
+  end;
+  if found_function is null or not exists (
+    select from pg_catalog.pg_proc p where p.oid = found_function and p.prokind = 'f') then
+    perform work.refuse('apply', apply_function.name,
       'a function (item jsonb, result jsonb) was expected, named with its schema, such as public.store_embedding');
   end if;
   return found_function;
 end
 $$;
 
--- Find the table and column that a work type writes its results to; refuse what is no column of its pool's table.
+-- The name of the column that 'table.column' names, of this table: with or without the schema, with or without quotes.
+-- Null where it names none.
+create or replace function work.column_of(source regclass, named text)
+returns text
+language sql
+stable
+as $$
+  select a.attname::text
+    from pg_catalog.pg_attribute a
+    join pg_catalog.pg_class r on r.oid = a.attrelid
+    join pg_catalog.pg_namespace n on n.oid = r.relnamespace
+   where a.attrelid = column_of.source and a.attnum > 0 and not a.attisdropped
+     and column_of.named in (
+       format('%s.%s', r.relname, a.attname), format('%s.%s.%s', n.nspname, r.relname, a.attname),
+       format('%I.%I', r.relname, a.attname), format('%I.%I.%I', n.nspname, r.relname, a.attname))
+   limit 1
+$$;
+
+-- The columns of a pool's table that results are written to.
+create or replace function work.written_columns(pool text)
+returns text[]
+language sql
+stable
+as $$
+  select array_agg(work.column_of(p.source, t.into_column))
+    from public.work_types t
+    join public.work_pools p on p.name = t.pool
+   where t.pool = written_columns.pool and t.into_column is not null
+$$;
+
+-- Refuse a column for results that is no column of the pool's table, or that no result can be written to.
 create or replace function work.check_into(declared public.work_types)
 returns void
 language plpgsql
@@ -4203,21 +4236,19 @@ as $$
 #variable_conflict use_column
 declare
   attached public.work_pools;
-  column_name text := substring(declared.into_column from '[^.]+$');
+  column_name text;
 begin
   select * into attached from public.work_pools p where p.name = declared.pool and p.source is not null;
-  if not found or to_regclass(left(declared.into_column, -1 - length(column_name))) is distinct from attached.source::oid
-    and 'public.' || left(declared.into_column, -1 - length(column_name)) is distinct from (
-      select n.nspname || '.' || r.relname from pg_catalog.pg_class r
-        join pg_catalog.pg_namespace n on n.oid = r.relnamespace where r.oid = attached.source) then
-    perform work.refuse('into_column', declared.into_column,
-      format('a column of the table that pool %s is attached to was expected, such as documents.embedding', declared.pool));
+  column_name := work.column_of(attached.source, declared.into_column);
+  if column_name is null then
+    perform work.refuse('into_column', declared.into_column, case
+      when attached.source is null then 'a column of an attached table was expected, and its pool is attached to none'
+      else format('a column of the table %s was expected, such as documents.embedding', attached.source) end);
   end if;
-  if not exists (
+  if exists (
     select from pg_catalog.pg_attribute a
-     where a.attrelid = attached.source and a.attname = column_name and a.attnum > 0 and not a.attisdropped
-       and a.attgenerated = '') then
-    perform work.refuse('into_column', declared.into_column, format('%s has no such column', attached.source));
+     where a.attrelid = attached.source and a.attname = column_name and (a.attgenerated <> '' or a.attidentity = 'a')) then
+    perform work.refuse('into_column', declared.into_column, 'Postgres makes its values; a column that can be written to was expected');
   end if;
   if column_name = any (coalesce(declared.input_columns, '{}') || attached.key_columns) then
     perform work.refuse('into_column', declared.into_column,
@@ -4226,21 +4257,7 @@ begin
 end
 $$;
 
--- Lock the rows that these results are written to, before any claim: a person's update locks the row first too.
-create or replace function work.lock_rows(pool text, source_keys text[])
-returns void
-language plpgsql
-security definer
-as $$
-begin
-  execute format(
-    'select from unnest($1) as g(key) cross join lateral (select from %s r where %s for no key update) as locked',
-    (select p.source from public.work_pools p where p.name = pool), work.row_condition(pool))
-    using array(select k.key from unnest(source_keys) as k(key) order by k.key);
-end
-$$;
-
--- The SQL that finds the row r of a source key g.key.
+-- The SQL that finds the row r of a source key g.key; null where the pool has no table, or a key column is gone.
 create or replace function work.row_condition(pool text)
 returns text
 language plpgsql
@@ -4250,6 +4267,7 @@ as $$
 begin
   return (
     select case
+             when bool_or(c.fault is not null) then null
              when count(*) = 1 then min(format('%s = any (array[g.key::%s])', c.value, c.compared_as))
              else string_agg(format('%s = any (array[(g.key::jsonb ->> %s)::%s])', c.value, c.n - 1, c.compared_as), ' and ' order by c.n)
            end
@@ -4258,63 +4276,93 @@ begin
 end
 $$;
 
--- Write results [{key, result}] into a column of the pool's table, each as the column's type reads it from JSON.
--- It runs as its owner: a worker's role needs no right on the table.
-create or replace function work.write_results(pool text, into_column text, results jsonb)
+-- Lock the rows that these results are written to, before any claim: a person's update locks the row first too.
+create or replace function work.lock_rows(pool text, source_keys text[])
 returns void
 language plpgsql
 security definer
 as $$
+#variable_conflict use_column
 declare
-  source regclass := (select p.source from public.work_pools p where p.name = pool);
-  column_name text := substring(into_column from '[^.]+$');
+  condition text := work.row_condition(lock_rows.pool);
 begin
-  execute format(
-    'update %1$s r
-        set %2$I = (jsonb_populate_record(null::%1$s, jsonb_build_object(%2$L, g.result))).%2$I
-       from jsonb_to_recordset($1) as g(key text, result jsonb)
-      where %3$s',
-    source, column_name, work.row_condition(pool))
-    using results;
+  if condition is not null then
+    execute format(
+      'select from unnest($1) as g(key) cross join lateral (select from %s r where %s for no key update) as locked',
+      (select p.source from public.work_pools p where p.name = lock_rows.pool), condition)
+      using array(select k.key from unnest(lock_rows.source_keys) as k(key) order by k.key);
+  end if;
 end
 $$;
 
--- Run the effects of results that are about to be stored: each is {item_id, work_type, fence, result}. A result of an input
--- that is no longer there has none. An error stops the release with its sentence, and the claims are still held.
+-- Write results [{key, result}] into the column that their work type names, each as the column's type reads it from JSON.
+-- It runs as its owner: a worker's role needs no right on the table. A row that is gone is passed over.
+create or replace function work.write_results(work_type text, results jsonb)
+returns void
+language plpgsql
+security definer
+as $$
+#variable_conflict use_column
+declare
+  condition text;
+  written record;
+begin
+  select t.pool, t.into_column, p.source, a.attname, format_type(a.atttypid, a.atttypmod) as type
+    into written
+    from public.work_types t
+    join public.work_pools p on p.name = t.pool
+    left join pg_catalog.pg_attribute a on a.attrelid = p.source and a.attname = work.column_of(p.source, t.into_column)
+   where t.name = write_results.work_type;
+  condition := work.row_condition(written.pool);
+  if condition is null or written.attname is null then
+    raise exception using errcode = 'PT422', message = format('pool %s has no table with the column %s and the key that its items have; %s',
+      written.pool, written.into_column, 'mend the table, or name another column with define_work_type()');
+  end if;
+  execute format(
+    'update %s r set %I = g.result from jsonb_to_recordset($1) as g(key text, result %s) where %s',
+    written.source, written.attname, written.type, condition)
+    using write_results.results;
+end
+$$;
+
+-- Call the person's function with one result. Its settings are those of a session, not those of our functions.
+create or replace function work.call_apply(function regprocedure, item jsonb, result jsonb)
+returns void
+language plpgsql
+as $$
+begin
+  execute format('select %s($1, $2)', function::oid::regproc) using item, result;
+end
+$$;
+
+-- Run the effects of results that are about to be stored: each is {item_id, work_type, fence, result}. An error stops the
+-- release with its sentence, and the claims are still held.
 create or replace function work.apply_results(held jsonb)
 returns void
 language plpgsql
 as $$
 #variable_conflict use_column
-declare
-  result record;
-  written record;
 begin
-  for written in
-    select t.pool, t.into_column, jsonb_agg(jsonb_build_object('key', i.source_key, 'result', h.result)) as results
-      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", result jsonb)
-      join public.work_types t on t.name = h.work_type
-      join public.work_items i on i.id = any (array[h.item_id])
-     where t.into_column is not null and i.source_key is not null
-     group by t.pool, t.into_column
-  loop
-    perform work.write_results(written.pool, written.into_column, written.results);
-  end loop;
-  for result in
-    select h.*, t.apply, i.pool, i.source_key, i.payload
-      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", fence bigint, result jsonb)
-      join public.work_types t on t.name = h.work_type
-      join public.work_items i on i.id = any (array[h.item_id])
-     where t.apply is not null
-     order by h.item_id, h.work_type
-  loop
-    execute format('select %s($1, $2)', work.apply_function(result.apply)::oid::regproc)
-      using jsonb_build_object('id', result.item_id, 'work_type', result.work_type, 'fence', result.fence, 'pool', result.pool,
-        'source_key', result.source_key, 'payload', result.payload), result.result;
-  end loop;
+  perform work.write_results(w.work_type, w.results)
+     from (select h.work_type, jsonb_agg(jsonb_build_object('key', i.source_key, 'result', h.result)) as results
+             from jsonb_to_recordset(apply_results.held) as h(item_id uuid, work_type text collate "C", result jsonb)
+             join public.work_types t on t.name = h.work_type
+             join public.work_items i on i.id = any (array[h.item_id])
+            where t.into_column is not null and i.source_key is not null
+            group by h.work_type
+            order by h.work_type) as w;
+  perform work.call_apply(work.apply_function(a.apply), a.item, a.result)
+     from (select t.apply, h.result,
+                  jsonb_build_object('id', h.item_id, 'work_type', h.work_type, 'fence', h.fence, 'pool', i.pool,
+                    'source_key', i.source_key, 'payload', i.payload) as item
+             from jsonb_to_recordset(apply_results.held) as h(item_id uuid, work_type text collate "C", fence bigint, result jsonb)
+             join public.work_types t on t.name = h.work_type
+             join public.work_items i on i.id = any (array[h.item_id])
+            where t.apply is not null
+            order by h.item_id, h.work_type) as a;
 exception
-  -- The caller tries these again by itself.
-  when deadlock_detected or lock_not_available or query_canceled then
+  -- These pass: the caller tries them again by itself.
+  when deadlock_detected or lock_not_available or query_canceled or insufficient_resources then
     raise;
   when others then
     raise exception using errcode = 'PT422', message = format('the result was not applied: %s', sqlerrm);
@@ -4921,6 +4969,15 @@ begin
       or length(outcome ->> 'external_id') not between 1 and 500) then
     return 'external_id is a text of 1 to 500 characters: the id of the job elsewhere';
   end if;
+  if jsonb_typeof(outcome -> 'items') <> 'null'
+    and (jsonb_typeof(outcome -> 'items') <> 'array' or outcome ->> 'outcome' not in ('succeeded', 'snoozed')
+      or jsonb_array_length(outcome -> 'items') > 1000) then
+    return 'items is a list of at most 1000 items to enqueue, with the outcome succeeded or snoozed';
+  end if;
+  if jsonb_typeof(outcome -> 'needs') <> 'null'
+    and (jsonb_typeof(outcome -> 'needs') <> 'array' or outcome ->> 'outcome' <> 'snoozed') then
+    return 'needs is a list of items to wait for, with the outcome snoozed';
+  end if;
   return null;
 end
 $$;
@@ -5005,15 +5062,16 @@ begin
   -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
   perform work.lock_around(work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes));
   held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
+  -- A result of an input that is no longer there has no effects.
   perform work.apply_results(h.results)
      from (select jsonb_agg(e.value) as results
              from jsonb_array_elements(held) as e(value)
             where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
     where h.results is not null;
-  perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
-  if jsonb_path_exists(close_with_all.outcomes, '$[*].outcome ? (@ != "succeeded")') then
-    perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
-    perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.close_succeeded(close_with_all.worker_id, held, only_plain => false);
+  if jsonb_path_exists(held, '$[*].outcome ? (@ != "succeeded")') then
+    perform work.close_others(close_with_all.worker_id, held);
+    perform work.park(close_with_all.worker_id, held);
   end if;
   perform work.record_closed(close_with_all.worker_id, held);
   perform work.follow_closed(held);
@@ -5022,8 +5080,8 @@ begin
 end
 $$;
 
--- Of these outcomes, those whose claim the worker holds, with all that its release needs to know. is_again: the claim is
--- to be done once more, since its input changed meanwhile, or its work type has a new version.
+-- Of these outcomes, those whose claim the worker holds, the first of each claim, with all that its release needs to know.
+-- is_again: the claim is to be done once more, since its input changed meanwhile, or its work type has a new version.
 create or replace function work.held_outcomes(worker_id text, outcomes jsonb)
 returns jsonb
 language plpgsql
@@ -5032,24 +5090,27 @@ as $$
 #variable_conflict use_column
 begin
   return (
-    select coalesce(jsonb_agg(jsonb_build_object('item_id', o.item_id, 'work_type', o.work_type, 'fence', o.fence, 'outcome', o.outcome,
-             'result', o.result, 'items', o.items, 'needs', o.needs,
-             'is_again', c.read_input is not null or c.again is not null or coalesce(c.claimed_at < t.version_at, false),
-             'reason', case when c.read_input is not null then 'its input changed while it ran'
-                            else coalesce(c.again, format('version %s', t.version)) end,
-             'is_change', c.read_input is not null)
-             order by o.item_id, o.work_type), '[]')
-      from jsonb_to_recordset(held_outcomes.outcomes) as o(
-             item_id uuid, work_type text collate "C", fence bigint, outcome text, result jsonb, items jsonb, needs jsonb)
-      join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
-      left join public.work_types t on t.name = o.work_type
-     where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence));
+    select coalesce(jsonb_agg(h.outcome order by h.item_id, h.work_type), '[]')
+      from (select distinct on (o.item_id, o.work_type) o.item_id, o.work_type,
+                   o.outcome || jsonb_build_object(
+                     'is_again', c.read_input is not null or c.again is not null or coalesce(c.claimed_at < t.version_at, false),
+                     'reason', case when c.read_input is not null then 'its input changed while it ran'
+                                    else coalesce(c.again, format('version %s', t.version)) end,
+                     'is_change', c.read_input is not null) as outcome
+              from rows from (
+                     jsonb_to_recordset(held_outcomes.outcomes) as (item_id uuid, work_type text collate "C", fence bigint),
+                     jsonb_array_elements(held_outcomes.outcomes))
+                   with ordinality as o(item_id, work_type, fence, outcome, n)
+              join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
+              left join public.work_types t on t.name = o.work_type
+             where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence)
+             order by o.item_id, o.work_type, o.n) as h);
 end
 $$;
 
--- After claims were closed: change what needs them, add their new items and needs, and open those again that are to be
--- done once more, also after a failure: the new input has not failed yet. A new item may change one of the closed: what
--- needs that has counted its end before.
+-- After claims were closed: change what needs them, then add their new items and needs, since these may change one of the
+-- closed; and open those again that are to be done once more, also after a failure: the new input has not failed yet. The
+-- next try adds the items of the new input.
 create or replace function work.follow_closed(held jsonb)
 returns void
 language plpgsql
@@ -5068,13 +5129,19 @@ begin
   perform work.follow(changed);
   for released in
     select h.item_id, h.work_type, h.items, h.needs
-      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", items jsonb, needs jsonb)
-     where jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array'
+      from jsonb_to_recordset(held) as h(
+             item_id uuid, work_type text collate "C", outcome text, is_again boolean, items jsonb, needs jsonb)
+     where (jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array') and not (h.outcome = 'succeeded' and h.is_again)
   loop
-    new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
-    if jsonb_typeof(released.needs) = 'array' then
-      perform work.need(released.item_id, released.needs, new_ids);
-    end if;
+    begin
+      new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
+      if jsonb_typeof(released.needs) = 'array' then
+        perform work.need(released.item_id, released.needs, new_ids);
+      end if;
+    exception when sqlstate 'PT404' then
+      -- With this status a worker would take its own address or key to be wrong.
+      raise exception using errcode = 'PT400', message = sqlerrm;
+    end;
   end loop;
   perform work.reopen(h.again)
      from (select jsonb_agg(e.value) as again from jsonb_array_elements(held) as e(value)
@@ -5237,7 +5304,7 @@ begin
   -- could not be closed.
   all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
     and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
-    and not jsonb_path_exists(close_claims.outcomes, '$[*].items')
+    and not jsonb_path_exists(close_claims.outcomes, '$[*] ? (exists (@.items) || exists (@.needs))')
     and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
   if all_succeeded
     and work.close_succeeded(close_claims.worker_id, close_claims.outcomes, only_plain => true)
@@ -5337,7 +5404,7 @@ begin
 end
 $$;
 comment on function public.release_items is
-  'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds, seconds, note, external_id, state}], at most 1000 a call; answers ["succeeded", "lost", …]: each one''s new state, or "lost", in the same order. Outcomes: succeeded, failed, released, snoozed (seconds, note) and parked (external_id, seconds).';
+  'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds, seconds, note, external_id, state, items, needs}], at most 1000 a call; answers ["succeeded", "lost", …]: each one''s new state, or "lost", in the same order. Outcomes: succeeded (items to enqueue), failed, released, snoozed (seconds, note; items, and needs to wait for) and parked (external_id, seconds). A success whose input changed meanwhile is answered ready, waiting or blocked: it is to be done again.';
 
 -- Close a batch and claim the next one in a single round trip.
 create or replace function public.finish_and_claim(
@@ -6878,7 +6945,7 @@ select o.work_type, o.pool, o.paused, o.ready, o.waiting, o.blocked,
   from work.overview() o
   left join work.parked() p on p.work_type = o.work_type;
 comment on view public.work_overview is
-  'work-claims: how far each work type is: open claims by state, done, failed, the longest wait among the first 1000 in order, the last minute''s rate and the time left at it. claimed ones have a worker, parked ones are done elsewhere. is_capped: more than 10000 wait or are held in all, so the open states are lower bounds; open is exact.';
+  'work-claims: how far each work type is: open claims by state, done, failed, the longest wait among the first 1000 in order, the last minute''s rate and the time left at it. claimed ones have a worker, parked ones are done elsewhere. is_capped: more than 10000 wait or are held in all, so ready, waiting and claimed are lower bounds; open and blocked are exact.';
 
 -- One small answer, cheap enough to ask every second.
 create or replace function public.work_pulse(since_event bigint default null)
@@ -7270,6 +7337,82 @@ comment on function public.work_remaining is
 
 -- Why an item is not running.
 
+-- What blocked claims wait for, other than whole workflows: the needed claims with their status, null where there is none.
+create or replace view work.unmet_needs with (security_invoker = true) as
+select c.item_id, c.work_type, d.needs_item_id, d.needs_work_type, k.status as needs_status, k.finished_at as ended_at
+  from public.work_claims c
+  join public.work_dependencies d on d.item_id = c.item_id and d.work_type = c.work_type
+  left join lateral (
+    select k.status, k.finished_at from public.work_claims k
+     where k.item_id = d.needs_item_id and k.work_type = d.needs_work_type limit 1) as k on true
+ where c.status = 'blocked' and d.needs_item_id is not null and not d.is_met
+ union all
+select c.item_id, c.work_type, c.item_id, n.needs_work_type, k.status, k.finished_at
+  from work.type_needs n
+  join public.work_claims c on c.work_type = n.work_type
+  left join lateral (
+    select k.status, k.finished_at from public.work_claims k
+     where k.item_id = c.item_id and k.work_type = n.needs_work_type limit 1) as k on true
+ where c.status = 'blocked' and not work.is_met(k.status, n.on_failed_need);
+comment on view work.unmet_needs is 'work-claims: what blocked claims wait for, with its status.';
+
+-- A need as a person reads it: "extract of the same item (failed)".
+create or replace function work.need_in_words(need work.unmet_needs)
+returns text
+language sql
+stable
+as $$
+  select format('%s of %s (%s)', need.needs_work_type,
+    case when need.needs_item_id = need.item_id then 'the same item'
+         else 'item ' || coalesce((
+           select coalesce(i.dedupe_key, i.source_key) from public.work_items i where i.id = need.needs_item_id), need.needs_item_id::text)
+    end,
+    coalesce(need.needs_status, 'not enrolled'))
+$$;
+
+-- What a blocked claim waits for: a sentence, and at most five of its needs, failed ones first.
+create or replace function work.explained_needs(claim public.work_claims)
+returns jsonb
+language sql
+stable
+as $$
+  with need as materialized (
+    select u.needs_item_id as item_id, u.needs_work_type as work_type, u.needs_status as status, null as workflow,
+           work.need_in_words(u) as in_words, u.needs_status in ('failed', 'cancelled') as has_ended
+      from work.unmet_needs u
+     where u.item_id = claim.item_id and u.work_type = claim.work_type
+     union all
+    select null, null, null, w.name, 'all of workflow ' || w.name, e.is_over
+      from public.work_dependencies d
+      join public.work_workflows w on w.id = d.needs_workflow_id
+     cross join lateral work.workflow_end(w.id) as e
+     where d.item_id = claim.item_id and d.work_type = claim.work_type and not d.is_met
+     order by 6 desc nulls last, 5
+     limit 5
+  ),
+  told as (
+    select min(n.in_words) filter (where n.n = 1) as first,
+           jsonb_agg(jsonb_build_object('item_id', n.item_id, 'work_type', n.work_type, 'status', n.status, 'workflow', n.workflow)
+             order by n.n) as needs
+      from (select need.*, row_number() over () as n from need) as n
+  )
+  select jsonb_build_object(
+           'reason', 'it waits for ' || coalesce(t.first, 'other work') || case
+             when claim.waits_for > 2 then format(' and %s others', claim.waits_for - 1)
+             when claim.waits_for = 2 then ' and one other' else '' end,
+           'needs', coalesce(t.needs, '[]'))
+    from told t
+$$;
+
+-- Whether a claim waits since its input changes again and again.
+create or replace function work.is_guarded(claim public.work_claims)
+returns boolean
+language sql
+immutable
+as $$
+  select coalesce(claim.changes > 10 and claim.due_at between claim.changed_at and claim.changed_at + interval '1 hour', false)
+$$;
+
 -- The facts of one claim, and in `reason` why it does not run or how it ended.
 create or replace function work.explained_claim(claim public.work_claims)
 returns jsonb
@@ -7283,7 +7426,11 @@ declare
   is_paused boolean := coalesce((select t.paused from public.work_types t where t.name = claim.work_type), false);
   before integer;
   workers jsonb;
+  waits_for jsonb;
 begin
+  if claim.status = 'blocked' then
+    waits_for := work.explained_needs(claim);
+  end if;
   if claim.status = 'ready' then
     -- At most 1,001 rows are read, from the head of the lane.
     select count(*) filter (where (-r.priority, r.rank, r.position) < (-claim.priority, claim.rank, claim.position))
@@ -7304,8 +7451,10 @@ begin
         case when lease_end > moment and claim.poll_at is not null then 'it is parked: its work is done elsewhere'
              when lease_end > moment then 'a worker holds it' else 'its lease has ended and no worker has called since' end
       when claim.status = 'waiting' then
-        case when claim.due_at > moment then 'it is not due yet' else 'it is due and no worker has called since' end
-      when claim.status = 'blocked' then 'it waits for other work'
+        case when claim.due_at > moment and work.is_guarded(claim)
+               then format('its input changed %s times, each within an hour of the last', claim.changes)
+             when claim.due_at > moment then 'it is not due yet' else 'it is due and no worker has called since' end
+      when claim.status = 'blocked' then waits_for ->> 'reason'
       when claim.status = 'succeeded' then 'it succeeded'
       when claim.status = 'failed' then 'it failed for good'
       when claim.status = 'cancelled' then 'it was cancelled'
@@ -7320,6 +7469,10 @@ begin
     'crashes', claim.crashes,
     'error', left(claim.error, 2000),
     'paused', is_paused,
+    'stale', claim.stale,
+    'again', case when claim.read_input is not null then 'its input changed while it ran' else claim.again end,
+    'waits_for', claim.waits_for,
+    'needs', waits_for -> 'needs',
     'due_at', claim.due_at,
     'worker_id', claim.worker_id,
     'claimed_at', claim.claimed_at,
@@ -7434,6 +7587,45 @@ select c.work_type,
 comment on view public.work_failures is
   'work-claims: claims that have failed for good, the newest first, and why. retry_items() reopens them.';
 
+create or replace view public.work_stale with (security_invoker = true) as
+select c.work_type,
+       c.item_id,
+       i.pool,
+       i.source_key,
+       c.status,
+       c.stale as reason,
+       c.waits_for,
+       c.result
+  from public.work_claims c
+  join public.work_items i on i.id = c.item_id
+ where c.stale is not null;
+comment on view public.work_stale is
+  'work-claims: claims whose result is out of date, and why: it stays readable until the next one replaces it.';
+
+-- Blocked claims whose need has failed or was cancelled, and those that wait for a workflow of which a part has.
+create or replace function work.behind_failed()
+returns table (work_type text, item_id uuid, reason text, since timestamptz)
+language plpgsql
+stable
+as $$
+begin
+  return query
+  select u.work_type::text, u.item_id, format('it waits for %s', work.need_in_words(u)), u.ended_at
+    from work.unmet_needs u
+   where u.needs_status in ('failed', 'cancelled')
+   union all
+  select d.work_type::text, d.item_id, format('it waits for all of workflow %s, of which a part failed or was cancelled', w.name), null
+    from (select w.id, w.name
+            from public.work_workflows w
+           cross join lateral work.workflow_end(w.id) as e
+           where w.is_gathered
+             and exists (select from public.work_dependencies n where n.needs_workflow_id = w.id and not n.is_met)
+             and e.is_over and not e.is_succeeded
+          offset 0) as w
+    join public.work_dependencies d on d.needs_workflow_id = w.id and not d.is_met;
+end
+$$;
+
 -- Unregistered workers may do work that no registered worker does: the view shows it after five minutes.
 create or replace view public.work_stuck with (security_invoker = true) as
 with kind as materialized (
@@ -7479,10 +7671,18 @@ select c.work_type, c.item_id, format('it fails again and again: %s failures, %s
   from public.work_claims c
  where c.status = 'waiting' and c.due_at >= now() and c.failures > 1
  union all
+select c.work_type, c.item_id,
+       format('its input changed %s times, each within an hour of the last: does its worker write into its own input columns?', c.changes),
+       c.changed_at
+  from public.work_claims c
+ where c.status = 'waiting' and c.due_at >= now() and work.is_guarded(c)
+ union all
+select b.work_type, b.item_id, b.reason, b.since from work.behind_failed() b
+ union all
 select null, null, format('pool %s: %s', b.pool, b.reason), b.since
   from work.broken_pools b;
 comment on view public.work_stuck is
-  'work-claims: what does not move, and why: ended leases nobody took back, ready work no live worker can run or takes, paused types, what keeps failing, pools whose table does not fit any more.';
+  'work-claims: what does not move, and why: ended leases nobody took back, ready work no live worker can run or takes, paused types, what keeps failing, what waits for failed work, what changes without end, pools whose table does not fit any more.';
 
 -- 28_lists.sql
 
@@ -7539,14 +7739,16 @@ select c.item_id,
        i.id as item_key,
        c.poll_at is not null as parked,
        c.external_id,
-       c.state
+       c.state,
+       c.stale,
+       c.waits_for
   from public.work_claims c
   left join public.work_items i on i.id = c.item_id
   left join public.work_workflows w on w.id = c.workflow_id
   left join public.work_classes k on k.id = c.class_id
  where c.class_id > 0;
 comment on view public.work_claim_list is
-  'work-claims: claims with their item''s pool, key, labels, requirements and workflow. expires_at of a claim that never had a lease is -infinity.';
+  'work-claims: claims with their item''s pool, key, labels, requirements and workflow. stale: why its result is out of date; waits_for: how many of its needs are not met. expires_at of a claim that never had a lease is -infinity.';
 
 create or replace view public.work_worker_list with (security_invoker = true) as
 select w.id,
@@ -7904,7 +8106,7 @@ declare
     'work.enroll_new_items', 'work.forget_locks', 'work.forget_needs', 'work.note_changes', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
-    'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
+    'public.enroll_pool', 'work.behind_failed', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
     'work.move_open_claims', 'work.overview', 'public.work_pulse', 'public.work_depth', 'public.describe_work_types',
     'work.fold_tallies', 'work.parked', 'public.work_remaining'];
   -- Times become text in keys and cursors, the same text for everyone.
@@ -7935,7 +8137,13 @@ begin
         (array['public.prune_classes'], 'lock_timeout', '1s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
         (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth', 'public.work_remaining'], 'enable_sort', 'off'),
-        (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
+        (array['work.match_report'], 'jit', 'off'),
+        -- A person's function has the planner of a session.
+        (array['work.call_apply'], 'plan_cache_mode', 'auto'),
+        (array['work.call_apply'], 'enable_seqscan', 'on'),
+        (array['work.call_apply'], 'enable_bitmapscan', 'on'),
+        (array['work.call_apply'], 'enable_hashjoin', 'on'),
+        (array['work.call_apply'], 'enable_mergejoin', 'on')) as l(functions, setting, value)
      cross join lateral unnest(l.functions) as f(name)
       join pg_proc p on p.oid = f.name::regproc
   loop
@@ -7943,5 +8151,9 @@ begin
   end loop;
 end
 $$;
+
+-- A person's function and the triggers of a person's table find tables and types by name, as in a session.
+alter function work.call_apply(regprocedure, jsonb, jsonb) set search_path = public, extensions, pg_temp;
+alter function work.write_results(text, jsonb) set search_path = public, extensions, pg_temp;
 
 notify pgrst, 'reload schema';

@@ -120,7 +120,8 @@ begin
 end
 $$;
 
--- These claims or outcomes, unless one is of a work type that the token does not open.
+-- These claims or outcomes, unless one is of a work type that the token does not open, or would add items or needs: a token
+-- opens claims alone.
 create or replace function work.of_types(work_types text[], argument text, given jsonb)
 returns jsonb
 language plpgsql
@@ -134,6 +135,10 @@ begin
    limit 1;
   if found then
     perform work.refuse(argument, 'of work type ' || foreign_type, 'the token does not open it', 'PT403');
+  end if;
+  if jsonb_path_exists(given, '$[*] ? (exists (@.items) || exists (@.needs))') then
+    raise exception using errcode = 'PT400', message = format(
+      '%s: a worker with a token adds no items and no needs; return what to add, and let a function add it (apply)', argument);
   end if;
   return given;
 end
@@ -214,6 +219,22 @@ begin
 end
 $$;
 comment on function public.token_extend_claims is 'extend_claims() for the worker of a token.';
+
+create or replace function public.token_reread_claim(
+  item_id uuid, work_type text, fence bigint, worker_suffix text default null)
+returns json
+language plpgsql
+security definer
+as $$
+begin
+  return (
+    select public.reread_claim(token_reread_claim.item_id, token_reread_claim.work_type, w.worker_id, token_reread_claim.fence)
+      from work.worker_of_request(token_reread_claim.worker_suffix) as w
+     where work.of_types(w.work_types, 'work_type',
+       jsonb_build_array(jsonb_build_object('work_type', token_reread_claim.work_type))) is not null);
+end
+$$;
+comment on function public.token_reread_claim is 'reread_claim() for the worker and the work types of a token.';
 
 create or replace function public.token_register_worker(
   instance uuid,
@@ -501,7 +522,8 @@ do $$
 declare
   for_tokens constant text[] := array[
     'token_claim_next', 'token_describe_work_types', 'token_drop_lock', 'token_extend_claims', 'token_finish_and_claim',
-    'token_register_worker', 'token_release_items', 'token_release_parked', 'token_retire_worker', 'token_take_lock',
+    'token_register_worker', 'token_release_items', 'token_release_parked', 'token_reread_claim', 'token_retire_worker',
+    'token_take_lock',
     'token_take_parked', 'token_work_remaining', 'work_token_may_upload'];
   for_service_role constant text[] := array['create_token', 'revoke_token'];
   private constant text[] := array[
@@ -509,7 +531,8 @@ declare
   -- The functions behind these are private, and do nothing without the rights on tables below.
   may_run constant text[] := array[
     'claim_next', 'describe_work_types', 'drop_lock', 'extend_claims', 'finish_and_claim', 'register_worker',
-    'release_claims_for_worker', 'release_items', 'release_parked', 'retire_worker', 'take_lock', 'take_parked', 'work_remaining'];
+    'release_claims_for_worker', 'release_items', 'release_parked', 'reread_claim', 'retire_worker', 'take_lock', 'take_parked',
+    'work_remaining'];
   -- A claim call also takes back ended leases, prunes and folds tallies. "For update" needs the right to update.
   may_touch constant jsonb := '{
     "public.work_classes": "select",

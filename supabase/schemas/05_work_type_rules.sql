@@ -21,7 +21,9 @@ begin
   if declared.apply is distinct from before.apply and declared.apply is not null then
     perform work.apply_function(declared.apply);
   end if;
-  if declared.into_column is not null then
+  if declared.into_column is not null
+    and (declared.into_column, declared.pool, declared.input_columns)
+      is distinct from (before.into_column, before.pool, before.input_columns) then
     perform work.check_into(declared);
   end if;
   perform work.check_input_columns(declared);

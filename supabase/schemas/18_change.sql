@@ -15,16 +15,6 @@ as $$
   end
 $$;
 
--- The columns of a pool's table that results are written to.
-create or replace function work.written_columns(pool text)
-returns text[]
-language sql
-stable
-as $$
-  select array_agg(substring(t.into_column from '[^.]+$'))
-    from public.work_types t where t.pool = written_columns.pool and t.into_column is not null
-$$;
-
 -- Open claims again that have ended: each is {item_id, work_type, reason, is_change}. Their result is kept until the next
 -- one, marked stale. The caller has locked them with lock_around(). Answers how many.
 create or replace function work.reopen(keys jsonb, event text default 'reopened', actor text default null)

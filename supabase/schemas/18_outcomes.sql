@@ -46,6 +46,15 @@ begin
       or length(outcome ->> 'external_id') not between 1 and 500) then
     return 'external_id is a text of 1 to 500 characters: the id of the job elsewhere';
   end if;
+  if jsonb_typeof(outcome -> 'items') <> 'null'
+    and (jsonb_typeof(outcome -> 'items') <> 'array' or outcome ->> 'outcome' not in ('succeeded', 'snoozed')
+      or jsonb_array_length(outcome -> 'items') > 1000) then
+    return 'items is a list of at most 1000 items to enqueue, with the outcome succeeded or snoozed';
+  end if;
+  if jsonb_typeof(outcome -> 'needs') <> 'null'
+    and (jsonb_typeof(outcome -> 'needs') <> 'array' or outcome ->> 'outcome' <> 'snoozed') then
+    return 'needs is a list of items to wait for, with the outcome snoozed';
+  end if;
   return null;
 end
 $$;

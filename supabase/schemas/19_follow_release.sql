@@ -20,15 +20,16 @@ begin
   -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
   perform work.lock_around(work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes));
   held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
+  -- A result of an input that is no longer there has no effects.
   perform work.apply_results(h.results)
      from (select jsonb_agg(e.value) as results
              from jsonb_array_elements(held) as e(value)
             where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
     where h.results is not null;
-  perform work.close_succeeded(close_with_all.worker_id, close_with_all.outcomes, only_plain => false);
-  if jsonb_path_exists(close_with_all.outcomes, '$[*].outcome ? (@ != "succeeded")') then
-    perform work.close_others(close_with_all.worker_id, close_with_all.outcomes);
-    perform work.park(close_with_all.worker_id, close_with_all.outcomes);
+  perform work.close_succeeded(close_with_all.worker_id, held, only_plain => false);
+  if jsonb_path_exists(held, '$[*].outcome ? (@ != "succeeded")') then
+    perform work.close_others(close_with_all.worker_id, held);
+    perform work.park(close_with_all.worker_id, held);
   end if;
   perform work.record_closed(close_with_all.worker_id, held);
   perform work.follow_closed(held);
@@ -37,8 +38,8 @@ begin
 end
 $$;
 
--- Of these outcomes, those whose claim the worker holds, with all that its release needs to know. is_again: the claim is
--- to be done once more, since its input changed meanwhile, or its work type has a new version.
+-- Of these outcomes, those whose claim the worker holds, the first of each claim, with all that its release needs to know.
+-- is_again: the claim is to be done once more, since its input changed meanwhile, or its work type has a new version.
 create or replace function work.held_outcomes(worker_id text, outcomes jsonb)
 returns jsonb
 language plpgsql
@@ -47,24 +48,27 @@ as $$
 #variable_conflict use_column
 begin
   return (
-    select coalesce(jsonb_agg(jsonb_build_object('item_id', o.item_id, 'work_type', o.work_type, 'fence', o.fence, 'outcome', o.outcome,
-             'result', o.result, 'items', o.items, 'needs', o.needs,
-             'is_again', c.read_input is not null or c.again is not null or coalesce(c.claimed_at < t.version_at, false),
-             'reason', case when c.read_input is not null then 'its input changed while it ran'
-                            else coalesce(c.again, format('version %s', t.version)) end,
-             'is_change', c.read_input is not null)
-             order by o.item_id, o.work_type), '[]')
-      from jsonb_to_recordset(held_outcomes.outcomes) as o(
-             item_id uuid, work_type text collate "C", fence bigint, outcome text, result jsonb, items jsonb, needs jsonb)
-      join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
-      left join public.work_types t on t.name = o.work_type
-     where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence));
+    select coalesce(jsonb_agg(h.outcome order by h.item_id, h.work_type), '[]')
+      from (select distinct on (o.item_id, o.work_type) o.item_id, o.work_type,
+                   o.outcome || jsonb_build_object(
+                     'is_again', c.read_input is not null or c.again is not null or coalesce(c.claimed_at < t.version_at, false),
+                     'reason', case when c.read_input is not null then 'its input changed while it ran'
+                                    else coalesce(c.again, format('version %s', t.version)) end,
+                     'is_change', c.read_input is not null) as outcome
+              from rows from (
+                     jsonb_to_recordset(held_outcomes.outcomes) as (item_id uuid, work_type text collate "C", fence bigint),
+                     jsonb_array_elements(held_outcomes.outcomes))
+                   with ordinality as o(item_id, work_type, fence, outcome, n)
+              join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
+              left join public.work_types t on t.name = o.work_type
+             where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence)
+             order by o.item_id, o.work_type, o.n) as h);
 end
 $$;
 
--- After claims were closed: change what needs them, add their new items and needs, and open those again that are to be
--- done once more, also after a failure: the new input has not failed yet. A new item may change one of the closed: what
--- needs that has counted its end before.
+-- After claims were closed: change what needs them, then add their new items and needs, since these may change one of the
+-- closed; and open those again that are to be done once more, also after a failure: the new input has not failed yet. The
+-- next try adds the items of the new input.
 create or replace function work.follow_closed(held jsonb)
 returns void
 language plpgsql
@@ -83,13 +87,19 @@ begin
   perform work.follow(changed);
   for released in
     select h.item_id, h.work_type, h.items, h.needs
-      from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C", items jsonb, needs jsonb)
-     where jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array'
+      from jsonb_to_recordset(held) as h(
+             item_id uuid, work_type text collate "C", outcome text, is_again boolean, items jsonb, needs jsonb)
+     where (jsonb_typeof(h.items) = 'array' or jsonb_typeof(h.needs) = 'array') and not (h.outcome = 'succeeded' and h.is_again)
   loop
-    new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
-    if jsonb_typeof(released.needs) = 'array' then
-      perform work.need(released.item_id, released.needs, new_ids);
-    end if;
+    begin
+      new_ids := case when jsonb_typeof(released.items) = 'array' then public.enqueue_items(released.items) end;
+      if jsonb_typeof(released.needs) = 'array' then
+        perform work.need(released.item_id, released.needs, new_ids);
+      end if;
+    exception when sqlstate 'PT404' then
+      -- With this status a worker would take its own address or key to be wrong.
+      raise exception using errcode = 'PT400', message = sqlerrm;
+    end;
   end loop;
   perform work.reopen(h.again)
      from (select jsonb_agg(e.value) as again from jsonb_array_elements(held) as e(value)

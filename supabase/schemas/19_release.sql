@@ -150,7 +150,7 @@ begin
   -- could not be closed.
   all_succeeded := pg_column_size(close_claims.outcomes) <= 1048576
     and jsonb_path_exists(close_claims.outcomes, 'strict $[*].outcome ? (@ != "succeeded")', '{}', true) is false
-    and not jsonb_path_exists(close_claims.outcomes, '$[*].items')
+    and not jsonb_path_exists(close_claims.outcomes, '$[*] ? (exists (@.items) || exists (@.needs))')
     and jsonb_array_length(close_claims.outcomes) between 1 and 1000;
   if all_succeeded
     and work.close_succeeded(close_claims.worker_id, close_claims.outcomes, only_plain => true)
@@ -250,7 +250,7 @@ begin
 end
 $$;
 comment on function public.release_items is
-  'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds, seconds, note, external_id, state}], at most 1000 a call; answers ["succeeded", "lost", …]: each one''s new state, or "lost", in the same order. Outcomes: succeeded, failed, released, snoozed (seconds, note) and parked (external_id, seconds).';
+  'Closes claims [{item_id, work_type, fence, outcome, result, error, final, retry_after_seconds, seconds, note, external_id, state, items, needs}], at most 1000 a call; answers ["succeeded", "lost", …]: each one''s new state, or "lost", in the same order. Outcomes: succeeded (items to enqueue), failed, released, snoozed (seconds, note; items, and needs to wait for) and parked (external_id, seconds). A success whose input changed meanwhile is answered ready, waiting or blocked: it is to be done again.';
 
 -- Close a batch and claim the next one in a single round trip.
 create or replace function public.finish_and_claim(

@@ -85,7 +85,7 @@ declare
     'work.enroll_new_items', 'work.forget_locks', 'work.forget_needs', 'work.note_changes', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
-    'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
+    'public.enroll_pool', 'work.behind_failed', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
     'work.move_open_claims', 'work.overview', 'public.work_pulse', 'public.work_depth', 'public.describe_work_types',
     'work.fold_tallies', 'work.parked', 'public.work_remaining'];
   -- Times become text in keys and cursors, the same text for everyone.
@@ -116,7 +116,13 @@ begin
         (array['public.prune_classes'], 'lock_timeout', '1s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
         (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth', 'public.work_remaining'], 'enable_sort', 'off'),
-        (array['work.match_report'], 'jit', 'off')) as l(functions, setting, value)
+        (array['work.match_report'], 'jit', 'off'),
+        -- A person's function has the planner of a session.
+        (array['work.call_apply'], 'plan_cache_mode', 'auto'),
+        (array['work.call_apply'], 'enable_seqscan', 'on'),
+        (array['work.call_apply'], 'enable_bitmapscan', 'on'),
+        (array['work.call_apply'], 'enable_hashjoin', 'on'),
+        (array['work.call_apply'], 'enable_mergejoin', 'on')) as l(functions, setting, value)
      cross join lateral unnest(l.functions) as f(name)
       join pg_proc p on p.oid = f.name::regproc
   loop
@@ -124,5 +130,9 @@ begin
   end loop;
 end
 $$;
+
+-- A person's function and the triggers of a person's table find tables and types by name, as in a session.
+alter function work.call_apply(regprocedure, jsonb, jsonb) set search_path = public, extensions, pg_temp;
+alter function work.write_results(text, jsonb) set search_path = public, extensions, pg_temp;
 
 notify pgrst, 'reload schema';

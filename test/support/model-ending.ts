@@ -98,11 +98,10 @@ export function release(model: Model, worker: string, given: Given[], told: stri
     ended.map(({ claim }) => claim),
   );
   const left = [...told];
-  for (const {
-    claim,
-    given: { outcome, items = [], needs = [] },
-  } of held) {
-    if (outcome === "succeeded" || outcome === "snoozed") {
+  for (const { claim, isAgain, given: each } of held) {
+    const { outcome, items = [], needs = [] } = each;
+    // A success that is to be done again leaves its items to the next try.
+    if (outcome === "snoozed" || (outcome === "succeeded" && !isAgain)) {
       const ids = items.length > 0 ? enqueueTold(model, items, left) : [];
       if (outcome === "snoozed" && needs.length > 0) {
         addNeeds(model, claim.item.id, needs, ids);

@@ -276,7 +276,7 @@ export function createChecks(clock: FakeClock, model: Model, workers: Map<string
         askedAt === null || machine.awake() - askedAt <= plan.graceSeconds * 1000 + farewellMs,
         `${name} took ${machine.awake() - (askedAt ?? 0)} ms to stop`,
       );
-      const counted = summary.succeeded + summary.failed + summary.released + summary.lost;
+      const counted = summary.succeeded + summary.again + summary.failed + summary.released + summary.lost;
       const received = known.get(name)?.size ?? 0;
       must(
         counted === received || (worker.isLeaving && counted < received),

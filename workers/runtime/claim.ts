@@ -27,7 +27,21 @@ export interface Claim<Payload = Json> {
   readonly pool: string;
   /** The key of the attached table's row, where that is no uuid. */
   readonly source_key: string | null;
+  /** The claims that it waited for, at most 100: as they stood when this claim was made. */
+  readonly needs: readonly Need[];
   readonly payload: Payload;
+}
+
+/** A claim that another one needs. */
+export interface Need {
+  readonly item_id: string;
+  readonly work_type: string;
+  readonly source_key: string | null;
+  readonly dedupe_key: string | null;
+  readonly status: string;
+  readonly result?: Json;
+  /** The results of the needs together have more than 256 kB, so this one is left out. */
+  readonly is_large?: boolean;
 }
 
 /** A claim that was won, and the moment before the request that won it was first sent. */

@@ -9,8 +9,9 @@ import { type Loop, noAnswer, roomOf } from "./loop-state.ts";
 import { messageOf, type Outcome, oneRequestOf } from "./outcome.ts";
 import { meanWith } from "./pace.ts";
 import { abandonJob } from "./parked.ts";
-import { isRefusal, releaseEach, releaseItems } from "./release.ts";
+import { isRefusal, type Released, released, releaseEach, releaseItems } from "./release.ts";
 import { checkRulesSoon } from "./rules.ts";
+import { isAgain } from "./tally.ts";
 import { isNothingToCome, refuseMissing } from "./until-empty.ts";
 import { lose } from "./worker.ts";
 
@@ -51,10 +52,10 @@ export async function exchange(loop: Loop, made: Call): Promise<void> {
 
 async function release(loop: Loop, outcomes: Outcome[]): Promise<void> {
   const call = callOptions(loop, "release", outcomes);
-  const states = await releaseItems(loop.client, loop.settings.workerId, outcomes, call).catch((error: unknown) =>
-    releaseRefused(loop, outcomes, call, error),
-  );
-  recordReleased(loop, outcomes, states);
+  const all = await releaseItems(loop.client, loop.settings.workerId, outcomes, call)
+    .then((states) => released(outcomes, states))
+    .catch((error: unknown) => releaseRefused(loop, outcomes, call, error));
+  recordReleased(loop, all);
 }
 
 /** Claims, and releases in the same call where there are outcomes. */
@@ -77,12 +78,14 @@ async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
   const sentAt = clock.now();
   let answer: Claimed;
   if (outcomes.length > 0 && source.finishAndClaim) {
-    const { states, ...claimed } = await source.finishAndClaim(outcomes, room, call).catch(async (error: unknown) => ({
-      states: await releaseRefused(loop, outcomes, call, error),
-      won: [],
-      isMore: true,
-    }));
-    recordReleased(loop, outcomes, states);
+    const { all, claimed } = await source
+      .finishAndClaim(outcomes, room, call)
+      .then(({ states, ...claimed }) => ({ all: released(outcomes, states), claimed }))
+      .catch(async (error: unknown) => ({
+        all: await releaseRefused(loop, outcomes, call, error),
+        claimed: { won: [], isMore: true },
+      }));
+    recordReleased(loop, all);
     answer = claimed;
   } else {
     answer = await source.claim(room, call, isLast);
@@ -121,7 +124,7 @@ async function releaseRefused(
   outcomes: Outcome[],
   call: CallOptions,
   error: unknown,
-): Promise<string[]> {
+): Promise<Released[]> {
   if (!isRefusal(error)) {
     throw error;
   }
@@ -129,16 +132,15 @@ async function releaseRefused(
 }
 
 /** The database has taken these outcomes. */
-function recordReleased(loop: Loop, outcomes: Outcome[], states: string[]): void {
+function recordReleased(loop: Loop, all: Released[]): void {
   const { holding, tally, log, state, outage } = loop;
   state.releaseFailures = 0;
   outage.end();
-  if (states.includes("failed")) {
+  if (all.some(({ state }) => state === "failed")) {
     // It failed for good: its work type may be stopped.
     checkRulesSoon(loop);
   }
-  outcomes.forEach((outcome, n) => {
-    const became = states[n] ?? "lost";
+  for (const { outcome, state: became } of all) {
     const held = holding.get(outcome.fence);
     holding.delete(outcome.fence);
     if (became === "lost" && outcome.outcome === "parked" && held) {
@@ -151,8 +153,13 @@ function recordReleased(loop: Loop, outcomes: Outcome[], states: string[]): void
         ...itemFields(outcome),
         "error.type": "claim_lost",
       });
+    } else if (isAgain(outcome, became)) {
+      log(`to be done again ${outcome.work_type} ${outcome.item_id}: its input changed`, {
+        ...operations.release,
+        ...itemFields(outcome),
+      });
     }
-  });
+  }
 }
 
 /** Queues the claims that were won, and sets the time of the next look. */

@@ -26,7 +26,8 @@ export type Holding = Map<number, Held>;
 
 export function hold(holding: Holding, { claim, sentAt }: Won, now: number, random: () => number): Held {
   const held: Held = {
-    claim: { ...claim, number: numberOf(claim.work_type) },
+    // The database leaves out an empty list.
+    claim: { ...claim, number: numberOf(claim.work_type), needs: claim.needs ?? [] },
     abort: new AbortController(),
     queuedAt: now,
     lease: leaseFrom(sentAt, claim.ttl_seconds, random),

@@ -1,3 +1,4 @@
+import type { Reference } from "./additions.ts";
 import type { Json } from "./client.ts";
 
 /** The end of a claim, as release_items() takes it. */
@@ -16,6 +17,10 @@ export interface Outcome {
   readonly external_id?: string;
   /** For the next try. */
   readonly state?: Json;
+  /** Added in the transaction that takes the outcome. */
+  readonly items?: readonly Json[];
+  /** What a snoozed claim waits for. */
+  readonly needs?: readonly Json[];
 }
 
 /** The columns that name a claim or its outcome. */
@@ -47,6 +52,19 @@ export class Later extends Error {
   constructor(seconds: number, note = "") {
     super(note);
     this.laterSeconds = seconds;
+  }
+}
+
+/**
+ * Thrown by a handler: the claim goes back until these items are done, and no try is counted. Then the handler runs again,
+ * with their results as claim.needs. enqueue() answers references to new items.
+ */
+export class WaitFor extends Error {
+  readonly waitsFor: readonly Reference[];
+
+  constructor(needs: readonly Reference[], note = "") {
+    super(note);
+    this.waitsFor = needs;
   }
 }
 
@@ -122,18 +140,33 @@ export function storedJson(what: string, value: unknown, limit: number, instead:
 
 /** Something that a handler threw. Its fields decide, not its class, so that two copies of this file understand each other. */
 export function threw(claim: Key, thrown: unknown): Outcome {
-  const { laterSeconds, isHandedBack } = marksOf(thrown);
+  const { laterSeconds, waitsFor, isHandedBack } = marksOf(thrown);
   if (isHandedBack === true) {
     return released(claim);
   }
-  return laterSeconds === undefined
-    ? failed(claim, thrown)
-    : {
-        ...keyOf(claim),
-        outcome: "snoozed",
-        seconds: laterSeconds as number,
-        note: storable((thrown as Error).message ?? ""),
-      };
+  if (laterSeconds === undefined && waitsFor === undefined) {
+    return failed(claim, thrown);
+  }
+  const note = storable((thrown as Error).message ?? "");
+  const snoozed = { ...keyOf(claim), outcome: "snoozed", seconds: (laterSeconds ?? 0) as number, note } as const;
+  if (waitsFor === undefined) {
+    return snoozed;
+  }
+  try {
+    return { ...snoozed, needs: storedJson("the list of needs", waitsFor, resultLimit, "wait for fewer items") };
+  } catch (error) {
+    return failed(claim, error);
+  }
+}
+
+/** The outcome with the items that the handler adds. A failure adds nothing, since the next try adds them again. */
+export function withItems(outcome: Outcome, items: readonly Json[]): Outcome {
+  if (items.length === 0 || outcome.outcome === "failed" || outcome.outcome === "released") {
+    return outcome;
+  }
+  return outcome.outcome === "parked"
+    ? failed(outcome, new Error("the handler called enqueue() and returned parked(); add items with the job's result"))
+    : { ...outcome, items };
 }
 
 export function failed(claim: Key, thrown: unknown): Outcome {
@@ -162,6 +195,7 @@ interface Marks {
   isFinal?: unknown;
   retryAfterSeconds?: unknown;
   laterSeconds?: unknown;
+  waitsFor?: unknown;
   isHandedBack?: unknown;
   parkedAs?: unknown;
   seconds?: unknown;

@@ -4,7 +4,7 @@ import type { Clock } from "./clock.ts";
 import { isFatal } from "./errors.ts";
 import { errorType, itemFields, operations } from "./log.ts";
 import { failed, messageOf, type Outcome, succeeded } from "./outcome.ts";
-import { isRefusal } from "./release.ts";
+import { isRefusal, refusalOf } from "./release.ts";
 import type { Worker } from "./worker.ts";
 
 /** A claim whose work is done by a job elsewhere, as take_parked() answers it. */
@@ -147,6 +147,10 @@ async function settle(
       ...itemFields(parked),
       ...errorType(error),
     });
+    if (outcome.outcome === "succeeded") {
+      const failure = { outcome: "failed", error: refusalOf(error), external_id, fence };
+      await client.rpc("release_parked", failure, { signal });
+    }
   }
 
   async function polled(of: ParkedClaim): Promise<Ending | undefined> {

@@ -25,7 +25,7 @@ export async function* plainLoop<Element>(
     signal?.throwIfAborted();
     const name = keyOf(element, { over, ...(key && { key }) });
     const given = plainClaim(workType, name, payload ? payload(element) : element);
-    const { claim, said } = createLoopClaim(given, plainContext(signal), element);
+    const { claim, said } = createLoopClaim(given, plainContext(given, signal), element);
     yield claim;
     try {
       said()?.();
@@ -48,17 +48,32 @@ function plainClaim(work_type: string, item_id: string, payload: unknown): Claim
       failures: 0,
       crashes: 0,
     },
-    ...{ try_seconds: null, state: null, external_id: null, traceparent: null, pool: work_type, source_key: null },
+    ...{
+      try_seconds: null,
+      state: null,
+      external_id: null,
+      traceparent: null,
+      pool: work_type,
+      source_key: null,
+      needs: [],
+    },
   };
 }
 
-function plainContext(signal: AbortSignal | undefined): Context {
+function plainContext({ item_id, work_type, payload }: Claim<unknown>, signal: AbortSignal | undefined): Context {
+  const itemKey = `${item_id}:${work_type}`;
   return {
     signal: signal ?? new AbortController().signal,
     traceparent: null,
     progress() {},
     save: async () => {},
     update: async () => {},
+    enqueue() {
+      throw new SettingsError("WORK_CLAIMS_DISABLED is set, and enqueue() needs a database");
+    },
+    reread: async () => payload,
+    idempotencyKey: `${itemKey}:0`,
+    itemKey,
     // No other process shares the list.
     lock: async (_name, _options, action) => action(0),
   };

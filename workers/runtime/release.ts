@@ -12,6 +12,16 @@ export async function releaseItems(
   return client.rpc("release_items", { worker_id: workerId, outcomes }, call);
 }
 
+/** An outcome that the database took, and the state of its claim after it. */
+export interface Released {
+  readonly outcome: Outcome;
+  readonly state: string;
+}
+
+export function released(outcomes: readonly Outcome[], states: readonly string[]): Released[] {
+  return outcomes.map((outcome, n) => ({ outcome, state: states[n] ?? "lost" }));
+}
+
 /**
  * Releases one by one, after the database refused the outcomes together: one that it refuses must not hold up the
  * others. That one becomes a failure that says why.
@@ -22,12 +32,10 @@ export async function releaseEach(
   outcomes: Outcome[],
   call: CallOptions,
   log: Log,
-): Promise<string[]> {
-  const states: string[] = [];
+): Promise<Released[]> {
+  const all: Released[] = [];
   for (const outcome of outcomes) {
-    const asFailure = (why: unknown): Outcome =>
-      failed(outcome, new Error(`the outcome was refused: ${messageOf(why)}`));
-    states.push(
+    all.push(
       await releaseOne(outcome).catch((why: unknown) => {
         if (!isRefusal(why)) {
           throw why;
@@ -38,23 +46,30 @@ export async function releaseEach(
           ...errorType(why),
         });
         if (outcome.outcome === "released") {
-          return "refused"; // The item did not fail. Retiring the worker hands it back, or else the end of its lease does.
+          return { outcome, state: "refused" }; // The item did not fail. Retiring the worker hands it back, or else the end of its lease does.
         }
-        return releaseOne(asFailure(why)).catch((again: unknown) => {
+        const failure = failed(outcome, new Error(refusalOf(why)));
+        return releaseOne(failure).catch((again: unknown) => {
           if (!isRefusal(again)) {
             throw again;
           }
-          return "lost";
+          return { outcome, state: "lost" };
         });
       }),
     );
   }
-  return states;
+  return all;
 
-  async function releaseOne(outcome: Outcome): Promise<string> {
+  async function releaseOne(outcome: Outcome): Promise<Released> {
     const [state] = await releaseItems(client, workerId, [outcome], call);
-    return state ?? "lost";
+    return { outcome, state: state ?? "lost" };
   }
+}
+
+/** Why the database refuses an outcome. A function of the work type that refuses a result says it in its own words. */
+export function refusalOf(why: unknown): string {
+  const isApplied = why instanceof RequestError && why.code === "PT422";
+  return isApplied ? messageOf(why).replace(/^\w+: /, "") : `the outcome was refused: ${messageOf(why)}`;
 }
 
 /** The database will not take these outcomes, however often they come. */

@@ -1,9 +1,10 @@
+import { createAdditions, type NewItem, type Reference } from "./additions.ts";
 import type { Claim } from "./claim.ts";
 import type { Json } from "./client.ts";
 import type { Held } from "./held.ts";
 import { SettingsError } from "./host.ts";
 import type { LockOptions } from "./lock.ts";
-import { type Outcome, returned, threw } from "./outcome.ts";
+import { type Outcome, returned, threw, withItems } from "./outcome.ts";
 import type { Profile } from "./profile.ts";
 import { traceOfTry } from "./trace.ts";
 
@@ -24,6 +25,26 @@ export interface Context {
    * next claim goes by the new profile. Throws where the database refuses it.
    */
   update(changes: Profile): Promise<void>;
+  /**
+   * Adds items, at most 1,000, in the transaction that takes this handler's result, Later or WaitFor: all of them once, or
+   * none. The answer refers to them, for WaitFor.
+   */
+  enqueue(items: readonly NewItem[]): Reference[];
+  /**
+   * The present payload. Call it before the work is done: then a change of the input up to this moment does not have the
+   * item done again. Throws where the claim is lost.
+   */
+  reread(): Promise<Json>;
+  /**
+   * Item, work type and fence: the same for all requests of this try, another one in the next try. For a request that is
+   * sent again within this handler, and for a receiver that refuses lower fences than it has seen.
+   */
+  readonly idempotencyKey: string;
+  /**
+   * Item and work type: the same in every try. For what must not happen twice though a worker dies between the request and
+   * its release, such as a payment. After a change of the input it is the same too: add what may change.
+   */
+  readonly itemKey: string;
   /**
    * Runs a function while this claim has one of so many slots of a named lock, and waits for a slot before. The function
    * gets the fence of the slot, for what it writes elsewhere. The slot is free after it, and at the end of the claim.
@@ -62,8 +83,10 @@ export function dispatch(handlers: Handlers): Handler {
 export async function run<Payload>(
   handler: Handler<Payload>,
   held: Held,
-  { save, update, lock }: Pick<Context, "save" | "update" | "lock">,
+  { save, update, reread, lock }: Pick<Context, "save" | "update" | "reread" | "lock">,
 ): Promise<Outcome> {
+  const { item_id, work_type, fence } = held.claim;
+  const { items, enqueue } = createAdditions();
   const context: Context = {
     signal: held.abort.signal,
     traceparent: traceOfTry(held.claim.traceparent),
@@ -74,11 +97,15 @@ export async function run<Payload>(
     },
     save,
     update,
+    enqueue,
+    reread,
+    idempotencyKey: `${item_id}:${work_type}:${fence}`,
+    itemKey: `${item_id}:${work_type}`,
     lock,
   };
   try {
-    return returned(held.claim, await handler(held.claim, context));
+    return withItems(returned(held.claim, await handler(held.claim, context)), items);
   } catch (thrown) {
-    return threw(held.claim, thrown);
+    return withItems(threw(held.claim, thrown), items);
   }
 }

@@ -1,7 +1,7 @@
 import type { Json } from "./client.ts";
 import type { Held } from "./held.ts";
 import { storedJson } from "./outcome.ts";
-import type { Worker } from "./worker.ts";
+import { lose, type Worker } from "./worker.ts";
 
 /** State that a handler has saved and the database does not have yet. */
 export interface Saved {
@@ -49,6 +49,19 @@ function newlySaved({ abort: { signal } }: Held, state: Json): Saved {
   // A handler that does not wait for it must not end the process with an unhandled rejection.
   stored.catch(() => {});
   return { state, stored, settle };
+}
+
+/** The present payload of a claim, so that its change up to here does not have it done again. Throws where the claim is lost. */
+export async function reread(worker: Worker, held: Held): Promise<Json> {
+  const { client, settings } = worker;
+  const { item_id, work_type, fence } = held.claim;
+  const key = { item_id, work_type, worker_id: settings.workerId, fence };
+  const found: { payload: Json } | null = await client.rpc("reread_claim", key, { signal: held.abort.signal });
+  if (found === null) {
+    lose(worker, held, "another worker has it, or it was cancelled");
+    throw held.abort.signal.reason;
+  }
+  return found.payload;
 }
 
 /** Drops all state that waits for a heartbeat, since the database refuses one of them. True where there was any. */

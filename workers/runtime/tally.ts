@@ -9,6 +9,8 @@ export interface Counts {
   failed: number;
   /** Handed back, with no try counted. */
   released: number;
+  /** Succeeded, and to be done again: their input changed meanwhile. */
+  again: number;
   /** Their work is done elsewhere. */
   parked: number;
   /** Another worker does them, or a person cancelled them. */
@@ -27,7 +29,7 @@ export interface Tally {
 }
 
 export function createTally(clock: Clock, print: Log, metrics: Metrics): Tally {
-  const counts: Counts = { succeeded: 0, failed: 0, released: 0, parked: 0, lost: 0 };
+  const counts: Counts = { succeeded: 0, failed: 0, released: 0, again: 0, parked: 0, lost: 0 };
   const fresh = new Map<string, number>();
   const add = (what: string): void => {
     fresh.set(what, (fresh.get(what) ?? 0) + 1);
@@ -51,11 +53,9 @@ export function createTally(clock: Clock, print: Log, metrics: Metrics): Tally {
         metrics.addClaim(workType);
       }
     },
-    addOutcome({ work_type, outcome }, state) {
-      // An outcome that was refused counts as the failure that it became.
+    addOutcome(outcome, state) {
       const isLost = state === "lost" || state === "refused";
-      const isFailed = outcome !== "snoozed" && (state === "failed" || state === "waiting");
-      count(isLost ? "lost" : isFailed ? "failed" : outcome, work_type);
+      count(isLost ? "lost" : isAgain(outcome, state) ? "again" : outcome.outcome, outcome.work_type);
     },
     addLost: (workType) => count("lost", workType),
     log(must = false) {
@@ -69,6 +69,11 @@ export function createTally(clock: Clock, print: Log, metrics: Metrics): Tally {
       }
     },
   };
+}
+
+/** A success whose claim is open again. */
+export function isAgain({ outcome }: Outcome, state: string): boolean {
+  return outcome === "succeeded" && ["ready", "waiting", "blocked"].includes(state);
 }
 
 /** The numbers as fields; claims of all work types together. */

@@ -16,7 +16,7 @@ import { createRegistration, type Profile, type Registration, typesOpened } from
 import { createPull } from "./pull.ts";
 import { checkRules, watchRules } from "./rules.ts";
 import { dispatch, type Handler, type Handlers, run } from "./run.ts";
-import { save } from "./save.ts";
+import { reread, save } from "./save.ts";
 import { settle, type WorkOptions } from "./settings.ts";
 import { signOff } from "./sign-off.ts";
 import { watchSpot } from "./spot.ts";
@@ -24,7 +24,8 @@ import { listenForStop } from "./stop.ts";
 import type { Counts } from "./tally.ts";
 import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
 
-export type { Claim } from "./claim.ts";
+export type { NewItem, Reference } from "./additions.ts";
+export type { Claim, Need } from "./claim.ts";
 export { type Connection, claims, type LoopOptions } from "./claims.ts";
 export type { CallOptions, Client } from "./client.ts";
 export { RequestError } from "./errors.ts";
@@ -33,7 +34,7 @@ export type { Why } from "./leaving.ts";
 export type { List } from "./list.ts";
 export type { LockOptions } from "./lock.ts";
 export type { LoopClaim } from "./loop-claim.ts";
-export { FinalError, Later, type Parked, parked, RetryAfter } from "./outcome.ts";
+export { FinalError, Later, type Parked, parked, RetryAfter, WaitFor } from "./outcome.ts";
 export type { ParkedClaim } from "./parked.ts";
 export type { Profile } from "./profile.ts";
 export { runAsProgram } from "./program.ts";
@@ -86,6 +87,7 @@ async function runWorker(
     const outcome = await run(handler, held, {
       save: (state) => save(worker, held, state),
       update: (changes) => update(loop, registration, changes),
+      reread: () => reread(worker, held),
       lock: (name, of, action) => lock(worker, held, name, of, action),
     });
     return outcome.error === undefined ? outcome : { ...outcome, error: client.redact(outcome.error) };

@@ -115,7 +115,8 @@ begin
 end
 $$;
 
--- These claims or outcomes, unless one is of a work type that the token does not open.
+-- These claims or outcomes, unless one is of a work type that the token does not open, or would add items or needs: a token
+-- opens claims alone.
 create or replace function work.of_types(work_types text[], argument text, given jsonb)
 returns jsonb
 language plpgsql
@@ -129,6 +130,10 @@ begin
    limit 1;
   if found then
     perform work.refuse(argument, 'of work type ' || foreign_type, 'the token does not open it', 'PT403');
+  end if;
+  if jsonb_path_exists(given, '$[*] ? (exists (@.items) || exists (@.needs))') then
+    raise exception using errcode = 'PT400', message = format(
+      '%s: a worker with a token adds no items and no needs; return what to add, and let a function add it (apply)', argument);
   end if;
   return given;
 end

@@ -72,6 +72,22 @@ end
 $$;
 comment on function public.token_extend_claims is 'extend_claims() for the worker of a token.';
 
+create or replace function public.token_reread_claim(
+  item_id uuid, work_type text, fence bigint, worker_suffix text default null)
+returns json
+language plpgsql
+security definer
+as $$
+begin
+  return (
+    select public.reread_claim(token_reread_claim.item_id, token_reread_claim.work_type, w.worker_id, token_reread_claim.fence)
+      from work.worker_of_request(token_reread_claim.worker_suffix) as w
+     where work.of_types(w.work_types, 'work_type',
+       jsonb_build_array(jsonb_build_object('work_type', token_reread_claim.work_type))) is not null);
+end
+$$;
+comment on function public.token_reread_claim is 'reread_claim() for the worker and the work types of a token.';
+
 create or replace function public.token_register_worker(
   instance uuid,
   capabilities jsonb default '{}',

@@ -12,7 +12,8 @@ do $$
 declare
   for_tokens constant text[] := array[
     'token_claim_next', 'token_describe_work_types', 'token_drop_lock', 'token_extend_claims', 'token_finish_and_claim',
-    'token_register_worker', 'token_release_items', 'token_release_parked', 'token_retire_worker', 'token_take_lock',
+    'token_register_worker', 'token_release_items', 'token_release_parked', 'token_reread_claim', 'token_retire_worker',
+    'token_take_lock',
     'token_take_parked', 'token_work_remaining', 'work_token_may_upload'];
   for_service_role constant text[] := array['create_token', 'revoke_token'];
   private constant text[] := array[
@@ -20,7 +21,8 @@ declare
   -- The functions behind these are private, and do nothing without the rights on tables below.
   may_run constant text[] := array[
     'claim_next', 'describe_work_types', 'drop_lock', 'extend_claims', 'finish_and_claim', 'register_worker',
-    'release_claims_for_worker', 'release_items', 'release_parked', 'retire_worker', 'take_lock', 'take_parked', 'work_remaining'];
+    'release_claims_for_worker', 'release_items', 'release_parked', 'reread_claim', 'retire_worker', 'take_lock', 'take_parked',
+    'work_remaining'];
   -- A claim call also takes back ended leases, prunes and folds tallies. "For update" needs the right to update.
   may_touch constant jsonb := '{
     "public.work_classes": "select",
