@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import { type Contestant, connections, contest } from "./contest.ts";
+import { dag } from "./dag.ts";
 import { completionsGathered, graphileWorker, localQueue, oneByOne } from "./graphile.ts";
 import { workClaimsHttp } from "./http.ts";
 import { describeInstance, type Instance, openInstance, settle } from "./instance.ts";
@@ -50,6 +51,9 @@ async function bench(instance: Instance, options: Options): Promise<void> {
     }
     if (isWanted(options, "matching")) {
       tables.push(await matching(instance, settled, options.matching, tell));
+    }
+    if (isWanted(options, "dag")) {
+      tables.push(await dag(instance.dbUrl, options.rounds, settled, tell));
     }
     if (isWanted(options, "scale")) {
       tables.push(await scale(instance.dbUrl, options.claims, settled, tell));

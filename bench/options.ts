@@ -32,7 +32,7 @@ export const help = `npm run bench -- [options]
   --rounds N       measure each contestant N times (5)
   --batches A,B    batch sizes (1,10,100)
   --only A,B       only contestants whose name contains one of these words, "latency",
-                   "start", "runtime", "overhead", "matching" or "scale"
+                   "start", "runtime", "overhead", "matching", "dag" or "scale"
   --claims N       ended claims beside which "scale" measures (200000); 5000000 take some minutes and 5 GB
   --quick          two rounds, half of the jobs, latency up to 100,000 finished claims
   --connections N  connections of the matching rows (4), at most 64

@@ -1229,12 +1229,16 @@ comment on column public.work_items.dedupe_key is 'At most one item of a pool ha
 
 create unique index if not exists work_items_by_source on public.work_items (pool, source_key) where source_key is not null;
 comment on index public.work_items_by_source is 'Which item mirrors this row?';
-create unique index if not exists work_items_by_dedupe_key on public.work_items (pool, dedupe_key) where dedupe_key is not null;
-comment on index public.work_items_by_dedupe_key is 'Which item was enqueued under this key?';
+-- The key first: without statistics, an index that begins with the pool looks as good as the one of all items of the pool.
+create unique index if not exists work_items_by_key on public.work_items (dedupe_key, pool) where dedupe_key is not null;
+comment on index public.work_items_by_key is 'Which item was enqueued under this key?';
+drop index if exists public.work_items_by_dedupe_key;
 create index if not exists work_items_by_class on public.work_items (class_id, seq) where class_id <> 1;
 comment on index public.work_items_by_class is 'Which items are of this class?';
 create index if not exists work_items_by_workflow on public.work_items (workflow_id, seq) where workflow_id is not null;
 comment on index public.work_items_by_workflow is 'Which items belong to this workflow?';
+create index if not exists work_items_by_gather on public.work_items (gathers_id) where gathers_id is not null;
+comment on index public.work_items_by_gather is 'Which items wait for the whole of this workflow?';
 create index if not exists work_items_by_pool on public.work_items (pool, seq);
 comment on index public.work_items_by_pool is 'Which items of the pool come after this one? (paging candidates, enrolling past items)';
 
@@ -1422,7 +1426,7 @@ begin
       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
       left join lateral (
         select i.id from public.work_items i
-         where i.pool = coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'
+         where i.pool is not distinct from coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'
          limit 1) as held on true;
   end if;
   if needs is not null then
@@ -1450,7 +1454,7 @@ begin
   return array(
     select coalesce(
              (select i.id from public.work_items i
-               where i.pool = coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'),
+               where i.pool is not distinct from coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'),
              ids[min(e.n) over (partition by coalesce(e.value ->> 'pool', 'default'), coalesce(e.value ->> 'dedupe_key', ids[e.n]::text))])
       from jsonb_array_elements(items) with ordinality as e(value, n)
      order by e.n);
@@ -1486,8 +1490,9 @@ begin
 end
 $$;
 
--- Find the item that a reference names, among the items of the call and the present ones; null where there is none.
-create or replace function work.referred_item(reference jsonb, pool text, items jsonb, ids uuid[])
+-- Find the item that a reference names, among the items of the call and the present ones; null where there is none. The
+-- items of the call with a dedupe key are `places`: {pool: {dedupe_key: place from 1}}.
+create or replace function work.referred_item(reference jsonb, pool text, places jsonb, ids uuid[])
 returns uuid
 language plpgsql
 stable
@@ -1514,17 +1519,15 @@ begin
     end if;
   end if;
   return coalesce(
-    (select ids[e.n] from jsonb_array_elements(items) with ordinality as e(value, n)
-      where coalesce(e.value ->> 'pool', 'default') = item_pool and e.value ->> 'dedupe_key' = item_key
-      limit 1),
-    (select i.id from public.work_items i where i.pool = item_pool and i.dedupe_key = item_key),
+    ids[(places -> item_pool ->> item_key)::integer],
+    (select i.id from public.work_items i where i.pool is not distinct from item_pool and i.dedupe_key = item_key),
     -- A row of an attached table is named by its key.
     (select i.id from public.work_items i where i.pool = item_pool and i.source_key = item_key));
 end
 $$;
 
 -- Turn references into [{item_id, work_type}]. Refuses one that names no item; `called` says where it stands.
-create or replace function work.resolve_needs(needs jsonb, pool text, items jsonb, ids uuid[], called text)
+create or replace function work.resolve_needs(needs jsonb, pool text, places jsonb, ids uuid[], called text)
 returns jsonb
 language plpgsql
 stable
@@ -1548,7 +1551,7 @@ begin
   select jsonb_agg(jsonb_build_object('item_id', r.item_id, 'work_type', r.work_type) order by r.n),
          (array_agg(r.value::text order by r.n) filter (where r.item_id is null))[1]
     into resolved, missing
-    from (select e.n, e.value, work.referred_item(e.value, resolve_needs.pool, items, ids) as item_id,
+    from (select e.n, e.value, work.referred_item(e.value, resolve_needs.pool, places, ids) as item_id,
                  case when jsonb_typeof(e.value) = 'object' then e.value ->> 'work_type' end as work_type
             from jsonb_array_elements(needs) with ordinality as e(value, n)) as r;
   if missing is not null then
@@ -1696,6 +1699,8 @@ comment on index public.work_claims_due is 'What is due again?';
 create index if not exists work_claims_failed on public.work_claims (work_type, finished_at) where status = 'failed';
 comment on index public.work_claims_failed is 'What failed for good, and in which order?';
 
+create index if not exists work_claims_blocked on public.work_claims (work_type) where status = 'blocked';
+comment on index public.work_claims_blocked is 'What of this work type waits for something it needs?';
 create index if not exists work_claims_parked on public.work_claims (work_type, poll_at) where poll_at is not null;
 comment on index public.work_claims_parked is 'Which job elsewhere of this work type is to be asked about?';
 create index if not exists work_claims_tried on public.work_claims (work_type) where status = 'waiting' and fence is not null;
@@ -1759,8 +1764,8 @@ create table if not exists public.work_dependencies (
 comment on table public.work_dependencies is
   'work-claims: one row a need of a claim: another item''s claim, or all of a workflow. Needs between work types of one item are in work_types.depends_on.';
 create unique index if not exists work_dependencies_of_claim on public.work_dependencies
-  (item_id, work_type, needs_item_id, needs_work_type) where needs_item_id is not null;
-comment on index public.work_dependencies_of_claim is 'Which claims does this one need?';
+  (item_id, work_type, needs_item_id, needs_work_type);
+comment on index public.work_dependencies_of_claim is 'What does this claim need? Also when it is deleted.';
 create unique index if not exists work_dependencies_of_gather on public.work_dependencies
   (item_id, work_type, needs_workflow_id) where needs_workflow_id is not null;
 comment on index public.work_dependencies_of_gather is 'Which workflows does this claim need?';
@@ -1808,6 +1813,26 @@ as $$
   select named where named is not null
 $$;
 
+-- The work types that claims of these items and work types are going to need on other items.
+create or replace function work.types_needed(item_ids uuid[], work_types text[])
+returns text[]
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return array(
+    select distinct u.name
+      from unnest(types_needed.item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+     cross join unnest(types_needed.work_types) as t(name)
+     cross join lateral jsonb_to_recordset(i.needs) as n(item_id uuid, work_type text collate "C")
+      join public.work_items y on y.id = any (array[n.item_id])
+     cross join lateral work.needed_types(t.name, y.pool, n.work_type) as u(name)
+     where i.needs is not null);
+end
+$$;
+
 -- Write down the needs of these items' claims.
 create or replace function work.add_dependencies(item_ids uuid[], work_types text[])
 returns void
@@ -1842,7 +1867,8 @@ begin
 end
 $$;
 
--- Lock what these items' claims need against change: a release of it waits, and then finds them. In the order of keys.
+-- Lock these items' claims and what they need against change: a release of it waits, and then finds them. In the order of
+-- keys: without one order for both, add_needs() deadlocks with a release.
 create or replace function work.lock_needs(item_ids uuid[], work_types text[])
 returns void
 language plpgsql
@@ -1866,11 +1892,15 @@ begin
         from unnest(lock_needs.item_ids) as given(id)
        cross join work.type_needs n
        where n.work_type = any (lock_needs.work_types)
+       union
+      select given.id, t.name
+        from unnest(lock_needs.item_ids) as given(id)
+       cross join unnest(lock_needs.work_types) as t(name)
        order by 1, 2) as needed
    cross join lateral (
      select from public.work_claims c
       where c.item_id = any (array[needed.item_id]) and c.work_type = needed.work_type
-        for share) as locked;
+        for no key update) as locked;
 end
 $$;
 
@@ -1908,9 +1938,10 @@ begin
   perform work.lock_needs(count_needs.item_ids, count_needs.work_types);
   update public.work_dependencies d
      set is_met = true
-    from unnest(count_needs.item_ids) as given(id), public.work_types t
-   where d.item_id = any (array[given.id]) and d.work_type = any (count_needs.work_types) and not d.is_met
-     and t.name = d.work_type
+    from (select g.id, w.name from unnest(count_needs.item_ids) as g(id) cross join unnest(count_needs.work_types) as w(name)) as given,
+         public.work_types t
+   where d.item_id = any (array[given.id]) and d.work_type = given.name and not d.is_met
+     and t.name = any (array[given.name])
      and case
            when d.needs_workflow_id is not null then (
              select case t.on_failed_need when 'run' then e.is_over else e.is_succeeded end
@@ -1928,10 +1959,14 @@ begin
                  and not work.is_met((
                    select k.status from public.work_claims k
                     where k.item_id = any (array[c.item_id]) and k.work_type = n.needs_work_type), n.on_failed_need)) as needs
-      from (select distinct g.id from unnest(count_needs.item_ids) as g(id) order by g.id) as given
-      join public.work_claims c on c.item_id = any (array[given.id]) and c.work_type = any (count_needs.work_types)
-     order by c.item_id, c.work_type
-       for no key update of c
+      from (select distinct g.id, w.name
+              from unnest(count_needs.item_ids) as g(id)
+             cross join unnest(count_needs.work_types) as w(name)
+             order by g.id, w.name) as given
+     cross join lateral (
+       select k.item_id, k.work_type, k.status from public.work_claims k
+        where k.item_id = any (array[given.id]) and k.work_type = given.name
+          for no key update) as c
   ),
   changed as (
     update public.work_claims c
@@ -1970,7 +2005,12 @@ begin
       from unnest(count_needs.item_ids) as given(id)
       join public.work_items i on i.id = any (array[given.id])
       join public.work_workflows w on w.id = i.workflow_id
-     where w.is_gathered and i.gathers_id is distinct from i.workflow_id));
+     where w.is_gathered and i.gathers_id is distinct from i.workflow_id
+     union
+    select i.gathers_id
+      from unnest(count_needs.item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+     where i.gathers_id is not null));
 end
 $$;
 
@@ -1986,7 +2026,15 @@ language plpgsql
 as $$
 declare
   enrolled integer;
+  have_needs boolean := exists (
+    select from unnest(item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+     where i.needs is not null or i.gathers_id is not null);
 begin
+  -- A work type may be newer than the needs of its items.
+  if have_needs then
+    perform work.unplain(work_types || work.types_needed(item_ids, work_types));
+  end if;
   -- A workflow's priority must not change until the claims that copy it are visible.
   perform work.lock_workflows(array(
     select i.workflow_id from unnest(item_ids) as given(id) join public.work_items i on i.id = any (array[given.id])
@@ -2007,9 +2055,9 @@ begin
   on conflict do nothing;
   get diagnostics enrolled = row_count;
   perform work.wake_workers(work_types);
-  if enrolled > 0 and exists (
+  if enrolled > 0 and (have_needs or exists (
     select from public.work_types t where not t.is_plain and (t.name = any (work_types) or exists (
-      select from public.work_workflows w where w.is_gathered))) then
+      select from public.work_workflows w where w.is_gathered)))) then
     perform work.count_needs(item_ids, work_types);
   end if;
   return enrolled;
@@ -2063,9 +2111,12 @@ as $$
 declare
   moved uuid[];
   rescheduled boolean[];
+  regrouped bigint[];
 begin
-  select array_agg(n.id order by n.id), array_agg(n.run_after is distinct from o.run_after order by n.id)
-    into moved, rescheduled
+  select array_agg(n.id order by n.id), array_agg(n.run_after is distinct from o.run_after order by n.id),
+         array_agg(o.workflow_id) filter (where o.workflow_id is distinct from n.workflow_id)
+           || array_agg(n.workflow_id) filter (where o.workflow_id is distinct from n.workflow_id)
+    into moved, rescheduled, regrouped
     from new_items n
     join old_items o on o.id = n.id
    where (n.priority, n.run_after, n.class_id, n.affinity, n.workflow_id)
@@ -2073,9 +2124,10 @@ begin
   if moved is null then
     return null;
   end if;
-  perform from public.work_workflows w
-   where w.id in (select i.workflow_id from new_items i where i.workflow_id is not null)
-   order by w.id for share;
+  perform work.lock_workflows(array(
+    select i.workflow_id from new_items i where i.workflow_id is not null
+     union
+    select u.id from unnest(regrouped) as u(id) where u.id is not null));
   with changed as materialized (
     select m.is_rescheduled, i.*
       from unnest(moved, rescheduled) as m(id, is_rescheduled)
@@ -2099,6 +2151,8 @@ begin
          end
     from changed m
    where c.item_id = any (array[m.item_id]);
+  perform work.look_at_gathers(array(
+    select w.id from public.work_workflows w where w.id = any (regrouped) and w.is_gathered));
   return null;
 end
 $$;
@@ -2113,6 +2167,8 @@ language plpgsql
 as $$
 begin
   if tg_op = 'DELETE' then
+    perform work.forget_gather(old.id);
+    update public.work_items i set gathers_id = null where i.gathers_id = old.id;
     update public.work_items i set workflow_id = null where i.workflow_id = old.id;
     return null;
   end if;
@@ -2980,7 +3036,7 @@ begin
             and not (has_followed and work.is_last_crash(k.work_type, k.crashes))
             for no key update skip locked) as l));
   if has_followed then
-    reaped := reaped + work.reap_last_crashes();
+    reaped := reaped + work.reap_last_crashes(reap.max_items - reaped, reap.item_ids, reap.work_types);
   end if;
   return reaped;
 end
@@ -3000,12 +3056,13 @@ begin
 end
 $$;
 
--- Take back claims that fail with it, one by one with all that needs them. One of which another call has locked a part is
--- left to a later call: to wait here could deadlock.
-create or replace function work.reap_last_crashes()
+-- Take back claims that fail with it, one by one with all that needs them: the longest ended ones, and these items' in any
+-- case. One of which another call has locked a part is left to a later call: to wait here could deadlock.
+create or replace function work.reap_last_crashes(max_items integer, item_ids uuid[], work_types text[])
 returns integer
 language plpgsql
 as $$
+#variable_conflict use_column
 declare
   lapsed record;
   reaped integer := 0;
@@ -3013,9 +3070,19 @@ begin
   for lapsed in
     select l.ctid as row_id, jsonb_build_array(jsonb_build_object('item_id', l.item_id, 'work_type', l.work_type)) as keys
       from public.work_claims l
-     where l.status = 'claimed' and l.expires_at <= clock_timestamp() and work.is_last_crash(l.work_type, l.crashes)
+     where l.ctid = any (
+             array(
+               select o.ctid from public.work_claims o
+                where o.status = 'claimed' and o.expires_at <= clock_timestamp() and work.is_last_crash(o.work_type, o.crashes)
+                order by o.expires_at
+                limit greatest(0, least(reap_last_crashes.max_items, 100)))
+             || array(
+               select k.ctid
+                 from unnest(reap_last_crashes.item_ids) as wanted(id)
+                 join public.work_claims k on k.item_id = any (array[wanted.id])
+                where k.work_type = any (reap_last_crashes.work_types) and k.status is not distinct from 'claimed'
+                  and k.expires_at <= clock_timestamp() and work.is_last_crash(k.work_type, k.crashes)))
      order by l.expires_at
-     limit 100
   loop
     begin
       perform work.lock_around(lapsed.keys, at_once => true);
@@ -3752,7 +3819,9 @@ begin
   if is_paused then
     return '[]';
   elsif is_paused is null then
-    insert into public.work_types (name) values (claim_items.work_type) on conflict do nothing;
+    insert into public.work_types (name, is_plain)
+    values (claim_items.work_type, not exists (select from public.work_workflows w where w.is_gathered))
+    on conflict do nothing;
   end if;
 
   class_ids := profile.class_ids || profile.yielded_class_ids;
@@ -4506,12 +4575,17 @@ begin
              when c.due_at > moment then 'waiting'
              else 'ready'
            end,
-           due_at = case when c.status = 'blocked' and c.waits_for + b.delta = 0 then greatest(c.due_at, moment) else c.due_at end,
+           due_at = case
+             when b.reopens then greatest(moment, (select i.run_after from public.work_items i where i.id = any (array[c.item_id])))
+             when c.status = 'blocked' and c.waits_for + b.delta = 0 then greatest(c.due_at, moment)
+             else c.due_at
+           end,
            finished_at = case when b.ends then moment when not b.reopens then c.finished_at end,
            error = case when b.ends then 'something it needs failed or was cancelled' when b.reopens then null else c.error end,
            failures = case when b.reopens then 0 else c.failures end,
            crashes = case when b.reopens then 0 else c.crashes end,
            poll_at = case when not b.reopens then c.poll_at end,
+           progress = case when not b.reopens then c.progress end,
            stale = case when b.reopens and c.status = 'succeeded' then b.why else c.stale end,
            again = case when c.status = 'claimed' and b.delta > 0 then b.why else c.again end
       from before b
@@ -4584,6 +4658,29 @@ begin
 end
 $$;
 
+-- A workflow is gone: nothing waits for it any more.
+create or replace function work.forget_gather(workflow_id bigint)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  affected jsonb;
+begin
+  with gone as (
+    delete from public.work_dependencies d where d.needs_workflow_id = forget_gather.workflow_id
+    returning d.item_id, d.work_type, d.is_met
+  )
+  select jsonb_agg(jsonb_build_object('item_id', g.item_id, 'work_type', g.work_type, 'delta', -1, 'fails', false))
+    into affected
+    from gone g
+   where not g.is_met;
+  if affected is not null then
+    perform work.follow(work.apply_counts(affected));
+  end if;
+end
+$$;
+
 -- Items are gone: nothing waits for them any more.
 create or replace function work.forget_needs()
 returns trigger
@@ -4636,11 +4733,17 @@ declare
   gathered text[] := array(
     select distinct e.value ->> 'needs_all_of' from jsonb_array_elements(prepare_needs.items) as e(value)
      where e.value ->> 'needs_all_of' is not null);
+  places jsonb := (
+    select coalesce(jsonb_object_agg(k.pool, k.places), '{}')
+      from (select coalesce(e.value ->> 'pool', 'default') as pool, jsonb_object_agg(e.value ->> 'dedupe_key', e.n) as places
+              from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
+             where e.value ->> 'dedupe_key' is not null
+             group by 1) as k);
   needs jsonb[];
 begin
   needs := array(
     select case when jsonb_typeof(e.value -> 'needs') = 'array' then
-             work.resolve_needs(e.value -> 'needs', coalesce(e.value ->> 'pool', 'default'), prepare_needs.items, actual,
+             work.resolve_needs(e.value -> 'needs', coalesce(e.value ->> 'pool', 'default'), places, actual,
                format('items[%s]', e.n - 1))
            end
       from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
@@ -4779,7 +4882,7 @@ declare
   in_call uuid[] := array(select u.value::uuid from jsonb_array_elements_text(ids) with ordinality as u(value, n) order by u.n);
 begin
   select * into item from public.work_items i where i.id = need.item_id for no key update;
-  resolved := coalesce(work.resolve_needs(need.needs, item.pool, '[]', in_call, format('item %s', need.item_id)), '[]');
+  resolved := coalesce(work.resolve_needs(need.needs, item.pool, '{}', in_call, format('item %s', need.item_id)), '[]');
   if exists (select from jsonb_array_elements(resolved) as r(value) where (r.value ->> 'item_id')::uuid = need.item_id)
     or work.needs_itself(array(select (r.value ->> 'item_id')::uuid from jsonb_array_elements(resolved) as r(value)), need.item_id) then
     raise exception using errcode = 'PT400', message = format('item %s would need itself, through one of these needs', need.item_id);
@@ -4921,7 +5024,7 @@ begin
        select coalesce(w.copy_of, w.name) as first_name
          from public.work_types w
         where w.name = c.work_type and w.on_dead_end = 'stop' and not w.paused) as t
-     where c.status = 'failed'
+     where c.status is not distinct from 'failed'
      order by t.first_name, c.finished_at
   loop
     update public.work_types t
@@ -4966,8 +5069,10 @@ begin
             where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
     where h.results is not null;
   perform work.close_succeeded(close_with_all.worker_id, held, only_plain => false);
-  perform work.close_others(close_with_all.worker_id, held);
-  perform work.park(close_with_all.worker_id, held);
+  if jsonb_path_exists(held, '$[*].outcome ? (@ != "succeeded")') then
+    perform work.close_others(close_with_all.worker_id, held);
+    perform work.park(close_with_all.worker_id, held);
+  end if;
   perform work.record_closed(close_with_all.worker_id, held);
   perform work.follow_closed(held);
   perform work.stop_at_dead_ends(held);
@@ -5003,8 +5108,9 @@ begin
 end
 $$;
 
--- After claims were closed: add their new items and needs, change what needs them, and open those again that are to be
--- done once more, also after a failure: the new input has not failed yet. The next try adds the items of the new input.
+-- After claims were closed: change what needs them, then add their new items and needs, since these may change one of the
+-- closed; and open those again that are to be done once more, also after a failure: the new input has not failed yet. The
+-- next try adds the items of the new input.
 create or replace function work.follow_closed(held jsonb)
 returns void
 language plpgsql
@@ -5015,6 +5121,12 @@ declare
   new_ids jsonb;
   changed jsonb;
 begin
+  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
+    into changed
+    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
+    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
+   where c.status in ('succeeded', 'failed');
+  perform work.follow(changed);
   for released in
     select h.item_id, h.work_type, h.items, h.needs
       from jsonb_to_recordset(held) as h(
@@ -5031,12 +5143,6 @@ begin
       raise exception using errcode = 'PT400', message = sqlerrm;
     end;
   end loop;
-  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
-    into changed
-    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
-    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
-   where c.status in ('succeeded', 'failed');
-  perform work.follow(changed);
   perform work.reopen(h.again)
      from (select jsonb_agg(e.value) as again from jsonb_array_elements(held) as e(value)
             where (e.value ->> 'is_again')::boolean and e.value ->> 'outcome' in ('succeeded', 'failed')) as h
@@ -5791,6 +5897,9 @@ begin
         union all
         (select h.item_id from public.work_claims h
           where h.work_type = open_items.work_type and h.status = 'claimed' limit open_items.max_items)
+        union all
+        (select b.item_id from public.work_claims b
+          where b.work_type = open_items.work_type and b.status = 'blocked' limit open_items.max_items)
       ) as o
      limit open_items.max_items);
 end
@@ -6234,6 +6343,42 @@ end
 $$;
 comment on function work.mirror_rows is 'Makes the items of a pool match these rows of its table; answers how many were added or changed.';
 
+-- Delete the items of rows that are gone. All is locked in the order that other calls have: items, workflows, claims by
+-- key. The delete alone would lock item by item, each before its claims, and deadlock with a release of two of them.
+create or replace function work.delete_mirrored(pool text, source_keys text[])
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  gone uuid[];
+begin
+  with given as materialized (
+    select delete_mirrored.pool as pool, u.source_key from unnest(delete_mirrored.source_keys) as u(source_key)
+  )
+  select coalesce(array_agg(i.id), '{}') into gone
+    from given g
+    join public.work_items i on i.pool = any (array[g.pool]) and i.source_key = any (array[g.source_key]);
+  -- Not for update yet: a worker that holds a claim may have to look at its item.
+  perform from (select u.id from unnest(gone) as u(id) order by u.id) as u
+    cross join lateral (select from public.work_items i where i.id = any (array[u.id]) for no key update) as locked;
+  perform work.lock_workflows(array(
+    select distinct w.id
+      from unnest(gone) as u(id)
+      join public.work_items i on i.id = any (array[u.id])
+      join public.work_workflows w on w.id = i.workflow_id
+     where w.is_gathered));
+  perform from (
+      select c.item_id, c.work_type from unnest(gone) as u(id) join public.work_claims c on c.item_id = any (array[u.id])
+       union
+      select d.item_id, d.work_type from unnest(gone) as u(id) join public.work_dependencies d on d.needs_item_id = any (array[u.id])
+       order by 1, 2) as k
+   cross join lateral (
+     select from public.work_claims c where c.item_id = any (array[k.item_id]) and c.work_type = k.work_type for update) as locked;
+  delete from public.work_items i using unnest(gone) as u(id) where i.id = any (array[u.id]);
+end
+$$;
+
 -- A row could not be read, since a column is gone: enroll_pool() has to go through all rows again.
 create or replace function work.note_missed_rows(pool text)
 returns void
@@ -6260,6 +6405,7 @@ declare
   attached public.work_pools;
   key_sql text;
   row_sql text;
+  gone text[];
   page jsonb[];
 begin
   select * into attached from public.work_pools p where p.source = tg_relid;
@@ -6271,13 +6417,11 @@ begin
   -- A row with a changed key is another item.
   if tg_op = 'UPDATE' and key_sql is not null then
     execute format(
-      'delete from public.work_items i
-        using (
-          select $1 as pool, %1$s #>> ''{}'' as source_key from old_rows r
-          except
-          select $1, %1$s #>> ''{}'' from new_rows r) as gone
-        where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])', key_sql)
-      using attached.name;
+      'select array(select %1$s #>> ''{}'' from old_rows r except select %1$s #>> ''{}'' from new_rows r)', key_sql)
+      into gone;
+    if gone <> '{}' then
+      perform work.delete_mirrored(attached.name, gone);
+    end if;
   end if;
   if row_sql is null then
     perform work.note_missed_rows(attached.name);
@@ -6305,6 +6449,7 @@ as $$
 declare
   pool_name text;
   key_sql text;
+  gone text[];
 begin
   select p.name into pool_name from public.work_pools p where p.source = tg_relid;
   if not found then
@@ -6315,12 +6460,8 @@ begin
     perform work.note_missed_rows(pool_name);
     return null;
   end if;
-  -- Materialized: with a constant for the pool, the planner may read all items of the pool for each row.
-  execute format(
-    'with gone as materialized (select $1 as pool, %s #>> ''{}'' as source_key from old_rows r)
-     delete from public.work_items i using gone
-      where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])', key_sql)
-    using pool_name;
+  execute format('select array(select %s #>> ''{}'' from old_rows r)', key_sql) into gone;
+  perform work.delete_mirrored(pool_name, gone);
   return null;
 end
 $$;

@@ -78,12 +78,16 @@ comment on column public.work_items.dedupe_key is 'At most one item of a pool ha
 
 create unique index if not exists work_items_by_source on public.work_items (pool, source_key) where source_key is not null;
 comment on index public.work_items_by_source is 'Which item mirrors this row?';
-create unique index if not exists work_items_by_dedupe_key on public.work_items (pool, dedupe_key) where dedupe_key is not null;
-comment on index public.work_items_by_dedupe_key is 'Which item was enqueued under this key?';
+-- The key first: without statistics, an index that begins with the pool looks as good as the one of all items of the pool.
+create unique index if not exists work_items_by_key on public.work_items (dedupe_key, pool) where dedupe_key is not null;
+comment on index public.work_items_by_key is 'Which item was enqueued under this key?';
+drop index if exists public.work_items_by_dedupe_key;
 create index if not exists work_items_by_class on public.work_items (class_id, seq) where class_id <> 1;
 comment on index public.work_items_by_class is 'Which items are of this class?';
 create index if not exists work_items_by_workflow on public.work_items (workflow_id, seq) where workflow_id is not null;
 comment on index public.work_items_by_workflow is 'Which items belong to this workflow?';
+create index if not exists work_items_by_gather on public.work_items (gathers_id) where gathers_id is not null;
+comment on index public.work_items_by_gather is 'Which items wait for the whole of this workflow?';
 create index if not exists work_items_by_pool on public.work_items (pool, seq);
 comment on index public.work_items_by_pool is 'Which items of the pool come after this one? (paging candidates, enrolling past items)';
 
@@ -271,7 +275,7 @@ begin
       from jsonb_array_elements(enqueue_items.items) with ordinality as e(value, n)
       left join lateral (
         select i.id from public.work_items i
-         where i.pool = coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'
+         where i.pool is not distinct from coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'
          limit 1) as held on true;
   end if;
   if needs is not null then

@@ -11,7 +11,7 @@ begin
   return array(
     select coalesce(
              (select i.id from public.work_items i
-               where i.pool = coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'),
+               where i.pool is not distinct from coalesce(e.value ->> 'pool', 'default') and i.dedupe_key = e.value ->> 'dedupe_key'),
              ids[min(e.n) over (partition by coalesce(e.value ->> 'pool', 'default'), coalesce(e.value ->> 'dedupe_key', ids[e.n]::text))])
       from jsonb_array_elements(items) with ordinality as e(value, n)
      order by e.n);
@@ -47,8 +47,9 @@ begin
 end
 $$;
 
--- Find the item that a reference names, among the items of the call and the present ones; null where there is none.
-create or replace function work.referred_item(reference jsonb, pool text, items jsonb, ids uuid[])
+-- Find the item that a reference names, among the items of the call and the present ones; null where there is none. The
+-- items of the call with a dedupe key are `places`: {pool: {dedupe_key: place from 1}}.
+create or replace function work.referred_item(reference jsonb, pool text, places jsonb, ids uuid[])
 returns uuid
 language plpgsql
 stable
@@ -75,17 +76,15 @@ begin
     end if;
   end if;
   return coalesce(
-    (select ids[e.n] from jsonb_array_elements(items) with ordinality as e(value, n)
-      where coalesce(e.value ->> 'pool', 'default') = item_pool and e.value ->> 'dedupe_key' = item_key
-      limit 1),
-    (select i.id from public.work_items i where i.pool = item_pool and i.dedupe_key = item_key),
+    ids[(places -> item_pool ->> item_key)::integer],
+    (select i.id from public.work_items i where i.pool is not distinct from item_pool and i.dedupe_key = item_key),
     -- A row of an attached table is named by its key.
     (select i.id from public.work_items i where i.pool = item_pool and i.source_key = item_key));
 end
 $$;
 
 -- Turn references into [{item_id, work_type}]. Refuses one that names no item; `called` says where it stands.
-create or replace function work.resolve_needs(needs jsonb, pool text, items jsonb, ids uuid[], called text)
+create or replace function work.resolve_needs(needs jsonb, pool text, places jsonb, ids uuid[], called text)
 returns jsonb
 language plpgsql
 stable
@@ -109,7 +108,7 @@ begin
   select jsonb_agg(jsonb_build_object('item_id', r.item_id, 'work_type', r.work_type) order by r.n),
          (array_agg(r.value::text order by r.n) filter (where r.item_id is null))[1]
     into resolved, missing
-    from (select e.n, e.value, work.referred_item(e.value, resolve_needs.pool, items, ids) as item_id,
+    from (select e.n, e.value, work.referred_item(e.value, resolve_needs.pool, places, ids) as item_id,
                  case when jsonb_typeof(e.value) = 'object' then e.value ->> 'work_type' end as work_type
             from jsonb_array_elements(needs) with ordinality as e(value, n)) as r;
   if missing is not null then

@@ -16,8 +16,8 @@ create table if not exists public.work_dependencies (
 comment on table public.work_dependencies is
   'work-claims: one row a need of a claim: another item''s claim, or all of a workflow. Needs between work types of one item are in work_types.depends_on.';
 create unique index if not exists work_dependencies_of_claim on public.work_dependencies
-  (item_id, work_type, needs_item_id, needs_work_type) where needs_item_id is not null;
-comment on index public.work_dependencies_of_claim is 'Which claims does this one need?';
+  (item_id, work_type, needs_item_id, needs_work_type);
+comment on index public.work_dependencies_of_claim is 'What does this claim need? Also when it is deleted.';
 create unique index if not exists work_dependencies_of_gather on public.work_dependencies
   (item_id, work_type, needs_workflow_id) where needs_workflow_id is not null;
 comment on index public.work_dependencies_of_gather is 'Which workflows does this claim need?';
@@ -65,6 +65,26 @@ as $$
   select named where named is not null
 $$;
 
+-- The work types that claims of these items and work types are going to need on other items.
+create or replace function work.types_needed(item_ids uuid[], work_types text[])
+returns text[]
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+begin
+  return array(
+    select distinct u.name
+      from unnest(types_needed.item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+     cross join unnest(types_needed.work_types) as t(name)
+     cross join lateral jsonb_to_recordset(i.needs) as n(item_id uuid, work_type text collate "C")
+      join public.work_items y on y.id = any (array[n.item_id])
+     cross join lateral work.needed_types(t.name, y.pool, n.work_type) as u(name)
+     where i.needs is not null);
+end
+$$;
+
 -- Write down the needs of these items' claims.
 create or replace function work.add_dependencies(item_ids uuid[], work_types text[])
 returns void
@@ -99,7 +119,8 @@ begin
 end
 $$;
 
--- Lock what these items' claims need against change: a release of it waits, and then finds them. In the order of keys.
+-- Lock these items' claims and what they need against change: a release of it waits, and then finds them. In the order of
+-- keys: without one order for both, add_needs() deadlocks with a release.
 create or replace function work.lock_needs(item_ids uuid[], work_types text[])
 returns void
 language plpgsql
@@ -123,11 +144,15 @@ begin
         from unnest(lock_needs.item_ids) as given(id)
        cross join work.type_needs n
        where n.work_type = any (lock_needs.work_types)
+       union
+      select given.id, t.name
+        from unnest(lock_needs.item_ids) as given(id)
+       cross join unnest(lock_needs.work_types) as t(name)
        order by 1, 2) as needed
    cross join lateral (
      select from public.work_claims c
       where c.item_id = any (array[needed.item_id]) and c.work_type = needed.work_type
-        for share) as locked;
+        for no key update) as locked;
 end
 $$;
 
@@ -165,9 +190,10 @@ begin
   perform work.lock_needs(count_needs.item_ids, count_needs.work_types);
   update public.work_dependencies d
      set is_met = true
-    from unnest(count_needs.item_ids) as given(id), public.work_types t
-   where d.item_id = any (array[given.id]) and d.work_type = any (count_needs.work_types) and not d.is_met
-     and t.name = d.work_type
+    from (select g.id, w.name from unnest(count_needs.item_ids) as g(id) cross join unnest(count_needs.work_types) as w(name)) as given,
+         public.work_types t
+   where d.item_id = any (array[given.id]) and d.work_type = given.name and not d.is_met
+     and t.name = any (array[given.name])
      and case
            when d.needs_workflow_id is not null then (
              select case t.on_failed_need when 'run' then e.is_over else e.is_succeeded end
@@ -185,10 +211,14 @@ begin
                  and not work.is_met((
                    select k.status from public.work_claims k
                     where k.item_id = any (array[c.item_id]) and k.work_type = n.needs_work_type), n.on_failed_need)) as needs
-      from (select distinct g.id from unnest(count_needs.item_ids) as g(id) order by g.id) as given
-      join public.work_claims c on c.item_id = any (array[given.id]) and c.work_type = any (count_needs.work_types)
-     order by c.item_id, c.work_type
-       for no key update of c
+      from (select distinct g.id, w.name
+              from unnest(count_needs.item_ids) as g(id)
+             cross join unnest(count_needs.work_types) as w(name)
+             order by g.id, w.name) as given
+     cross join lateral (
+       select k.item_id, k.work_type, k.status from public.work_claims k
+        where k.item_id = any (array[given.id]) and k.work_type = given.name
+          for no key update) as c
   ),
   changed as (
     update public.work_claims c
@@ -227,6 +257,11 @@ begin
       from unnest(count_needs.item_ids) as given(id)
       join public.work_items i on i.id = any (array[given.id])
       join public.work_workflows w on w.id = i.workflow_id
-     where w.is_gathered and i.gathers_id is distinct from i.workflow_id));
+     where w.is_gathered and i.gathers_id is distinct from i.workflow_id
+     union
+    select i.gathers_id
+      from unnest(count_needs.item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+     where i.gathers_id is not null));
 end
 $$;

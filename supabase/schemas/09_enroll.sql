@@ -8,7 +8,15 @@ language plpgsql
 as $$
 declare
   enrolled integer;
+  have_needs boolean := exists (
+    select from unnest(item_ids) as given(id)
+      join public.work_items i on i.id = any (array[given.id])
+     where i.needs is not null or i.gathers_id is not null);
 begin
+  -- A work type may be newer than the needs of its items.
+  if have_needs then
+    perform work.unplain(work_types || work.types_needed(item_ids, work_types));
+  end if;
   -- A workflow's priority must not change until the claims that copy it are visible.
   perform work.lock_workflows(array(
     select i.workflow_id from unnest(item_ids) as given(id) join public.work_items i on i.id = any (array[given.id])
@@ -29,9 +37,9 @@ begin
   on conflict do nothing;
   get diagnostics enrolled = row_count;
   perform work.wake_workers(work_types);
-  if enrolled > 0 and exists (
+  if enrolled > 0 and (have_needs or exists (
     select from public.work_types t where not t.is_plain and (t.name = any (work_types) or exists (
-      select from public.work_workflows w where w.is_gathered))) then
+      select from public.work_workflows w where w.is_gathered)))) then
     perform work.count_needs(item_ids, work_types);
   end if;
   return enrolled;
@@ -85,9 +93,12 @@ as $$
 declare
   moved uuid[];
   rescheduled boolean[];
+  regrouped bigint[];
 begin
-  select array_agg(n.id order by n.id), array_agg(n.run_after is distinct from o.run_after order by n.id)
-    into moved, rescheduled
+  select array_agg(n.id order by n.id), array_agg(n.run_after is distinct from o.run_after order by n.id),
+         array_agg(o.workflow_id) filter (where o.workflow_id is distinct from n.workflow_id)
+           || array_agg(n.workflow_id) filter (where o.workflow_id is distinct from n.workflow_id)
+    into moved, rescheduled, regrouped
     from new_items n
     join old_items o on o.id = n.id
    where (n.priority, n.run_after, n.class_id, n.affinity, n.workflow_id)
@@ -95,9 +106,10 @@ begin
   if moved is null then
     return null;
   end if;
-  perform from public.work_workflows w
-   where w.id in (select i.workflow_id from new_items i where i.workflow_id is not null)
-   order by w.id for share;
+  perform work.lock_workflows(array(
+    select i.workflow_id from new_items i where i.workflow_id is not null
+     union
+    select u.id from unnest(regrouped) as u(id) where u.id is not null));
   with changed as materialized (
     select m.is_rescheduled, i.*
       from unnest(moved, rescheduled) as m(id, is_rescheduled)
@@ -121,6 +133,8 @@ begin
          end
     from changed m
    where c.item_id = any (array[m.item_id]);
+  perform work.look_at_gathers(array(
+    select w.id from public.work_workflows w where w.id = any (regrouped) and w.is_gathered));
   return null;
 end
 $$;
@@ -135,6 +149,8 @@ language plpgsql
 as $$
 begin
   if tg_op = 'DELETE' then
+    perform work.forget_gather(old.id);
+    update public.work_items i set gathers_id = null where i.gathers_id = old.id;
     update public.work_items i set workflow_id = null where i.workflow_id = old.id;
     return null;
   end if;

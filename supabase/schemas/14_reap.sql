@@ -90,7 +90,7 @@ begin
             and not (has_followed and work.is_last_crash(k.work_type, k.crashes))
             for no key update skip locked) as l));
   if has_followed then
-    reaped := reaped + work.reap_last_crashes();
+    reaped := reaped + work.reap_last_crashes(reap.max_items - reaped, reap.item_ids, reap.work_types);
   end if;
   return reaped;
 end
@@ -110,12 +110,13 @@ begin
 end
 $$;
 
--- Take back claims that fail with it, one by one with all that needs them. One of which another call has locked a part is
--- left to a later call: to wait here could deadlock.
-create or replace function work.reap_last_crashes()
+-- Take back claims that fail with it, one by one with all that needs them: the longest ended ones, and these items' in any
+-- case. One of which another call has locked a part is left to a later call: to wait here could deadlock.
+create or replace function work.reap_last_crashes(max_items integer, item_ids uuid[], work_types text[])
 returns integer
 language plpgsql
 as $$
+#variable_conflict use_column
 declare
   lapsed record;
   reaped integer := 0;
@@ -123,9 +124,19 @@ begin
   for lapsed in
     select l.ctid as row_id, jsonb_build_array(jsonb_build_object('item_id', l.item_id, 'work_type', l.work_type)) as keys
       from public.work_claims l
-     where l.status = 'claimed' and l.expires_at <= clock_timestamp() and work.is_last_crash(l.work_type, l.crashes)
+     where l.ctid = any (
+             array(
+               select o.ctid from public.work_claims o
+                where o.status = 'claimed' and o.expires_at <= clock_timestamp() and work.is_last_crash(o.work_type, o.crashes)
+                order by o.expires_at
+                limit greatest(0, least(reap_last_crashes.max_items, 100)))
+             || array(
+               select k.ctid
+                 from unnest(reap_last_crashes.item_ids) as wanted(id)
+                 join public.work_claims k on k.item_id = any (array[wanted.id])
+                where k.work_type = any (reap_last_crashes.work_types) and k.status is not distinct from 'claimed'
+                  and k.expires_at <= clock_timestamp() and work.is_last_crash(k.work_type, k.crashes)))
      order by l.expires_at
-     limit 100
   loop
     begin
       perform work.lock_around(lapsed.keys, at_once => true);

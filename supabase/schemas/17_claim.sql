@@ -229,7 +229,9 @@ begin
   if is_paused then
     return '[]';
   elsif is_paused is null then
-    insert into public.work_types (name) values (claim_items.work_type) on conflict do nothing;
+    insert into public.work_types (name, is_plain)
+    values (claim_items.work_type, not exists (select from public.work_workflows w where w.is_gathered))
+    on conflict do nothing;
   end if;
 
   class_ids := profile.class_ids || profile.yielded_class_ids;

@@ -202,12 +202,17 @@ begin
              when c.due_at > moment then 'waiting'
              else 'ready'
            end,
-           due_at = case when c.status = 'blocked' and c.waits_for + b.delta = 0 then greatest(c.due_at, moment) else c.due_at end,
+           due_at = case
+             when b.reopens then greatest(moment, (select i.run_after from public.work_items i where i.id = any (array[c.item_id])))
+             when c.status = 'blocked' and c.waits_for + b.delta = 0 then greatest(c.due_at, moment)
+             else c.due_at
+           end,
            finished_at = case when b.ends then moment when not b.reopens then c.finished_at end,
            error = case when b.ends then 'something it needs failed or was cancelled' when b.reopens then null else c.error end,
            failures = case when b.reopens then 0 else c.failures end,
            crashes = case when b.reopens then 0 else c.crashes end,
            poll_at = case when not b.reopens then c.poll_at end,
+           progress = case when not b.reopens then c.progress end,
            stale = case when b.reopens and c.status = 'succeeded' then b.why else c.stale end,
            again = case when c.status = 'claimed' and b.delta > 0 then b.why else c.again end
       from before b
@@ -277,6 +282,29 @@ begin
   end if;
   perform work.lock_workflows(array(select distinct u.id from unnest(look_at_gathers.workflow_ids) as u(id) order by u.id));
   perform work.follow(work.apply_counts(work.meet_gathers(look_at_gathers.workflow_ids), stays_done => true));
+end
+$$;
+
+-- A workflow is gone: nothing waits for it any more.
+create or replace function work.forget_gather(workflow_id bigint)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  affected jsonb;
+begin
+  with gone as (
+    delete from public.work_dependencies d where d.needs_workflow_id = forget_gather.workflow_id
+    returning d.item_id, d.work_type, d.is_met
+  )
+  select jsonb_agg(jsonb_build_object('item_id', g.item_id, 'work_type', g.work_type, 'delta', -1, 'fails', false))
+    into affected
+    from gone g
+   where not g.is_met;
+  if affected is not null then
+    perform work.follow(work.apply_counts(affected));
+  end if;
 end
 $$;
 

@@ -12,11 +12,17 @@ declare
   gathered text[] := array(
     select distinct e.value ->> 'needs_all_of' from jsonb_array_elements(prepare_needs.items) as e(value)
      where e.value ->> 'needs_all_of' is not null);
+  places jsonb := (
+    select coalesce(jsonb_object_agg(k.pool, k.places), '{}')
+      from (select coalesce(e.value ->> 'pool', 'default') as pool, jsonb_object_agg(e.value ->> 'dedupe_key', e.n) as places
+              from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
+             where e.value ->> 'dedupe_key' is not null
+             group by 1) as k);
   needs jsonb[];
 begin
   needs := array(
     select case when jsonb_typeof(e.value -> 'needs') = 'array' then
-             work.resolve_needs(e.value -> 'needs', coalesce(e.value ->> 'pool', 'default'), prepare_needs.items, actual,
+             work.resolve_needs(e.value -> 'needs', coalesce(e.value ->> 'pool', 'default'), places, actual,
                format('items[%s]', e.n - 1))
            end
       from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
@@ -155,7 +161,7 @@ declare
   in_call uuid[] := array(select u.value::uuid from jsonb_array_elements_text(ids) with ordinality as u(value, n) order by u.n);
 begin
   select * into item from public.work_items i where i.id = need.item_id for no key update;
-  resolved := coalesce(work.resolve_needs(need.needs, item.pool, '[]', in_call, format('item %s', need.item_id)), '[]');
+  resolved := coalesce(work.resolve_needs(need.needs, item.pool, '{}', in_call, format('item %s', need.item_id)), '[]');
   if exists (select from jsonb_array_elements(resolved) as r(value) where (r.value ->> 'item_id')::uuid = need.item_id)
     or work.needs_itself(array(select (r.value ->> 'item_id')::uuid from jsonb_array_elements(resolved) as r(value)), need.item_id) then
     raise exception using errcode = 'PT400', message = format('item %s would need itself, through one of these needs', need.item_id);

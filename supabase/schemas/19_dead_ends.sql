@@ -19,7 +19,7 @@ begin
        select coalesce(w.copy_of, w.name) as first_name
          from public.work_types w
         where w.name = c.work_type and w.on_dead_end = 'stop' and not w.paused) as t
-     where c.status = 'failed'
+     where c.status is not distinct from 'failed'
      order by t.first_name, c.finished_at
   loop
     update public.work_types t

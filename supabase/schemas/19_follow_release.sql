@@ -27,8 +27,10 @@ begin
             where e.value ->> 'outcome' = 'succeeded' and not (e.value ->> 'is_again')::boolean) as h
     where h.results is not null;
   perform work.close_succeeded(close_with_all.worker_id, held, only_plain => false);
-  perform work.close_others(close_with_all.worker_id, held);
-  perform work.park(close_with_all.worker_id, held);
+  if jsonb_path_exists(held, '$[*].outcome ? (@ != "succeeded")') then
+    perform work.close_others(close_with_all.worker_id, held);
+    perform work.park(close_with_all.worker_id, held);
+  end if;
   perform work.record_closed(close_with_all.worker_id, held);
   perform work.follow_closed(held);
   perform work.stop_at_dead_ends(held);
@@ -64,8 +66,9 @@ begin
 end
 $$;
 
--- After claims were closed: add their new items and needs, change what needs them, and open those again that are to be
--- done once more, also after a failure: the new input has not failed yet. The next try adds the items of the new input.
+-- After claims were closed: change what needs them, then add their new items and needs, since these may change one of the
+-- closed; and open those again that are to be done once more, also after a failure: the new input has not failed yet. The
+-- next try adds the items of the new input.
 create or replace function work.follow_closed(held jsonb)
 returns void
 language plpgsql
@@ -76,6 +79,12 @@ declare
   new_ids jsonb;
   changed jsonb;
 begin
+  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
+    into changed
+    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
+    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
+   where c.status in ('succeeded', 'failed');
+  perform work.follow(changed);
   for released in
     select h.item_id, h.work_type, h.items, h.needs
       from jsonb_to_recordset(held) as h(
@@ -92,12 +101,6 @@ begin
       raise exception using errcode = 'PT400', message = sqlerrm;
     end;
   end loop;
-  select jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'was', 'claimed', 'became', c.status))
-    into changed
-    from jsonb_to_recordset(held) as h(item_id uuid, work_type text collate "C")
-    join public.work_claims c on c.item_id = any (array[h.item_id]) and c.work_type = h.work_type
-   where c.status in ('succeeded', 'failed');
-  perform work.follow(changed);
   perform work.reopen(h.again)
      from (select jsonb_agg(e.value) as again from jsonb_array_elements(held) as e(value)
             where (e.value ->> 'is_again')::boolean and e.value ->> 'outcome' in ('succeeded', 'failed')) as h

@@ -77,6 +77,9 @@ begin
         union all
         (select h.item_id from public.work_claims h
           where h.work_type = open_items.work_type and h.status = 'claimed' limit open_items.max_items)
+        union all
+        (select b.item_id from public.work_claims b
+          where b.work_type = open_items.work_type and b.status = 'blocked' limit open_items.max_items)
       ) as o
      limit open_items.max_items);
 end

@@ -76,6 +76,42 @@ end
 $$;
 comment on function work.mirror_rows is 'Makes the items of a pool match these rows of its table; answers how many were added or changed.';
 
+-- Delete the items of rows that are gone. All is locked in the order that other calls have: items, workflows, claims by
+-- key. The delete alone would lock item by item, each before its claims, and deadlock with a release of two of them.
+create or replace function work.delete_mirrored(pool text, source_keys text[])
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  gone uuid[];
+begin
+  with given as materialized (
+    select delete_mirrored.pool as pool, u.source_key from unnest(delete_mirrored.source_keys) as u(source_key)
+  )
+  select coalesce(array_agg(i.id), '{}') into gone
+    from given g
+    join public.work_items i on i.pool = any (array[g.pool]) and i.source_key = any (array[g.source_key]);
+  -- Not for update yet: a worker that holds a claim may have to look at its item.
+  perform from (select u.id from unnest(gone) as u(id) order by u.id) as u
+    cross join lateral (select from public.work_items i where i.id = any (array[u.id]) for no key update) as locked;
+  perform work.lock_workflows(array(
+    select distinct w.id
+      from unnest(gone) as u(id)
+      join public.work_items i on i.id = any (array[u.id])
+      join public.work_workflows w on w.id = i.workflow_id
+     where w.is_gathered));
+  perform from (
+      select c.item_id, c.work_type from unnest(gone) as u(id) join public.work_claims c on c.item_id = any (array[u.id])
+       union
+      select d.item_id, d.work_type from unnest(gone) as u(id) join public.work_dependencies d on d.needs_item_id = any (array[u.id])
+       order by 1, 2) as k
+   cross join lateral (
+     select from public.work_claims c where c.item_id = any (array[k.item_id]) and c.work_type = k.work_type for update) as locked;
+  delete from public.work_items i using unnest(gone) as u(id) where i.id = any (array[u.id]);
+end
+$$;
+
 -- A row could not be read, since a column is gone: enroll_pool() has to go through all rows again.
 create or replace function work.note_missed_rows(pool text)
 returns void
@@ -102,6 +138,7 @@ declare
   attached public.work_pools;
   key_sql text;
   row_sql text;
+  gone text[];
   page jsonb[];
 begin
   select * into attached from public.work_pools p where p.source = tg_relid;
@@ -113,13 +150,11 @@ begin
   -- A row with a changed key is another item.
   if tg_op = 'UPDATE' and key_sql is not null then
     execute format(
-      'delete from public.work_items i
-        using (
-          select $1 as pool, %1$s #>> ''{}'' as source_key from old_rows r
-          except
-          select $1, %1$s #>> ''{}'' from new_rows r) as gone
-        where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])', key_sql)
-      using attached.name;
+      'select array(select %1$s #>> ''{}'' from old_rows r except select %1$s #>> ''{}'' from new_rows r)', key_sql)
+      into gone;
+    if gone <> '{}' then
+      perform work.delete_mirrored(attached.name, gone);
+    end if;
   end if;
   if row_sql is null then
     perform work.note_missed_rows(attached.name);
@@ -147,6 +182,7 @@ as $$
 declare
   pool_name text;
   key_sql text;
+  gone text[];
 begin
   select p.name into pool_name from public.work_pools p where p.source = tg_relid;
   if not found then
@@ -157,12 +193,8 @@ begin
     perform work.note_missed_rows(pool_name);
     return null;
   end if;
-  -- Materialized: with a constant for the pool, the planner may read all items of the pool for each row.
-  execute format(
-    'with gone as materialized (select $1 as pool, %s #>> ''{}'' as source_key from old_rows r)
-     delete from public.work_items i using gone
-      where i.pool = any (array[gone.pool]) and i.source_key = any (array[gone.source_key])', key_sql)
-    using pool_name;
+  execute format('select array(select %s #>> ''{}'' from old_rows r)', key_sql) into gone;
+  perform work.delete_mirrored(pool_name, gone);
   return null;
 end
 $$;

@@ -13,6 +13,7 @@ export interface Claim {
   payload?: unknown;
   source_key?: string | null;
   pool?: string;
+  needs?: { item_id: string; work_type: string; status: string; result?: unknown }[];
 }
 
 /** Calls a public function with named arguments, as PostgREST does, and returns its one value. */

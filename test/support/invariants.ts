@@ -35,9 +35,12 @@ const violations = `
     from public.work_claims c where not exists (select from public.work_types t where t.name = c.work_type)
   union all
   select 'a claim has more tries than its type allows', c.item_id::text
-    from public.work_claims c join public.work_types t on t.name = c.work_type
-   where c.failures > t.max_failures or c.crashes > t.max_crashes
-      or (c.status in ('ready', 'waiting', 'claimed') and (c.failures >= t.max_failures or c.crashes >= t.max_crashes))
+    from public.work_claims c
+    join public.work_types t on t.name = c.work_type
+    join public.work_items i on i.id = c.item_id
+   where c.failures > coalesce(i.max_failures, t.max_failures) or c.crashes > t.max_crashes
+      or (c.status in ('blocked', 'ready', 'waiting', 'claimed')
+        and (c.failures >= coalesce(i.max_failures, t.max_failures) or c.crashes >= t.max_crashes))
   union all
   select 'an item is not enrolled for a work type of its pool', i.id::text
     from public.work_items i join public.work_types t on t.pool = i.pool
@@ -93,5 +96,5 @@ const violations = `
 
 /** Ends every test programme. */
 export async function expectInvariants(sql: Sql): Promise<void> {
-  expect(await sql.unsafe(violations)).toEqual([]);
+  expect(await sql.unsafe(violations, [], { prepare: true })).toEqual([]);
 }

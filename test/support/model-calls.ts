@@ -1,23 +1,38 @@
 // Each command calls the database and the model. Then both answers and both states are compared.
 import { expect } from "vitest";
 import { type Claim as Answered, call } from "./calls.ts";
+import type { Worker } from "./matching-oracle.ts";
+import { type Claim, claimOf, type Item, isOpen, key, type Model, nameWorkflow, reschedule, rulesOf } from "./model.ts";
+import { changeInput, invalidate, raiseVersion, sweep } from "./model-changes.ts";
 import {
-  type Claim,
-  claimOf,
-  enqueue,
-  forget,
-  type Item,
-  isOpen,
-  key,
-  nameWorkflow,
-  reschedule,
-  rulesOf,
-} from "./model.ts";
-import { asGiven, choice, itemsOf, nobody, nth, outcomeOf, type Spoken, spoken, wishOf } from "./model-choices.ts";
-import { type Ask, claimItems, claimNext, type Expected, hold, lapsed, takeBack } from "./model-claiming.ts";
-import type { Command } from "./model-commands.ts";
-import { cancel, extend, leave, release, releaseParked, retry } from "./model-ending.ts";
-import { expectEqual, expectSame, pass, readClaims, register, type Stored, type World } from "./model-world.ts";
+  asGiven,
+  choice,
+  itemsDrawn,
+  itemsOf,
+  itemsOut,
+  nobody,
+  nth,
+  outcomeOf,
+  referenceOf,
+  type Spoken,
+  spoken,
+  wishOf,
+} from "./model-choices.ts";
+import { type Ask, catchUp, claimItems, claimNext, type Expected, hold, lapsed, takeBack } from "./model-claiming.ts";
+import type { Command, Said } from "./model-commands.ts";
+import { cancel, extend, type Given, leave, release, releaseParked, retry } from "./model-ending.ts";
+import { addNeeds, enqueue, Refused } from "./model-enqueueing.ts";
+import { forget, forgetWorkflow, lookAt, neededClaims } from "./model-needs.ts";
+import {
+  expectEqual,
+  expectSame,
+  pass,
+  profiles,
+  readClaims,
+  register,
+  type Stored,
+  type World,
+} from "./model-world.ts";
 
 /** A run also remembers the calls that may be sent a second time. */
 export interface Run extends World {
@@ -60,14 +75,50 @@ function take(run: Run, asked: Ask, expected: Expected, answer: Answered[]): voi
       expectEqual([each.payload, each.pool], [claim.item.payload, claim.item.pool], "payload and pool");
     }
   }
+  for (const each of answer) {
+    expectNeeds(model, claimOf(model, each.item_id, each.work_type) as Claim, each.needs);
+  }
+}
+
+/** Each need of a claim with its state and result, as its worker gets them. */
+function expectNeeds(model: Model, claim: Claim, answered: Answered["needs"]): void {
+  const sorted = (needs: unknown[][]): string[] => needs.map((need) => JSON.stringify(need)).sort();
+  expectEqual(
+    sorted((answered ?? []).map((need) => [need.item_id, need.work_type, need.status, need.result])),
+    sorted(neededClaims(model, claim).map(({ item, type, status, result }) => [item.id, type, status, result])),
+    "the needs of a claim",
+  );
+}
+
+/** Whether the model refuses this change. It is tried on a copy. */
+function isRefused(model: Model, change: (copy: Model) => void): boolean {
+  try {
+    change(structuredClone(model));
+    return false;
+  } catch (error) {
+    if (error instanceof Refused) {
+      return true;
+    }
+    throw error;
+  }
+}
+
+/** The ids of items that the model lacks, in the order in which they came. */
+function newItems(model: Model, { claims }: Stored): string[] {
+  const fresh = claims.filter((row) => !model.items.has(row.item_id));
+  return [...new Set(fresh.sort((one, other) => one.position - other.position).map((row) => row.item_id))];
 }
 
 /** Makes one call to both. Answers a text about it, which is empty if no call was possible. */
 export async function perform(run: Run, command: Command): Promise<string> {
   const { model } = run;
-  const done = async (name: string, args: Record<string, unknown>, check: (answer: never) => void): Promise<string> => {
+  const done = async (
+    name: string,
+    args: Record<string, unknown>,
+    check: (answer: never, told: string[]) => void,
+  ): Promise<string> => {
     const [answer, after] = await ask<never>(run, name, args);
-    check(answer);
+    check(answer, newItems(model, after));
     expectSame(model, after);
     return `${name} ${JSON.stringify(args)} answered ${JSON.stringify(answer)}`;
   };
@@ -76,6 +127,11 @@ export async function perform(run: Run, command: Command): Promise<string> {
     await change;
     expectSame(model, await readClaims(run));
     return name;
+  };
+  const refused = async (name: string, args: Record<string, unknown>): Promise<string> => {
+    await expect(call(run.sql, name, args)).rejects.toMatchObject({ code: "PT400" });
+    expectSame(model, await readClaims(run));
+    return `${name} ${JSON.stringify(args)} was refused`;
   };
   const remember = (
     name: string,
@@ -90,14 +146,13 @@ export async function perform(run: Run, command: Command): Promise<string> {
 
   switch (command.do) {
     case "enqueue": {
-      const items = command.items.map(({ runAfterSeconds, dedupeKey, ...rest }) => ({
-        ...rest,
-        ...(dedupeKey ? { dedupe_key: dedupeKey } : {}),
-        ...(runAfterSeconds === undefined ? {} : { run_after: new Date(Date.now() + runAfterSeconds * 1000) }),
-      }));
-      const args = { items, request_id: command.request };
+      const given = itemsDrawn(model, command.items);
+      const args = { items: itemsOut(given), request_id: command.request };
+      if (isRefused(model, (copy) => void enqueue(copy, given, []))) {
+        return refused("enqueue_items", args);
+      }
       return done("enqueue_items", args, (answer: string[]) => {
-        expectEqual(answer, enqueue(model, command.items, answer), "the items' ids");
+        expectEqual(answer, enqueue(model, given, answer), "the items' ids");
         remember(
           "enqueue_items",
           args,
@@ -105,7 +160,7 @@ export async function perform(run: Run, command: Command): Promise<string> {
           // A repeated call makes deleted items again: no record of the call is kept.
           () =>
             answer.every((id) => model.items.has(id)) &&
-            command.items.every(({ workflow: of }) => !of || model.workflows.has(of)),
+            given.every(({ workflow: of }) => !of || model.workflows.has(of)),
         );
       });
     }
@@ -125,6 +180,17 @@ export async function perform(run: Run, command: Command): Promise<string> {
           () => true,
         );
       });
+    }
+    case "work": {
+      const { worker, types, said } = command;
+      const claiming = { do: "claim next", worker, types, max: 50, request: null, ttl: null, warm: [] } as const;
+      const claimed = await perform(run, { ...claiming, warm: [] });
+      const held = [...model.claims.values()].filter((claim) => claim.status === "claimed" && claim.worker === worker);
+      if (held.length === 0) {
+        return claimed;
+      }
+      const all = held.map((_, receipt): Said => ({ ...said, receipt, of: "held", withFence: "given" }));
+      return `${claimed}, ${await perform(run, { do: "release items", worker, said: all })}`;
     }
     case "claim items": {
       const asked: Ask = command;
@@ -152,33 +218,43 @@ export async function perform(run: Run, command: Command): Promise<string> {
       const ends = outcome === "snoozed" || outcome === "parked" ? "released" : outcome;
       const args = { item_id, work_type, worker_id, outcome: ends, fence, result };
       return done("release_item", args, (answer: boolean) => {
-        const plain = { ...given, outcome: ends, final: false, retryAfter: undefined, state: null };
+        const plain: Given = { item: item_id, type: work_type, worker: worker_id, fence, outcome: ends, result };
         const [state] = release(model, worker_id, [plain]);
+        // A success may be opened again at once.
+        const isOpenAgain = claimOf(model, item_id, work_type)?.isStale ? ["blocked", "waiting", "ready"] : [];
         const agreeing = {
-          succeeded: ["succeeded"],
-          failed: ["waiting", "ready", "failed"],
-          released: ["waiting", "ready"],
+          succeeded: ["succeeded", ...isOpenAgain],
+          failed: ["blocked", "waiting", "ready", "failed"],
+          released: ["blocked", "waiting", "ready"],
         };
         const isSo = agreeing[ends].includes(state ?? "lost");
         expectEqual(answer, isSo, "whether it was released");
       });
     }
     case "release items": {
-      const [worker_id, given] = spoken(model, command.worker, command.said);
+      const [worker_id, said] = spoken(model, command.worker, command.said);
+      const given = asGiven(model, said);
       const args = { worker_id, outcomes: given.map(outcomeOf) };
-      return done("release_items", args, (answer: string[]) =>
-        expectEqual(answer, release(model, worker_id, asGiven(given)), "the states"),
+      if (isRefused(model, (copy) => void release(copy, worker_id, given))) {
+        return refused("release_items", args);
+      }
+      return done("release_items", args, (answer: string[], told) =>
+        expectEqual(answer, release(model, worker_id, given, told), "the states"),
       );
     }
     case "finish and claim": {
-      const [worker_id, given] = spoken(model, command.worker, command.said);
+      const [worker_id, said] = spoken(model, command.worker, command.said);
+      const given = asGiven(model, said);
       const asked: Ask = { ...command, worker: worker_id };
       const args = {
         ...{ worker_id, outcomes: given.map(outcomeOf), ...wishOf(command) },
         ...{ ttl_seconds: command.ttl, request_id: command.request },
       };
-      return done("finish_and_claim", args, (answer: { released: string[]; claimed: Answered[] }) => {
-        const states = release(model, worker_id, asGiven(given));
+      if (isRefused(model, (copy) => void release(copy, worker_id, given))) {
+        return refused("finish_and_claim", args);
+      }
+      return done("finish_and_claim", args, (answer: { released: string[]; claimed: Answered[] }, told) => {
+        const states = release(model, worker_id, given, told);
         const check = (told: typeof answer): void => {
           expectEqual(told.released, states, "the states");
           take(run, asked, claimNext(model, asked, wishOf(command)), told.claimed);
@@ -241,8 +317,10 @@ export async function perform(run: Run, command: Command): Promise<string> {
       const could = lapsed(model);
       expectEqual(answer, Math.min(could.length, command.max), "how many were taken back");
       const chosen = could.filter((claim) => storedStatus(after, claim) !== "claimed");
-      expectFirst(could, chosen, (claim) => claim.expiresAt);
-      takeBack(model, chosen);
+      // Those that fail with this crash come after the others.
+      const isLast = (claim: Claim): boolean => claim.crashes + 1 >= rulesOf(model, claim.type).max_crashes;
+      expectFirst(could, chosen, (claim) => (could.some(isLast) ? 0 : claim.expiresAt));
+      takeBack(model, [...chosen.filter((claim) => !isLast(claim)), ...chosen.filter(isLast)]);
       expectSame(model, after);
       return `reap_expired_claims(${command.max}) answered ${answer}`;
     }
@@ -250,7 +328,11 @@ export async function perform(run: Run, command: Command): Promise<string> {
     case "cancel": {
       const isRetry = command.do === "retry";
       const { work_type, item_ids } = choice(model, command, (claim) => (isRetry ? isUndone(claim) : isOpen(claim)));
-      const args = { work_type, item_ids, max_items: command.max };
+      const ofType = [...model.claims.values()].filter((claim) => claim.type === work_type);
+      // Where others follow, their changes do not tell which ones the call chose.
+      const isAlone = ofType.every((claim) => neededClaims(model, claim).length === 0);
+      const max_items = isAlone ? command.max : 1000;
+      const args = { work_type, item_ids, max_items };
       const name = isRetry ? "retry_items" : "cancel_items";
       if (!model.types.has(work_type)) {
         await expect(call(run.sql, name, args)).rejects.toMatchObject({ code: "PT404" });
@@ -271,11 +353,7 @@ export async function perform(run: Run, command: Command): Promise<string> {
       }
       const many = isRetry ? chosen.length : cancel(model, work_type, ids);
       expectEqual(answer, many, "how many were changed");
-      expectEqual(
-        item_ids ? 0 : many,
-        item_ids ? 0 : Math.min(could.length, command.max),
-        "how many of those there are",
-      );
+      expectEqual(item_ids ? 0 : many, item_ids ? 0 : Math.min(could.length, max_items), "how many of those there are");
       expectSame(model, after);
       return `${name} ${JSON.stringify(args)} answered ${answer}`;
     }
@@ -292,11 +370,78 @@ export async function perform(run: Run, command: Command): Promise<string> {
       return done("define_workflow", { workflow: command.workflow, priority: command.priority }, () => {
         nameWorkflow(model, command.workflow).priority = command.priority;
       });
-    case "delete workflow":
-      model.workflows.delete(command.workflow);
-      for (const item of model.items.values()) {
-        item.workflow = item.workflow === command.workflow ? null : item.workflow;
+    case "add needs": {
+      const [id = nobody] = itemsOf(model, [command.item]);
+      const references = command.needs.map((each) => referenceOf(model, each, 0));
+      const args = { item_id: id, needs: references };
+      if (!model.items.has(id)) {
+        return "";
       }
+      if (isRefused(model, (copy) => addNeeds(copy, id, references))) {
+        return refused("add_needs", args);
+      }
+      return done("add_needs", args, () => addNeeds(model, id, references));
+    }
+    case "change payload": {
+      const item = model.items.get(itemsOf(model, [command.item])[0] ?? nobody);
+      if (!item) {
+        return "";
+      }
+      const { payload, fingerprint } = command;
+      changeInput(model, item, { payload, fingerprint: fingerprint ?? item.fingerprint });
+      return changed(
+        `item ${item.id} got the input ${JSON.stringify([payload, item.fingerprint])}`,
+        run.sql`
+          update public.work_items set payload = ${run.sql.json(payload as never)}, fingerprint = ${item.fingerprint}
+           where id = ${item.id}`.execute(),
+      );
+    }
+    case "reread": {
+      const [worker_id, [given]] = spoken(model, null, [command.said]) as [string, [Spoken]];
+      const args = { item_id: given.item, work_type: given.type, worker_id, fence: given.fence };
+      return done("reread_claim", args, (answer: { payload: unknown } | null) => {
+        const claim = claimOf(model, given.item, given.type);
+        const isHeld = claim?.status === "claimed" && claim.worker === worker_id && claim.fence === given.fence;
+        const read = claim && isHeld && claim.expiresAt > model.now ? claim : undefined;
+        expectEqual(answer?.payload ?? null, read?.item.payload ?? null, "the present payload");
+        if (read) {
+          read.readInput = null;
+        }
+      });
+    }
+    case "invalidate": {
+      const { work_type, item_ids } = choice(
+        model,
+        command,
+        ({ status }) => status === "succeeded" || status === "claimed",
+      );
+      return model.types.has(work_type)
+        ? done("invalidate_items", { work_type, item_ids, reason: "by hand" }, (answer: number) =>
+            expectEqual(answer, invalidate(model, work_type, item_ids ?? []), "how many are to be done again"),
+          )
+        : "";
+    }
+    case "raise version": {
+      if (!model.types.has(command.type)) {
+        return "";
+      }
+      const version = rulesOf(model, command.type).version + 1;
+      return done("define_work_type", { work_type: command.type, version }, () => raiseVersion(model, command.type));
+    }
+    case "sweep": {
+      const [due] = await run.sql<{ name: string }[]>`
+        select name from public.work_types where redone_through is not null limit 1`;
+      if (!due) {
+        return "";
+      }
+      await run.admin`update work.upkeep set due_at = '-infinity'`;
+      return done("claim_next", { work_types: ["nothing"], worker_id: "plain" }, () => {
+        catchUp(model);
+        sweep(model, due.name);
+      }).finally(() => run.admin`update work.upkeep set due_at = 'infinity'`);
+    }
+    case "delete workflow":
+      forgetWorkflow(model, command.workflow);
       return changed(
         `workflow ${command.workflow} was deleted`,
         run.sql`delete from public.work_workflows where name = ${command.workflow}`.execute(),
@@ -323,7 +468,8 @@ export async function perform(run: Run, command: Command): Promise<string> {
       );
     }
     case "register":
-      return changed(`${command.worker} registered`, register(run, command.worker, command.profile));
+      model.workers.set(command.worker, { id: command.worker, ...(profiles[command.profile] as Omit<Worker, "id">) });
+      return changed(`${command.worker} registered`, register(run.sql, command.worker, command.profile));
     case "prune classes":
       return done("prune_classes", {}, () => {});
     case "pass":
@@ -357,7 +503,11 @@ async function changeItem(
   const isKnown = command.workflow !== null && model.workflows.has(command.workflow);
   item.priority = command.priority;
   item.affinity = command.affinity;
+  const former = item.workflow;
   item.workflow = isKnown ? command.workflow : null;
+  if (former !== item.workflow) {
+    lookAt(model, [former, item.workflow]);
+  }
   await sql`
     update public.work_items
        set priority = ${command.priority}, affinity = ${command.affinity},

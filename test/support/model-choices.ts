@@ -1,8 +1,9 @@
 // The numbers that a command was drawn with become the claims and items that are there at that moment.
 import type { Wish } from "./matching-oracle.ts";
 import { type Claim, claimOf, key, type Model, type Receipt } from "./model.ts";
-import type { Said, Wanted } from "./model-commands.ts";
+import type { Drawn, Named, Said, Wanted } from "./model-commands.ts";
 import { type Given, jobOf, parkSeconds, snoozeSeconds } from "./model-ending.ts";
+import type { NewItem, Reference } from "./model-enqueueing.ts";
 
 /** The same, with the claim that it is said of. */
 export type Spoken = Said & Receipt;
@@ -41,6 +42,34 @@ export function spoken(model: Model, by: string | null, all: Said[]): [string, S
   return [speaks, given.filter((each) => first(each) === each)];
 }
 
+/** A need of an item of a call of so many items. */
+export function referenceOf(model: Model, { by, n, type }: Named, howMany: number): Reference {
+  const to =
+    by === "key"
+      ? { key: `k${1 + n}` }
+      : by === "index" && howMany > 0
+        ? { index: n % howMany }
+        : { id: itemsOf(model, [n])[0] ?? nobody };
+  return { ...to, ...(type === null ? {} : { work_type: type }) };
+}
+
+/** The items of a call. Most of them that need others by place need earlier ones. */
+export const itemsDrawn = (model: Model, drawn: Drawn[]): NewItem[] =>
+  drawn.map(({ needs, ...rest }, index) => ({
+    ...rest,
+    ...(needs ? { needs: needs.map((each) => referenceOf(model, each, each.n === 4 ? drawn.length : index)) } : {}),
+  }));
+
+/** As enqueue_items() takes them. */
+export const itemsOut = (items: NewItem[]): object[] =>
+  items.map(({ runAfterSeconds, dedupeKey, needsAllOf, maxFailures, ...rest }) => ({
+    ...rest,
+    ...(maxFailures ? { max_failures: maxFailures } : {}),
+    ...(dedupeKey ? { dedupe_key: dedupeKey } : {}),
+    ...(needsAllOf ? { needs_all_of: needsAllOf } : {}),
+    ...(runAfterSeconds === undefined ? {} : { run_after: new Date(Date.now() + runAfterSeconds * 1000) }),
+  }));
+
 /** The work type and the items of a person's call. */
 export function choice(
   model: Model,
@@ -55,8 +84,19 @@ export function choice(
   };
 }
 
-export function outcomeOf(said: Spoken): object {
-  const { item, type: work_type, fence, outcome, final, retryAfter, result, state } = said;
+export function outcomeOf(said: Given): object {
+  const {
+    item,
+    type: work_type,
+    fence,
+    outcome,
+    final,
+    retryAfter,
+    result,
+    state = null,
+    items = [],
+    needs = [],
+  } = said;
   return {
     ...{ item_id: item, work_type, fence, outcome },
     ...(outcome === "succeeded" ? { result } : {}),
@@ -64,11 +104,23 @@ export function outcomeOf(said: Spoken): object {
     ...(outcome === "snoozed" ? { seconds: snoozeSeconds, note: "not yet" } : {}),
     ...(outcome === "parked" ? { seconds: parkSeconds, external_id: jobOf(said) } : {}),
     ...(state === null ? {} : { state }),
+    ...(items.length > 0 ? { items: itemsOut(items) } : {}),
+    ...(needs.length > 0 ? { needs } : {}),
   };
 }
 
-export const asGiven = (given: Spoken[]): Given[] =>
-  given.map((each) => ({ ...each, retryAfter: each.retryAfter ?? undefined }));
+/** New items come with a success or a snooze only, needs with a snooze. */
+export const asGiven = (model: Model, given: Spoken[]): Given[] =>
+  given.map(({ items, needs, retryAfter, ...rest }) => {
+    const isMore = rest.outcome === "succeeded" || rest.outcome === "snoozed";
+    const drawn = isMore ? items : [];
+    return {
+      ...rest,
+      retryAfter: retryAfter ?? undefined,
+      items: itemsDrawn(model, drawn),
+      needs: rest.outcome === "snoozed" ? needs.map((each) => referenceOf(model, each, drawn.length)) : [],
+    };
+  });
 
 export function wishOf({ types: work_types, max: max_items, warm }: Wanted): Wish {
   return { work_types, max_items, ...(warm.length > 0 ? { warm } : {}) };

@@ -1,19 +1,7 @@
 // How claims are taken, and taken back when their lease ends.
 import { compare, inOrder, judgeClass, type Row, type Wish, type Worker } from "./matching-oracle.ts";
-import {
-  type Claim,
-  claimOf,
-  defaults,
-  end,
-  type Item,
-  inRank,
-  key,
-  type Model,
-  newClaim,
-  rankOf,
-  reopen,
-  rulesOf,
-} from "./model.ts";
+import { type Claim, claimOf, defaults, end, type Item, inRank, type Model, rankOf, reopen, rulesOf } from "./model.ts";
+import { enroll, follow } from "./model-needs.ts";
 
 function lapse(model: Model, claim: Claim): void {
   claim.crashes += 1;
@@ -23,6 +11,7 @@ function lapse(model: Model, claim: Claim): void {
   claim.isParked = claim.job !== null && claim.crashes >= rulesOf(model, claim.type).max_crashes;
   if (claim.crashes >= rulesOf(model, claim.type).max_crashes) {
     end(claim, "failed", model.now);
+    follow(model, [claim]);
   }
 }
 
@@ -38,7 +27,7 @@ export function takeBack(model: Model, claims: Claim[]): void {
 }
 
 /** The start of every claim call. */
-function catchUp(model: Model): void {
+export function catchUp(model: Model): void {
   takeBack(model, lapsed(model));
   for (const claim of model.claims.values()) {
     if (claim.status === "waiting" && claim.dueAt <= model.now) {
@@ -83,6 +72,8 @@ export function hold(model: Model, claim: Claim, { worker, ttl, request }: Ask, 
   claim.expiresAt = model.now + (ttl ?? rulesOf(model, claim.type).lease_seconds);
   claim.progress = null;
   claim.isParked = false;
+  model.moment += 1;
+  Object.assign(claim, { claimedAt: model.moment, readInput: null, isAgain: false });
   model.receipts.push({ item: claim.item.id, type: claim.type, worker, fence });
 }
 
@@ -167,12 +158,12 @@ export function claimItems(model: Model, ask: Ask, type: string, ids: string[]):
   );
   const worker = workerOf(model, ask.worker);
   const items = [...new Set(ids)].flatMap((id) => model.items.get(id) ?? []);
-  for (const item of items) {
-    const isDue = item.runAfter === null || item.runAfter <= model.now;
-    if (isDue && judgeClass(item, worker) !== "never" && !claimOf(model, item.id, type)) {
-      model.claims.set(key(item.id, type), newClaim(item, type, model.now));
-    }
-  }
+  const isDue = (item: Item): boolean => item.runAfter === null || item.runAfter <= model.now;
+  enroll(
+    model,
+    items.filter((item) => isDue(item) && judgeClass(item, worker) !== "never" && !claimOf(model, item.id, type)),
+    [type],
+  );
   const claims = items
     .flatMap((item) => {
       const claim = claimOf(model, item.id, type);

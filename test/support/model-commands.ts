@@ -1,7 +1,7 @@
 // The calls that a run is made of, as plain data, and how often each is drawn.
 import * as fc from "fast-check";
 import type { Json, Outcome } from "../../src/answers.ts";
-import type { NewItem } from "./model.ts";
+import type { NewItem } from "./model-enqueueing.ts";
 import { profiles, types, workers } from "./model-world.ts";
 
 /** A worker's report: the receipt of a held claim or any earlier one, and the outcome. */
@@ -15,7 +15,16 @@ export interface Said {
   retryAfter: number | null;
   result: Json;
   progress: number | null;
+  /** To enqueue with a success or a snooze; a snoozed claim may wait for them. */
+  items: Drawn[];
+  needs: Named[];
 }
+
+/** A need as it is drawn: items by number. */
+export type Named = { by: "index" | "id" | "text" | "key"; n: number; type: string | null };
+
+/** A new item as it is drawn: what it needs by number. */
+export type Drawn = Omit<NewItem, "needs"> & { needs?: Named[] };
 
 export interface Wanted {
   types: string[];
@@ -25,8 +34,10 @@ export interface Wanted {
 }
 
 export type Command =
-  | { do: "enqueue"; items: NewItem[]; request: string | null }
+  | { do: "enqueue"; items: Drawn[]; request: string | null }
   | ({ do: "claim next"; worker: string; request: string | null } & Wanted)
+  // A worker claims all that it may have, and says one outcome of all that it holds.
+  | { do: "work"; worker: string; types: string[]; said: Said }
   | { do: "claim items"; worker: string; type: string; items: number[]; ttl: number | null; request: string | null }
   // Null means the worker of the first receipt.
   | { do: "release item"; worker: string | null; said: Said }
@@ -37,6 +48,12 @@ export type Command =
   | { do: "release parked"; claim: number; outcome: Outcome | "abandoned" }
   | { do: "leave"; worker: string }
   | { do: "reap"; max: number }
+  | { do: "add needs"; item: number; needs: Named[] }
+  | { do: "change payload"; item: number; payload: Json; fingerprint: string | null }
+  | { do: "reread"; said: Said }
+  | { do: "invalidate"; claim: number; type: string; items: number[] }
+  | { do: "raise version"; type: string }
+  | { do: "sweep" }
   // A claim of the kind that it is about gives the type and the first item, if there is one.
   | { do: "retry"; claim: number; type: string; items: number[] | null; max: number }
   | { do: "cancel"; claim: number; type: string; items: number[] | null; max: number }
@@ -52,7 +69,7 @@ export type Command =
   | { do: "pass"; seconds: number };
 
 const worker = fc.constantFrom(...workers);
-const type = fc.constantFrom("draw", "draw", "draw", "tag", "tag", "sort", ...types);
+const type = fc.constantFrom("draw", "draw", "draw", "tag", "tag", "sort", "read", "embed", "embed", ...types);
 const someItems = fc.array(fc.nat(12), { minLength: 1, maxLength: 4 });
 const isRare = fc.nat(3).map((n) => n === 3);
 /** Null so many times out of ten. */
@@ -65,39 +82,69 @@ const workflow = fc.constantFrom("night", "day");
 const affinity = fc.constantFrom("sdxl", "flux");
 const priority = fc.constantFrom(0, 0, 1, -2);
 
+const named: fc.Arbitrary<Named> = fc.record({
+  by: fc.constantFrom("index", "index", "id", "text", "key"),
+  n: fc.nat(4),
+  type: orNull(fc.constantFrom("draw", "tag", "sort", "embed"), 8),
+});
+const payload = fc.constantFrom({ n: 1 }, { n: 2 }, { n: 1, note: 1 }, { n: 2, note: 1 });
+const fingerprint = fc.constantFrom("one", "two");
+
+const newItem: fc.Arbitrary<Drawn> = fc.record(
+  {
+    pool: fc.constantFrom("default", "side", "steps", "steps", "steps"),
+    priority,
+    runAfterSeconds: fc.constantFrom(-200, -200, -200, -200, -200, -5000, 500, 3000),
+    dedupeKey: fc.constantFrom("k1", "k2", "k3", "k4"),
+    affinity,
+    workflow,
+    requires: fc.constantFrom({}, {}, {}, {}, {}, {}, { gpu: "a100" }, { memory_gb: 20 }),
+    labels: fc.constantFrom({}, {}, {}, {}, {}, {}, { customer: "acme" }, { customer: "blue" }),
+    payload,
+    maxFailures: fc.constantFrom(null, null, null, 1, 4),
+  },
+  { requiredKeys: [] },
+);
+/** Most items need nothing, and name no input. */
+const anyItem: fc.Arbitrary<Drawn> = fc.oneof(
+  { weight: 6, arbitrary: newItem },
+  {
+    weight: 3,
+    arbitrary: fc.tuple(newItem, fc.array(named, { maxLength: 2 })).map(([item, needs]) => ({ ...item, needs })),
+  },
+  { weight: 1, arbitrary: fc.tuple(newItem, workflow).map(([item, needsAllOf]) => ({ ...item, needsAllOf })) },
+  { weight: 1, arbitrary: fc.tuple(newItem, fingerprint).map(([item, one]) => ({ ...item, fingerprint: one })) },
+);
+
 const said: fc.Arbitrary<Said> = fc.record({
   receipt: fc.nat(20),
   of: fc.constantFrom("held", "held", "held", "ever given"),
   withFence: fc.constantFrom("given", "given", "given", "given", "given", "given", "next", "invented"),
-  outcome: fc.constantFrom("succeeded", "succeeded", "failed", "failed", "released", "snoozed", "parked", "parked"),
+  outcome: fc.constantFrom(
+    ...["succeeded", "succeeded", "succeeded", "succeeded", "failed", "failed"],
+    ...["released", "snoozed", "parked", "parked"],
+  ) as fc.Arbitrary<Said["outcome"]>,
   state: fc.constantFrom(null, null, { step: 1 }, [2]),
   final: isRare,
   retryAfter: fc.constantFrom(null, null, null, 0, 4000),
   result: fc.constantFrom({ done: 1 }, null, [1, "a"]),
   progress: fc.constantFrom(null, null, 0, 0.25),
+  items: fc.oneof(
+    { weight: 6, arbitrary: fc.constant<never[]>([]) },
+    { weight: 1, arbitrary: fc.array(anyItem, { maxLength: 2 }) },
+  ),
+  needs: fc.oneof(
+    { weight: 2, arbitrary: fc.constant<never[]>([]) },
+    { weight: 1, arbitrary: fc.array(named, { maxLength: 2 }) },
+  ),
 });
 const saidOften = fc.array(said, { minLength: 1, maxLength: 4 });
 
-const newItem: fc.Arbitrary<NewItem> = fc.record(
-  {
-    pool: fc.constantFrom("default", "side"),
-    priority,
-    runAfterSeconds: fc.constantFrom(-200, -200, -200, -5000, 500, 3000),
-    dedupeKey: fc.constantFrom("k1", "k2", "k3", "k4", "k5", "k6"),
-    affinity,
-    workflow,
-    requires: fc.constantFrom({}, {}, {}, { gpu: "a100" }, { memory_gb: 20 }),
-    labels: fc.constantFrom({}, {}, {}, { customer: "acme" }, { customer: "blue" }),
-    payload: fc.constantFrom({ n: 1 }, { n: 2 }),
-  },
-  { requiredKeys: [] },
-);
-
 const wanted = {
   types: fc.oneof(
-    { weight: 4, arbitrary: type.map((one) => [one]) },
-    { weight: 3, arbitrary: fc.constantFrom(["draw", "tag"], types) },
-    { weight: 1, arbitrary: fc.uniqueArray(type, { minLength: 1 }) },
+    { weight: 2, arbitrary: type.map((one) => [one]) },
+    { weight: 3, arbitrary: fc.constantFrom(["draw", "tag"], ["read", "embed", "sum", "report"], types) },
+    { weight: 2, arbitrary: fc.constant(types) },
   ),
   max: fc.constantFrom(1, 1, 2, 3, 50),
   ttl,
@@ -106,9 +153,10 @@ const wanted = {
 
 /** The weight of each kind of command, and its arguments. */
 const drawn: { [Kind in Command["do"]]: [number, Record<string, fc.Arbitrary<unknown>>] } = {
-  enqueue: [16, { items: fc.array(newItem, { minLength: 1, maxLength: 4 }), request }],
-  "claim next": [22, { worker, request, ...wanted }],
-  "claim items": [10, { worker, type, items: someItems, ttl, request }],
+  enqueue: [10, { items: fc.array(anyItem, { minLength: 1, maxLength: 4, size: "max" }), request }],
+  "claim next": [16, { worker, request, ...wanted }],
+  work: [26, { worker, types: wanted.types, said }],
+  "claim items": [8, { worker, type, items: someItems, ttl, request }],
   "release item": [6, { worker: speaker, said }],
   "release items": [10, { worker: speaker, said: saidOften }],
   "finish and claim": [10, { worker: speaker, said: saidOften, request, ...wanted }],
@@ -128,6 +176,12 @@ const drawn: { [Kind in Command["do"]]: [number, Record<string, fc.Arbitrary<unk
   "delete item": [2, { item: fc.nat(12) }],
   "change item": [5, { item: fc.nat(12), priority, affinity: orNull(affinity), workflow: orNull(workflow) }],
   "reschedule item": [5, { item: fc.nat(12), seconds: fc.constantFrom(null, -5000, 500, 3000) }],
+  "add needs": [5, { item: fc.nat(12), needs: fc.array(named, { minLength: 1, maxLength: 2 }) }],
+  "change payload": [9, { item: fc.nat(12), payload, fingerprint: orNull(fingerprint, 8) }],
+  reread: [2, { said }],
+  invalidate: [4, { claim: fc.nat(12), type, items: someItems }],
+  "raise version": [5, { type }],
+  sweep: [8, {}],
   "drop records": [3, { type: fc.constantFrom("loose", "undeclared") }],
   register: [3, { worker: fc.constantFrom("big", "picky", "dear"), profile: fc.nat(profiles.length - 1) }],
   "prune classes": [2, {}],
@@ -136,9 +190,16 @@ const drawn: { [Kind in Command["do"]]: [number, Record<string, fc.Arbitrary<unk
 
 export const kinds = Object.keys(drawn) as Command["do"][];
 
-export const anyCommand: fc.Arbitrary<Command> = fc.oneof(
-  ...Object.entries(drawn).map(([kind, [weight, members]]) => ({
-    weight,
-    arbitrary: fc.record({ do: fc.constant(kind), ...members }) as unknown as fc.Arbitrary<Command>,
-  })),
-);
+const commandOf = (kind: Command["do"]): fc.Arbitrary<Command> =>
+  fc.record({ do: fc.constant(kind), ...drawn[kind][1] }) as unknown as fc.Arbitrary<Command>;
+const anyCommand = fc.oneof(...kinds.map((kind) => ({ weight: drawn[kind][0], arbitrary: commandOf(kind) })));
+
+/** A run begins with some items and a worker that does them: without these most calls find nothing. */
+export const commandLists = (length: number): fc.Arbitrary<Command[]> =>
+  fc
+    .tuple(
+      commandOf("enqueue"),
+      commandOf("work"),
+      fc.array(anyCommand, { minLength: length / 2, maxLength: length, size: "max" }),
+    )
+    .map(([first, second, others]) => [first, second, ...others]);

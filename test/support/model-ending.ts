@@ -1,6 +1,9 @@
 // How claims are held and end: by their workers, and by a person's hand.
 import type { Json, Outcome } from "../../src/answers.ts";
-import { type Claim, claimOf, end, isOpen, key, type Model, newClaim, type Receipt, reopen, rulesOf } from "./model.ts";
+import { type Claim, claimOf, end, isOpen, key, type Model, type Receipt, reopen, rulesOf, schedule } from "./model.ts";
+import { isOfOlderVersion, openChanged } from "./model-changes.ts";
+import { addNeeds, enqueue, type NewItem, type Reference } from "./model-enqueueing.ts";
+import { enroll, follow, openAgain } from "./model-needs.ts";
 
 export interface Given extends Receipt {
   outcome: Outcome | "snoozed" | "parked";
@@ -8,6 +11,9 @@ export interface Given extends Receipt {
   final?: boolean | undefined;
   retryAfter?: number | undefined;
   result?: Json | undefined;
+  /** To enqueue in the transaction of the release. */
+  items?: NewItem[];
+  needs?: Reference[];
 }
 
 export const parkSeconds = 5000;
@@ -27,24 +33,13 @@ export function releaseParked(model: Model, job: string, outcome: Outcome | "aba
       return claim.status;
     }
     const { worker, fence } = claim as { worker: string; fence: number };
-    return close(model, worker, { item: claim.item.id, type: claim.type, worker, fence, outcome });
+    const given = { item: claim.item.id, type: claim.type, worker, fence, outcome };
+    return release(model, worker, [given])[0] ?? "lost";
   });
 }
 
-/** Closes one claim for its holder: the answer is its new state, or "lost". */
-function close(model: Model, worker: string, given: Given): string {
-  const claim = claimOf(model, given.item, given.type);
-  if (!claim) {
-    return "lost";
-  }
-  if (claim.worker !== worker || claim.fence !== given.fence) {
-    claim.events.push("stale_release");
-    return "lost";
-  }
-  // One that comes again is answered as before.
-  if (claim.status !== "claimed") {
-    return claim.status;
-  }
+/** Closes one claim that its worker holds. */
+function close(model: Model, claim: Claim, given: Given): void {
   const rules = rulesOf(model, claim.type);
   if (given.outcome === "parked") {
     // A repeated call does not lengthen the lease.
@@ -52,39 +47,104 @@ function close(model: Model, worker: string, given: Given): string {
       Object.assign(claim, { isParked: true, job: jobOf(given), expiresAt: model.now + parkSeconds });
       claim.state = given.state ?? claim.state;
     }
-    return "parked";
+    return;
   }
   const keepsJob = !claim.isParked && (given.outcome === "released" || given.outcome === "snoozed");
   Object.assign(claim, { isParked: false, job: keepsJob ? claim.job : null, state: given.state ?? claim.state });
   if (given.outcome === "succeeded") {
     end(claim, "succeeded", model.now);
-    claim.result = given.result ?? null;
-    claim.progress = 1;
-    claim.state = null;
+    Object.assign(claim, { result: given.result ?? null, progress: 1, state: null, isStale: false });
   } else if (given.outcome === "released") {
     reopen(claim, claim.dueAt, model.now);
-  } else if (given.outcome === "snoozed") {
-    claim.status = "waiting";
-    claim.dueAt = Math.max(claim.dueAt, model.now + snoozeSeconds);
-    claim.progress = null;
-    claim.events.push("snoozed");
   } else {
     const backoff = Math.min(rules.backoff_limit_seconds, rules.backoff_seconds * 2 ** claim.failures);
-    claim.failures += 1;
-    claim.events.push("failed");
-    claim.dueBy = given.retryAfter === undefined ? Math.max(claim.dueAt, model.now + backoff * 1.2) : null;
-    claim.dueAt = Math.max(claim.dueAt, model.now + (given.retryAfter ?? backoff));
+    const pause = given.outcome === "snoozed" ? snoozeSeconds : (given.retryAfter ?? backoff);
+    const isDrawn = given.outcome === "failed" && given.retryAfter === undefined;
+    claim.failures += given.outcome === "failed" ? 1 : 0;
+    claim.events.push(given.outcome);
+    const dueBy = isDrawn ? Math.max(claim.dueAt, model.now + backoff * 1.2) : null;
     claim.progress = null;
-    claim.status = "waiting";
-    if (given.final || claim.failures >= rules.max_failures) {
+    // It waits for its claim call even where the pause is of no length.
+    schedule(claim, Math.max(claim.dueAt, model.now + pause), Number.NEGATIVE_INFINITY);
+    claim.dueBy = dueBy;
+    if (
+      given.outcome === "failed" &&
+      (given.final || claim.failures >= (claim.item.maxFailures ?? rules.max_failures))
+    ) {
       end(claim, "failed", model.now);
     }
   }
-  return claim.status;
 }
 
-export function release(model: Model, worker: string, given: Given[]): string[] {
-  return given.map((each) => close(model, worker, each));
+/** Closes claims for their holder, with all that follows. The answer is the new state of each, or "lost". */
+export function release(model: Model, worker: string, given: Given[], told: string[] = []): string[] {
+  const held = given
+    .flatMap((each) => {
+      const claim = claimOf(model, each.item, each.type);
+      const isHeld = claim?.status === "claimed" && claim.worker === worker && claim.fence === each.fence;
+      const isChange = claim !== undefined && claim.readInput !== null;
+      const isAgain = claim !== undefined && (isChange || claim.isAgain || isOfOlderVersion(model, claim));
+      return isHeld ? [{ claim, given: each, isChange, isAgain }] : [];
+    })
+    .sort((one, other) =>
+      key(one.claim.item.id, one.claim.type) < key(other.claim.item.id, other.claim.type) ? -1 : 1,
+    );
+  for (const each of held) {
+    close(model, each.claim, each.given);
+  }
+  const ended = held.filter(({ claim }) => claim.status === "succeeded" || claim.status === "failed");
+  follow(
+    model,
+    ended.map(({ claim }) => claim),
+  );
+  const left = [...told];
+  for (const { claim, isAgain, given: each } of held) {
+    const { outcome, items = [], needs = [] } = each;
+    // A success that is to be done again leaves its items to the next try.
+    if (outcome === "snoozed" || (outcome === "succeeded" && !isAgain)) {
+      const ids = items.length > 0 ? enqueueTold(model, items, left) : [];
+      if (outcome === "snoozed" && needs.length > 0) {
+        addNeeds(model, claim.item.id, needs, ids);
+      }
+    }
+  }
+  const again = ended.filter(({ claim, isAgain }) => isAgain && !isOpen(claim));
+  openAgain(
+    model,
+    again.filter(({ isChange }) => !isChange).map(({ claim }) => claim),
+    "reopened",
+  );
+  openChanged(
+    model,
+    again.filter(({ isChange }) => isChange).map(({ claim }) => claim),
+  );
+  return given.map((each) => {
+    const claim = claimOf(model, each.item, each.type);
+    if (claim && (claim.worker !== worker || claim.fence !== each.fence)) {
+      claim.events.push("stale_release");
+    }
+    // One that comes again is answered as before.
+    return claim?.worker !== worker || claim.fence !== each.fence
+      ? "lost"
+      : claim.status === "claimed"
+        ? "parked"
+        : claim.status;
+  });
+}
+
+/** Takes the ids of new items from those that the database has told, in order. */
+function enqueueTold(model: Model, items: NewItem[], left: string[]): string[] {
+  const ids: string[] = [];
+  const isNew = (item: NewItem, index: number): boolean =>
+    !item.dedupeKey ||
+    (![...model.items.values()].some(
+      (each) => each.pool === (item.pool ?? "default") && each.dedupeKey === item.dedupeKey,
+    ) &&
+      items.findIndex((each) => each.dedupeKey === item.dedupeKey && each.pool === item.pool) === index);
+  for (const [index, item] of items.entries()) {
+    ids.push(isNew(item, index) ? (left.shift() ?? `new ${model.seq} ${index}`) : "none");
+  }
+  return enqueue(model, items, ids);
 }
 
 export type Extension = Receipt & { progress?: number | undefined; state?: Json };
@@ -124,29 +184,21 @@ export function leave(model: Model, worker: string): number {
 
 /** A person wants it now, if its item may run by now. */
 export function retry(model: Model, claims: Claim[]): void {
-  for (const claim of claims) {
-    reopen(claim, claim.item.runAfter ?? model.now, model.now);
-    claim.isParked = false;
-    claim.failures = 0;
-    claim.crashes = 0;
-    claim.worker = null;
-    claim.events.push("retried");
-  }
+  openAgain(model, claims, "retried");
 }
 
 /** An item without a claim gets a cancelled one. */
 export function cancel(model: Model, type: string, ids: string[]): number {
-  const stopped = [...new Set(ids)]
-    .flatMap((id) => model.items.get(id) ?? [])
-    .map((item) => claimOf(model, item.id, type) ?? newClaim(item, type, model.now))
-    .filter(isOpen);
+  const items = [...new Set(ids)].flatMap((id) => model.items.get(id) ?? []);
+  enroll(model, items, [type]);
+  const stopped = items.flatMap((item) => claimOf(model, item.id, type) ?? []).filter(isOpen);
   for (const claim of stopped) {
     end(claim, "cancelled", model.now);
     claim.worker = null;
     claim.progress = null;
     claim.isParked = claim.job !== null;
     claim.events.push("cancelled");
-    model.claims.set(key(claim.item.id, type), claim);
   }
+  follow(model, stopped);
   return stopped.length;
 }

@@ -8,8 +8,32 @@ import { type Claim, defaults, inRank, isOpen, key, type Model, type Rules, rank
 /** Leases and waits last minutes and hours, so the real duration of a run plays no part. */
 export const declared: Record<string, Partial<Rules>> = {
   draw: { pool: "default", lease_seconds: 3600, max_failures: 3, max_crashes: 2, backoff_seconds: 600 },
-  tag: { pool: "default", lease_seconds: 900, max_failures: 2, max_crashes: 3, backoff_limit_seconds: 2000 },
-  sort: { pool: "side", lease_seconds: 7200, max_failures: 5, backoff_seconds: 1000, backoff_limit_seconds: 3000 },
+  tag: {
+    pool: "default",
+    lease_seconds: 900,
+    max_failures: 2,
+    max_crashes: 3,
+    backoff_limit_seconds: 2000,
+    on_failed_need: "fail",
+  },
+  sort: {
+    pool: "side",
+    lease_seconds: 7200,
+    max_failures: 5,
+    backoff_seconds: 1000,
+    backoff_limit_seconds: 3000,
+    on_failed_need: "run",
+  },
+  read: { pool: "steps", lease_seconds: 3600, max_failures: 2, max_crashes: 2, input_columns: ["n"] },
+  embed: { pool: "steps", lease_seconds: 900, max_failures: 2, max_crashes: 2, depends_on: ["read"] },
+  sum: { pool: "steps", lease_seconds: 900, depends_on: ["embed"], on_failed_need: "fail" },
+  report: {
+    pool: "steps",
+    lease_seconds: 900,
+    depends_on: ["read", "embed"],
+    on_failed_need: "run",
+    on_change: "again",
+  },
   loose: { max_failures: 2, max_crashes: 2, backoff_seconds: 2000 },
 };
 export const types: string[] = [...Object.keys(declared), "undeclared"];
@@ -38,20 +62,25 @@ export async function openWorld(): Promise<() => Promise<World>> {
   const { as, admin }: Database = await openDatabase();
   // One connection: a call and a read of its effect are sent together, and answered in this order.
   const sql = as("service_role", { max: 1 });
-  await admin`insert into public.work_pools (name) values ('side')`;
+  await admin`insert into public.work_pools (name) values ('side'), ('steps')`;
   await admin`set session_replication_role = replica`;
   for (const [work_type, rules] of Object.entries(declared)) {
     await call(sql, "define_work_type", { work_type, ...rules });
   }
+  await admin`create table declared as select * from public.work_types`;
+  for (const [index, id] of workers.entries()) {
+    if (index > 0) {
+      await register(sql, id, index);
+    }
+  }
+  await admin`create table registered as select * from public.work_workers`;
   return () => begin(sql, admin);
 }
 
 const instance = "11111111-1111-4111-8111-111111111111";
 
-export async function register(world: World, id: string, profile: number): Promise<void> {
-  const known = profiles[profile] as Omit<Worker, "id">;
-  await call(world.sql, "register_worker", { worker_id: id, instance, ...known });
-  world.model.workers.set(id, { id, ...known });
+export async function register(sql: Sql, id: string, profile: number): Promise<void> {
+  await call(sql, "register_worker", { worker_id: id, instance, ...profiles[profile] });
 }
 
 async function begin(sql: Sql, admin: Sql): Promise<World> {
@@ -64,32 +93,31 @@ async function begin(sql: Sql, admin: Sql): Promise<World> {
     delete from work.requests;
     delete from work.tally_entries;
     delete from work.tallies;
-    delete from public.work_types where name = 'undeclared';
-    update public.work_types set paused = false where paused`);
+    delete from public.work_dependencies;
+    delete from public.work_types;
+    insert into public.work_types select * from declared;
+    insert into public.work_workers select * from registered;
+    update work.upkeep set due_at = 'infinity'`);
   const [clock] = await admin<{ start: string }[]>`select clock_timestamp()::text as start`;
   const model: Model = {
     now: 0,
     seq: 0,
     lastFence: 0,
+    moment: 0,
+    raised: new Map(),
     types: new Map(Object.entries(declared).map(([name, rules]) => [name, { ...defaults, ...rules }])),
     items: new Map(),
     claims: new Map(),
     workflows: new Map(),
-    workers: new Map(),
+    workers: new Map(workers.slice(1).map((id, index) => [id, { id, ...(profiles[index + 1] as Omit<Worker, "id">) }])),
     requests: new Set(),
     receipts: [],
   };
-  const world: World = { model, sql, admin, start: clock?.start ?? "", passed: 0 };
-  for (const [index, id] of workers.entries()) {
-    if (index > 0) {
-      await register(world, id, index);
-    }
-  }
-  return world;
+  return { model, sql, admin, start: clock?.start ?? "", passed: 0 };
 }
 
 const times: Record<string, string[]> = {
-  "public.work_claims": ["claimed_at", "expires_at", "due_at", "finished_at", "poll_at"],
+  "public.work_claims": ["claimed_at", "expires_at", "due_at", "finished_at", "poll_at", "changed_at"],
   "public.work_items": ["created_at", "run_after"],
   "public.work_types": ["created_at"],
   "public.work_workers": ["last_seen_at", "registered_at"],
@@ -106,7 +134,7 @@ async function endAtLeast({ admin, model, start, passed }: World): Promise<void>
     if (claim.dueBy !== null) {
       await admin`
         update work_claims set due_at = ${start}::timestamptz + interval '1 second' * ${claim.dueAt - passed}::float8
-         where item_id = ${claim.item.id} and work_type = ${claim.type} and status = 'waiting'`;
+         where item_id = ${claim.item.id} and work_type = ${claim.type} and status in ('blocked', 'waiting')`;
       claim.dueBy = null;
     }
   }
@@ -136,6 +164,11 @@ interface StoredClaim {
   state: Json;
   job: string | null;
   is_parked: boolean;
+  waits_for: number;
+  is_stale: boolean;
+  is_again: boolean;
+  has_read_other: boolean;
+  changes: number;
   due: number;
   expires: number | null;
   finished: number | null;
@@ -152,6 +185,9 @@ export async function readClaims({ sql, start, passed }: World): Promise<Stored>
     with seen as (
       select c.item_id, c.work_type, c.status, c.worker_id, c.fence, c.failures, c.crashes, c.priority, c.rank, c.position,
              c.progress, c.result, c.state, c.external_id as job, c.poll_at is not null as is_parked,
+             c.waits_for, c.stale is not null as is_stale, coalesce(c.changes, 0) as changes,
+             c.status = 'claimed' and c.again is not null as is_again,
+             c.status = 'claimed' and c.read_input is not null as has_read_other,
              extract(epoch from c.due_at - ${start}::timestamptz) as due,
              extract(epoch from c.expires_at - ${start}::timestamptz) as expires,
              extract(epoch from c.finished_at - ${start}::timestamptz) as finished
@@ -187,7 +223,9 @@ export function expectSame(model: Model, { claims, elapsed }: Stored): void {
     const { item_id, work_type, status, worker_id, fence, failures, crashes, progress, result } = row;
     const { state, job, is_parked } = row;
     const tries = { failures, crashes, progress, result, state, job, is_parked };
-    return { item_id, work_type, status, worker_id, fence, ...tries, ...times };
+    const { waits_for, is_stale, is_again, has_read_other, changes } = row;
+    const again = { waits_for, is_stale, is_again, has_read_other, changes };
+    return { item_id, work_type, status, worker_id, fence, ...tries, ...again, ...times };
   });
   const expected: Seen[] = [...model.claims.values()].map((claim) => ({
     item_id: claim.item.id,
@@ -202,6 +240,11 @@ export function expectSame(model: Model, { claims, elapsed }: Stored): void {
     state: claim.state,
     job: claim.job,
     is_parked: claim.isParked,
+    waits_for: claim.waitsFor,
+    is_stale: claim.isStale,
+    is_again: claim.status === "claimed" && claim.isAgain,
+    has_read_other: claim.status === "claimed" && claim.readInput !== null,
+    changes: claim.changes,
     ...(isOpen(claim) ? { due: claim.dueAt } : { finished: claim.finishedAt }),
     ...(claim.status === "claimed" ? { expires: claim.expiresAt } : {}),
   }));
@@ -221,7 +264,7 @@ export function expectSame(model: Model, { claims, elapsed }: Stored): void {
     const ordered = [...model.claims.values()].filter(isMine).sort((one, other) => inRank(model, one, other));
     expectEqual(
       line
-        .filter((row) => row.work_type === type && ["waiting", "ready", "claimed"].includes(row.status))
+        .filter((row) => row.work_type === type && ["blocked", "waiting", "ready", "claimed"].includes(row.status))
         .map(({ item_id, priority }) => [item_id, priority]),
       ordered.map(({ item }) => [item.id, rankOf(model, item).priority]),
       `the line of ${type}`,

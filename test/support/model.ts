@@ -13,6 +13,11 @@ export interface Rules {
   backoff_limit_seconds: number;
   passed_over_seconds: number;
   paused: boolean;
+  depends_on: string[];
+  on_failed_need: "wait" | "fail" | "run";
+  input_columns: string[] | null;
+  on_change: "again" | "keep" | null;
+  version: number;
 }
 
 export interface Item {
@@ -29,12 +34,22 @@ export interface Item {
   requires: Requirement;
   labels: Record<string, Json>;
   payload: Json;
+  fingerprint: string | null;
+  /** Items, each with a work type of theirs or without. */
+  needs: { item: string; type: string | null }[];
+  /** The workflow that it waits for as a whole. */
+  gathers: string | null;
+  /** In place of the work type's. */
+  maxFailures: number | null;
 }
+
+/** A need of a claim: another item's claim, or a whole workflow. */
+export type Need = { isMet: boolean } & ({ item: string; type: string } | { workflow: string });
 
 export interface Claim {
   item: Item;
   type: string;
-  status: "waiting" | "ready" | "claimed" | "succeeded" | "failed" | "cancelled";
+  status: "blocked" | "waiting" | "ready" | "claimed" | "succeeded" | "failed" | "cancelled";
   worker: string | null;
   fence: number | null;
   request: string | null;
@@ -54,6 +69,17 @@ export interface Claim {
   job: string | null;
   /** No worker holds it, or its job is to be stopped. */
   isParked: boolean;
+  needs: Need[];
+  /** How many needs are not met, those of its work type among them. */
+  waitsFor: number;
+  /** The number of its latest claim, among claims and versions. */
+  claimedAt: number;
+  /** The input that its holder has read, where the item has another one since. */
+  readInput: string | null;
+  isAgain: boolean;
+  isStale: boolean;
+  changes: number;
+  changedAt: number;
   events: string[];
 }
 
@@ -69,13 +95,23 @@ export interface Model {
   now: number;
   seq: number;
   lastFence: number;
+  /** Counts claims and versions: which came first? */
+  moment: number;
   types: Map<string, Rules>;
+  /** Work types of which claims of an older version may be done: when the version came. */
+  raised: Map<string, number>;
   items: Map<string, Item>;
   claims: Map<string, Claim>;
-  workflows: Map<string, { priority: number; rank: number }>;
+  workflows: Map<string, Workflow>;
   workers: Map<string, Worker>;
   requests: Set<string>;
   receipts: Receipt[];
+}
+
+export interface Workflow {
+  priority: number;
+  rank: number;
+  isGathered: boolean;
 }
 
 /** The rules of an undeclared work type. */
@@ -88,6 +124,11 @@ export const defaults: Rules = {
   backoff_limit_seconds: 3600,
   passed_over_seconds: 300,
   paused: false,
+  depends_on: [],
+  on_failed_need: "wait",
+  input_columns: null,
+  on_change: null,
+  version: 1,
 };
 
 export const key = (item: string, type: string): string => `${item} ${type}`;
@@ -96,7 +137,7 @@ export function claimOf(model: Model, item: string, type: string): Claim | undef
   return model.claims.get(key(item, type));
 }
 
-export const isOpen = (claim: Claim): boolean => ["waiting", "ready", "claimed"].includes(claim.status);
+export const isOpen = (claim: Claim): boolean => ["blocked", "waiting", "ready", "claimed"].includes(claim.status);
 
 /** The priority, rank and position of an item's claims. */
 export function rankOf(model: Model, item: Item): { priority: number; rank: number; position: number } {
@@ -132,13 +173,21 @@ export function newClaim(item: Item, type: string, now: number): Claim {
     state: null,
     job: null,
     isParked: false,
+    needs: [],
+    waitsFor: 0,
+    claimedAt: 0,
+    readInput: null,
+    isAgain: false,
+    isStale: false,
+    changes: 0,
+    changedAt: Number.NEGATIVE_INFINITY,
     events: [],
   };
 }
 
-/** Ready, or waiting until it is due. */
+/** Blocked by its needs, waiting until it is due, or ready. */
 export function schedule(claim: Claim, dueAt: number, now: number): void {
-  claim.status = dueAt > now ? "waiting" : "ready";
+  claim.status = claim.waitsFor > 0 ? "blocked" : dueAt > now ? "waiting" : "ready";
   claim.dueAt = dueAt;
   claim.dueBy = null;
 }
@@ -154,59 +203,15 @@ export function end(claim: Claim, status: "succeeded" | "failed" | "cancelled", 
   claim.finishedAt = now;
 }
 
-export type NewItem = Partial<Omit<Item, "id" | "seq" | "createdAt" | "runAfter">> & { runAfterSeconds?: number };
-
-export function nameWorkflow(model: Model, name: string): { priority: number; rank: number } {
+export function nameWorkflow(model: Model, name: string): Workflow {
   const known = model.workflows.get(name);
   if (known) {
     return known;
   }
   model.seq += 1;
-  const made = { priority: 0, rank: model.seq };
+  const made = { priority: 0, rank: model.seq, isGathered: false };
   model.workflows.set(name, made);
   return made;
-}
-
-/** The ids that enqueue_items() is to answer. A new item takes its id from the database. */
-export function enqueue(model: Model, given: NewItem[], told: string[]): string[] {
-  for (const { workflow } of given) {
-    if (workflow) {
-      nameWorkflow(model, workflow);
-    }
-  }
-  return given.map(({ runAfterSeconds, ...rest }, index) => {
-    const pool = rest.pool ?? "default";
-    const held = [...model.items.values()].find(
-      (item) => rest.dedupeKey && item.pool === pool && item.dedupeKey === rest.dedupeKey,
-    );
-    if (held) {
-      return held.id;
-    }
-    model.seq += 1;
-    const item: Item = {
-      id: told[index] ?? "none",
-      pool,
-      seq: model.seq,
-      priority: rest.priority ?? 0,
-      runAfter: runAfterSeconds === undefined ? null : model.now + runAfterSeconds,
-      createdAt: model.now,
-      dedupeKey: rest.dedupeKey ?? null,
-      affinity: rest.affinity ?? null,
-      workflow: rest.workflow ?? null,
-      requires: rest.requires ?? {},
-      labels: rest.labels ?? {},
-      payload: rest.payload ?? {},
-    };
-    model.items.set(item.id, item);
-    for (const [type, rules] of model.types) {
-      if (rules.pool === pool) {
-        const claim = newClaim(item, type, model.now);
-        reopen(claim, item.runAfter ?? model.now, model.now);
-        model.claims.set(key(item.id, type), claim);
-      }
-    }
-    return item.id;
-  });
 }
 
 /** A new time to run counts for open claims at once, for a held claim when its worker releases it. */
@@ -220,15 +225,6 @@ export function reschedule(model: Model, item: Item, runAfter: number | null): v
       claim.dueAt = Math.max(runAfter ?? model.now, model.now);
     } else if (claim.item === item && isOpen(claim)) {
       reopen(claim, runAfter ?? model.now, model.now);
-    }
-  }
-}
-
-export function forget(model: Model, item: string): void {
-  model.items.delete(item);
-  for (const [name, claim] of model.claims) {
-    if (claim.item.id === item) {
-      model.claims.delete(name);
     }
   }
 }
