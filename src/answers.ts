@@ -135,6 +135,19 @@ export type HeldRow = Views["work_held"]["Row"];
 
 export type StuckRow = { work_type: string | null; item_id: string | null; reason: string; since: string | null };
 
+export type StaleRow = {
+  work_type: string;
+  item_id: string;
+  pool: string;
+  source_key: string | null;
+  status: ClaimStatus;
+  /** Why its result is out of date. */
+  reason: string;
+  waits_for: number;
+  /** The old one, until the next one replaces it. */
+  result: Json;
+};
+
 export type EventRow = Tables["work_events"]["Row"];
 
 export type FailureRow = Views["work_failures"]["Row"];
@@ -161,6 +174,15 @@ export type MatchReport = {
 
 export type WouldMatch = MatchReport & { tag: string };
 
+/** A claim that a blocked one waits for, or a whole workflow. */
+export type ExplainedNeed = {
+  item_id: string | null;
+  work_type: string | null;
+  /** Null where nobody has enrolled it, and of a workflow. */
+  status: ClaimStatus | null;
+  workflow: string | null;
+};
+
 /** One claim: why it does not run, or how it ended, and the facts behind that. */
 export type ExplainedClaim = {
   work_type: string;
@@ -170,6 +192,14 @@ export type ExplainedClaim = {
   crashes: number;
   error: string | null;
   paused: boolean;
+  /** Why its result is out of date; null: it is not. */
+  stale: string | null;
+  /** Why a held claim is to be done once more after its holder. */
+  again: string | null;
+  /** How many of its needs are not met. */
+  waits_for: number;
+  /** Of a blocked claim: at most five of them, failed ones first. */
+  needs: ExplainedNeed[] | null;
   due_at: string;
   worker_id: string | null;
   claimed_at: string | null;

@@ -17,6 +17,7 @@ import type {
   ParkedClaim,
   Properties,
   ReleasedState,
+  StaleRow,
   StuckRow,
   WorkerRow,
   Workflow,
@@ -140,6 +141,12 @@ export type WorkClient = Lists & {
     },
   ): Promise<{ worker_id: string }>;
   retireWorker(workerId: string): Promise<boolean>;
+  /** Do done work again, with all that needs it: of these items, at most 1000 a call. Answers how many. */
+  invalidateItems(
+    workType: string,
+    itemIds: readonly string[],
+    options?: Options<"invalidate_items", "workType" | "itemIds">,
+  ): Promise<number>;
   /** Reopen failed claims: of these items, or the longest failed ones. Answers how many. */
   retryItems(workType: string, options?: Options<"retry_items", "workType">): Promise<number>;
   /** Cancel open claims: of these items, or any. Answers how many. */
@@ -176,6 +183,8 @@ export type WorkClient = Lists & {
   liveWorkers(since: Date): Promise<WorkerRow[]>;
   held(options?: { limit?: number }): Promise<HeldRow[]>;
   stuck(options?: { limit?: number }): Promise<StuckRow[]>;
+  /** Claims whose result is out of date, and why. */
+  stale(options?: { limit?: number }): Promise<StaleRow[]>;
   failures(options?: { limit?: number }): Promise<FailureRow[]>;
   /** The recorded steps of an item's claims, the first first: at most the newest 1000. */
   history(itemId: string, options?: { workType?: string | undefined }): Promise<EventRow[]>;
@@ -222,6 +231,7 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
     reapExpiredClaims: (options = {}) => call("reap_expired_claims", options),
     registerWorker: (workerId, instance, options) => call("register_worker", { workerId, instance, ...options }),
     retireWorker: (workerId) => call("retire_worker", { workerId }),
+    invalidateItems: (workType, itemIds, options) => call("invalidate_items", { workType, itemIds, ...options }),
     retryItems: (workType, options) => call("retry_items", { workType, ...options }),
     cancelItems: (workType, options) => call("cancel_items", { workType, ...options }),
     setPriority: (itemIds, priority) => call("set_priority", { itemIds, priority }),
@@ -244,6 +254,7 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
       }),
     held: ({ limit = 1000 } = {}) => read("work_held", { limit }),
     stuck: ({ limit = 1000 } = {}) => read("work_stuck", { limit }),
+    stale: ({ limit = 1000 } = {}) => read("work_stale", { limit }),
     failures: ({ limit = 1000 } = {}) => read("work_failures", { limit }),
     history: async (itemId, { workType } = {}) => {
       const newestFirst = await read<EventRow>("work_events", {

@@ -224,6 +224,13 @@ export type Database = {
             foreignKeyName: "work_dependencies_item_id_work_type_fkey";
             columns: ["item_id", "work_type"];
             isOneToOne: false;
+            referencedRelation: "work_stale";
+            referencedColumns: ["item_id", "work_type"];
+          },
+          {
+            foreignKeyName: "work_dependencies_item_id_work_type_fkey";
+            columns: ["item_id", "work_type"];
+            isOneToOne: false;
             referencedRelation: "work_taken";
             referencedColumns: ["item_id", "work_type"];
           },
@@ -300,6 +307,13 @@ export type Database = {
             columns: ["item_id", "work_type"];
             isOneToOne: false;
             referencedRelation: "work_held";
+            referencedColumns: ["item_id", "work_type"];
+          },
+          {
+            foreignKeyName: "work_events_item_id_work_type_fkey";
+            columns: ["item_id", "work_type"];
+            isOneToOne: false;
+            referencedRelation: "work_stale";
             referencedColumns: ["item_id", "work_type"];
           },
           {
@@ -724,8 +738,10 @@ export type Database = {
           requires: Json | null;
           result: Json | null;
           source_key: string | null;
+          stale: string | null;
           state: Json | null;
           status: string;
+          waits_for: number;
           work_type: string;
           worker_id: string | null;
           workflow: string | null;
@@ -756,8 +772,10 @@ export type Database = {
           requires?: Json | null;
           result?: Json | null;
           source_key?: string | null;
+          stale?: string | null;
           state?: Json | null;
           status?: string | null;
+          waits_for?: number | null;
           work_type?: string | null;
           worker_id?: string | null;
           workflow?: string | null;
@@ -787,8 +805,10 @@ export type Database = {
           requires?: Json | null;
           result?: Json | null;
           source_key?: string | null;
+          stale?: string | null;
           state?: Json | null;
           status?: string | null;
+          waits_for?: number | null;
           work_type?: string | null;
           worker_id?: string | null;
           workflow?: string | null;
@@ -1124,6 +1144,62 @@ export type Database = {
           work_type?: string | null;
         };
         Relationships: [];
+      };
+      work_stale: {
+        Row: {
+          item_id: string;
+          pool: string;
+          reason: string | null;
+          result: Json | null;
+          source_key: string | null;
+          status: string;
+          waits_for: number;
+          work_type: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          item_id?: string | null;
+          pool?: string | null;
+          reason?: string | null;
+          result?: Json | null;
+          source_key?: string | null;
+          status?: string | null;
+          waits_for?: number | null;
+          work_type?: string | null;
+        };
+        Update: {
+          item_id?: string | null;
+          pool?: string | null;
+          reason?: string | null;
+          result?: Json | null;
+          source_key?: string | null;
+          status?: string | null;
+          waits_for?: number | null;
+          work_type?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "work_claims_item_id_fkey";
+            columns: ["item_id"];
+            isOneToOne: false;
+            referencedRelation: "work_claim_list";
+            referencedColumns: ["item_key"];
+          },
+          {
+            foreignKeyName: "work_claims_item_id_fkey";
+            columns: ["item_id"];
+            isOneToOne: false;
+            referencedRelation: "work_item_list";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "work_claims_item_id_fkey";
+            columns: ["item_id"];
+            isOneToOne: false;
+            referencedRelation: "work_items";
+            referencedColumns: ["id"];
+          },
+        ];
       };
       work_stuck: {
         Row: {

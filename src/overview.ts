@@ -7,13 +7,14 @@ export type OverviewRow = {
   open: number;
   ready: number;
   waiting: number;
+  /** They wait for other work: exact, however many. */
   blocked: number;
   claimed: number;
   /** Their work is done elsewhere. */
   parked: number;
   /** Claimed ones whose lease has ended. */
   late: number;
-  /** More than 10,000 wait or are held in all: the open states are lower bounds then. */
+  /** More than 10,000 wait or are held in all: ready, waiting and claimed are lower bounds then. */
   is_capped: boolean;
   succeeded: number;
   failed: number;

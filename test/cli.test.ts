@@ -60,6 +60,7 @@ describe("without a project", () => {
       "history",
       "match",
       "retry",
+      "invalidate",
       "cancel",
       "priority",
       "token",
@@ -87,6 +88,8 @@ describe("without a project", () => {
     { args: ["status", "--jsno"], says: "--jsno" },
     { args: ["attach"], says: "one table was expected" },
     { args: ["retry"], says: "a work type was expected" },
+    { args: ["retry", "a", "--reason", "b"], says: "--reason goes with invalidate" },
+    { args: ["invalidate", "a"], says: "or --all for every done claim of a" },
     { args: ["explain"], says: "one item was expected, by its id" },
     { args: ["explain", "nosuch"], says: "nosuch is no item's id; a uuid was expected" },
     { args: ["explain", "\u001b[2J"], says: "\\u001b[2J is no item's id" },
@@ -247,6 +250,55 @@ describe("attach", () => {
 });
 
 describe("types", () => {
+  test("declares what a type depends on and follows, and takes it away with an empty value", async () => {
+    await sql`create table rows_of_types (id bigint primary key, title text, body text, vector jsonb)`;
+    await attach("rows_of_types", "--columns", "title,body");
+    const pool = ["--pool", "rows_of_types", "--json"];
+    expect((await work("types", "cut", ...pool)).code).toBe(0);
+    const rules = [
+      "--depends-on",
+      "cut",
+      "--on-failed-need",
+      "fail",
+      "--input-columns",
+      "title, body",
+      "--version",
+      "2",
+    ];
+    const into = ["--into", "rows_of_types.vector", "--history", "full", "--keep-events", "50", "--several", "2"];
+    const { out } = await work(
+      "types",
+      "vec",
+      ...pool,
+      ...rules,
+      ...into,
+      "--on-dead-end",
+      "stop",
+      "--on-change",
+      "again",
+    );
+    expect(JSON.parse(out)).toMatchObject({
+      ...{
+        depends_on: ["cut"],
+        on_failed_need: "fail",
+        input_columns: ["title", "body"],
+        version: 2,
+        on_change: "again",
+      },
+      ...{ into_column: "rows_of_types.vector", history: "full", keep_events: 50, several: 2, on_dead_end: "stop" },
+    });
+    expect((await work("types")).out).toMatch(/^vec .* cut +title, body +2$/m);
+    const without = await work("types", "vec", "--depends-on", "", "--input-columns", "", "--into", "", "--json");
+    expect(JSON.parse(without.out)).toMatchObject({ depends_on: [], input_columns: null, into_column: null });
+    const wrong = await work("types", "vec", "--depends-on", "nothing");
+    expect([wrong.code, wrong.err]).toEqual([
+      1,
+      expect.stringContaining("there is no such work type; define it before"),
+    ]);
+    await client.defineWorkType("vec", { paused: true });
+    await client.defineWorkType("cut", { paused: true });
+  });
+
   test("declares one, changes it, and lists it", async () => {
     expect((await work("types", "score", "--pool", "default", "--lease", "90")).code).toBe(0);
     const paused = await work("types", "score", "--paused", "--max-failures", "7", "--json");
@@ -462,6 +514,37 @@ describe("retry and cancel", () => {
     const moved = await work("priority", "8", ...where("pool=filtered", "work_type=filter a"), "--yes");
     expect(moved.out).toBe("2400 claims of 2400 items fit\n2400 items changed\n");
     expect(await statuses()).toEqual(["cancelled 8 1200", "ready 8 3600"]);
+  });
+
+  test("invalidate does done work again that matches, with its reason, and acts only with --yes", async () => {
+    await sql`insert into public.work_pools (name) values ('old')`;
+    await client.defineWorkType("old", { pool: "old" });
+    await sql`insert into public.work_items (pool, priority) select 'old', n % 2 from generate_series(1, 2400) n`;
+    const finish = async (): Promise<void> => {
+      let claims = await client.claimNext(["old"], "w", { maxItems: 1000 });
+      while (claims.length > 0) {
+        const outcomes = claims.map((claim) => ({ ...claim, outcome: "succeeded" as const }));
+        claims = (await client.finishAndClaim("w", outcomes, ["old"], { maxItems: 1000 })).claimed;
+      }
+    };
+    const stale = async (): Promise<unknown[]> => [
+      ...(await sql`select reason, count(*)::integer from work_stale where work_type = 'old' group by 1`),
+    ];
+    await finish();
+    const chosen = ["invalidate", "old", ...where("priority=1")];
+    expect((await work(...chosen)).out).toBe("1200 claims fit; nothing is done yet, --yes invalidates them\n");
+    expect(await stale()).toEqual([]);
+    const { out } = await work(...chosen, "--reason", "the model was wrong", "--yes");
+    expect(out).toBe("1200 claims fit\n1200 claims invalidated\n");
+    expect(await stale()).toEqual([{ reason: "the model was wrong", count: 1200 }]);
+    const listed = await work("claims", ...where("work_type=old", "stale=the model was wrong"), "--limit", "1");
+    expect(listed.out).toContain("the model was wrong");
+    const [one] = (await client.claims({ work_type: "old", status: "succeeded" }, { limit: 1 })).rows;
+    expect((await work("invalidate", "old", one?.item_id ?? "", "--json")).out).toBe('{"invalidated":1}\n');
+    expect(await stale()).toContainEqual({ reason: "invalidated by hand", count: 1 });
+    await finish();
+    expect(await stale()).toEqual([]);
+    expect((await work("invalidate", "old", "--all", "--yes", "--json")).out).toBe('{"invalidated":2400}\n');
   });
 
   test("cancel wants items or --all: exit code 2", async () => {

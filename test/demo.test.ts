@@ -32,6 +32,9 @@ describe("the demo", () => {
     expect(out).toMatch(/^text \d+: taken back from node-\d; /m);
     expect(out).toMatch(/^deno-1 +Deno +[1-9]/m);
     expect(out).toContain("✓ every row was done exactly once");
+    expect(out).toMatch(
+      /^✓ changed text 17 with an update: (node|deno)-\d did it again after .* no other text was done$/m,
+    );
     expect(code).toBe(0);
     expect(workersOf(out).filter(isAlive)).toEqual([]);
   }, 90_000);

@@ -57,8 +57,8 @@ describe("the page on lists", () => {
     if (condition !== "") expect(sent(parseWhere([condition]))).toBe(query);
   });
 
-  test("has 13 commands and 9 selectors", () => {
-    expect([commands.length, spellings.length]).toEqual([13, 9]);
+  test("has 15 commands and 9 selectors", () => {
+    expect([commands.length, spellings.length]).toEqual([15, 9]);
   });
 });
 

@@ -191,6 +191,8 @@ describe("claims", async () => {
           lease_left: null,
           finished_at: expect.any(String),
           parked: false,
+          stale: null,
+          waits_for: 0,
           external_id: null,
           labels: {},
           requires: {},

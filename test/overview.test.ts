@@ -55,6 +55,21 @@ describe("work_overview", () => {
     expect(await overview(type)).toMatchObject({ ready: 1, blocked: 1, claimed: 2, late: 2, open: 4 });
   });
 
+  test("counts thousands of ready and thousands of blocked claims exactly", async () => {
+    const { type, ids } = await typeWithItems(1000);
+    await enqueue(
+      type,
+      Array.from({ length: 300 }, () => ({})),
+    );
+    for (let call = 0; call < 2; call++) {
+      await enqueue(
+        type,
+        Array.from({ length: 1000 }, () => ({ needs: [ids[999]] })),
+      );
+    }
+    expect(await overview(type)).toMatchObject({ ready: 1300, blocked: 2000, open: 3300, is_capped: false });
+  });
+
   test("says that its numbers are lower bounds where more than 10,000 wait, and keeps the open ones exact", async () => {
     const { type } = await typeWithItems(3);
     for (let call = 0; call < 11; call++) {

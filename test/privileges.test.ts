@@ -50,6 +50,7 @@ const views = [
     "item_list",
     "lock_list",
     "overview",
+    "stale",
     "stuck",
     "taken",
     "worker_list",

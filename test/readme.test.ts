@@ -31,7 +31,7 @@ beforeAll(async () => {
     npm_config_prefer_offline: "true",
   };
   const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
-  await sql`create table articles (id bigint generated always as identity primary key, title text, body text)`;
+  await sql`create table articles (id bigint generated always as identity primary key, title text, body text, embedding real[])`;
   await sql`insert into articles (title, body) select 'title ' || n, repeat('word ', n % 7) || 'end' from generate_series(1, 25) n`;
   await sql.end();
 });
@@ -47,6 +47,14 @@ function blocks(language: string): string[] {
   );
 }
 
+function statements(block: string): string[] {
+  return block
+    .replace(/--.*$/gm, "")
+    .split(";")
+    .map((statement) => statement.trim())
+    .filter((statement) => statement !== "");
+}
+
 async function type(command: string, folder: string): Promise<string> {
   const { stdout, stderr } = await run("bash", ["-euo", "pipefail", "-c", command], {
     cwd: folder,
@@ -59,6 +67,7 @@ async function type(command: string, folder: string): Promise<string> {
 test("the five-minute path of the README runs as written and gives its results", { timeout: 480_000 }, async () => {
   const [install, settings, push, attach, start] = blocks("sh");
   const [script] = blocks("js");
+  const [change] = blocks("sql");
 
   const [pack, add, addCli] = (install as string).trim().split("\n") as [string, string, string];
   expect(pack).toContain("# in the clone");
@@ -74,34 +83,38 @@ test("the five-minute path of the README runs as written and gives its results",
   await type(push as string, project);
   await type(attach as string, project);
   mkdirSync(project, { recursive: true });
-  writeFileSync(join(project, "count.mjs"), script as string);
-  const watched = await type(`${start}\nwait`, project);
-  expect(watched).toContain("25/25");
+  writeFileSync(join(project, "embed.mjs"), script as string);
+  expect(await type(`${start}\nwait`, project)).toContain("25/25");
 
   const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
-  const rows = await sql`
-    select a.id, c.status, c.result, cardinality(string_to_array(a.body, ' ')) as words
+  const rows = () => sql`
+    select a.id, a.embedding, c.status, c.fence::integer,
+           (select array[count(*), count(distinct w)]::real[] from regexp_split_to_table(a.title || ' ' || a.body, '\\s+') as w) as expected
       from articles a join work_items i on i.source_key = a.id::text and i.pool = 'articles'
-      join work_claims c on c.item_id = i.id and c.work_type = 'count'`;
+      join work_claims c on c.item_id = i.id and c.work_type = 'embed'
+     order by a.id`;
+  const first = await rows();
+  expect(first).toHaveLength(25);
+  const [update, stale] = statements(change as string) as [string, string];
+  await sql.unsafe(update);
+  expect([...(await sql.unsafe(stale))]).toEqual([{ source_key: "1", reason: "its input changed" }]);
+  await type(`${start}\nwait`, project);
+  const second = await rows();
+  expect([...(await sql.unsafe(stale))]).toEqual([]);
   await sql.end();
-  expect(rows).toHaveLength(25);
-  for (const { status, result, words } of rows) {
-    expect({ status, result }).toEqual({ status: "succeeded", result: { words } });
+  for (const { status, embedding, expected } of [...first, ...second]) {
+    expect({ status, embedding }).toEqual({ status: "succeeded", embedding: expected });
   }
+  // Each claim has a new fence: the other rows were not claimed again.
+  expect(second.filter(({ fence }, n) => fence !== first[n]?.fence).map(({ id }) => Number(id))).toEqual([1]);
 });
 
 test("the SQL of the README's dashboard section runs as written", async () => {
   const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
   const dashboard = readme.slice(readme.indexOf("## In the dashboard"), readme.indexOf("## A queue, or this?"));
-  const statements = [...dashboard.matchAll(/^```sql\n([\s\S]*?)^```/gm)].flatMap(([, text]) =>
-    (text as string)
-      .replace(/--.*$/gm, "")
-      .split(";")
-      .map((statement) => statement.trim())
-      .filter((statement) => statement !== ""),
-  );
-  expect(statements.length).toBeGreaterThan(8);
-  for (const statement of statements) {
+  const all = [...dashboard.matchAll(/^```sql\n([\s\S]*?)^```/gm)].flatMap(([, text]) => statements(text as string));
+  expect(all.length).toBeGreaterThan(8);
+  for (const statement of all) {
     await sql.unsafe(statement);
   }
   await sql.end();

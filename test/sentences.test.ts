@@ -19,6 +19,7 @@ function told(claim: Partial<ExplainedClaim>, of: Partial<ExplainedItem> = {}): 
     ...{ work_type: "render", status: "ready", reason: "", failures: 0, crashes: 0, error: null, paused: false },
     ...{ due_at: ago, worker_id: null, claimed_at: null, progress: null, lease_left_seconds: null },
     ...{ parked_as: null, finished_at: null, before: null, more_before: null, workers: null },
+    ...{ stale: null, again: null, waits_for: 0, needs: null },
     ...claim,
   };
   return explainedLines(item({ ...of, claims: [whole] })).join("\n");
@@ -105,7 +106,18 @@ test("a claim that has ended says how, when and why, and promises no retry", () 
     "render failed for good 43 s ago, after 1 failure: bad file. retry_items() reopens it.",
   );
   expect(told({ ...ended, status: "cancelled" })).toBe("render was cancelled 43 s ago. retry_items() reopens it.");
-  expect(told({ status: "blocked" })).toBe("render waits for other work to be done.");
+});
+
+test("a blocked claim says what it waits for, and an old result why it is out of date", () => {
+  const blocked = { status: "blocked", reason: "it waits for cut of the same item (failed)" } as const;
+  expect(told(blocked)).toBe("render waits for cut of the same item (failed).");
+  expect(told({ ...blocked, stale: "cut is done again" })).toBe(
+    "render waits for cut of the same item (failed). Its result is out of date: cut is done again.",
+  );
+  const guarded = "its input changed 12 times, each within an hour of the last";
+  expect(told({ status: "waiting", due_at: later, reason: guarded })).toBe(
+    `render waits: ${guarded}; it is due in 2 h.`,
+  );
 });
 
 test("an item without claims says why it has none", () => {

@@ -61,8 +61,13 @@ type ByHand = {
   done: string;
   needsAll: boolean;
   statuses: readonly ClaimStatus[];
-  step(client: WorkClient, workType: string, itemIds: readonly string[] | null, maxItems: number): Promise<number>;
+  step(client: WorkClient, workType: string, chosen: Chosen): Promise<number>;
+  /** There is no call for all of a work type: --all reads the list. */
+  isListed?: boolean;
 };
+
+/** Claims to change: these, or the next of the work type. */
+type Chosen = { itemIds: readonly string[] | null; maxItems: number; reason: string | undefined };
 
 /** The body of `retry` and `cancel`: a type with ids or all of it, or the claims that fit a filter. */
 export async function runByHand(args: string[], hand: ByHand): Promise<number> {
@@ -74,6 +79,7 @@ export async function runByHand(args: string[], hand: ByHand): Promise<number> {
       ...whereOption,
       ...actorOption,
       all: { type: "boolean" },
+      reason: { type: "string" },
       yes: { type: "boolean" },
       json: { type: "boolean" },
     },
@@ -84,10 +90,14 @@ export async function runByHand(args: string[], hand: ByHand): Promise<number> {
     console.log(values.json ? JSON.stringify({ [name]: count }) : line);
     return exitCode.fine;
   };
-  if (values.where !== undefined) {
-    if (values.all || itemIds.length > 0) throw new WrongUsage("give --where, items or --all, and one of them only");
+  const { reason } = values;
+  if (reason !== undefined && !hand.isListed) throw new WrongUsage("--reason goes with invalidate");
+  const conditions = values.where ?? (values.all && hand.isListed && workType !== undefined ? [] : undefined);
+  if (conditions !== undefined) {
+    if ((values.all && values.where) || itemIds.length > 0)
+      throw new WrongUsage("give --where, items or --all, and one of them only");
     const client = await projectClient(values, actor);
-    const fitting = await fittingClaims(client, values.where, workType, hand.statuses);
+    const fitting = await fittingClaims(client, conditions, workType, hand.statuses);
     if (!values.yes) {
       return tell(
         "fit",
@@ -99,19 +109,23 @@ export async function runByHand(args: string[], hand: ByHand): Promise<number> {
     let changed = 0;
     for (const type of new Set(fitting.map((claim) => claim.work_type))) {
       const ids = fitting.filter((claim) => claim.work_type === type).map((claim) => claim.item_id);
-      changed += await inPages(ids, (page) => hand.step(client, type, page, perCall));
+      changed += await inPages(ids, (page) => hand.step(client, type, { itemIds: page, maxItems: perCall, reason }));
     }
     return tell(hand.done, changed, `${claimsInWords(changed)} ${hand.done}`);
   }
   if (workType === undefined) throw new WrongUsage("a work type was expected, or --where");
   if (values.all && itemIds.length > 0) throw new WrongUsage("give items or --all, not both");
   if (hand.needsAll && !values.all && itemIds.length === 0) {
-    throw new WrongUsage(`which items? Give their ids, --where, or --all for every open claim of ${workType}`);
+    throw new WrongUsage(
+      `which items? Give their ids, --where, or --all for every ${hand.isListed ? "done" : "open"} claim of ${workType}`,
+    );
   }
   const client = await projectClient(values, actor);
-  let changed = await inPages(itemIds, (page) => hand.step(client, workType, page, perCall));
+  let changed = await inPages(itemIds, (page) =>
+    hand.step(client, workType, { itemIds: page, maxItems: perCall, reason }),
+  );
   for (let more = itemIds.length > 0 ? 0 : perCall; more > 0; changed += more) {
-    more = await hand.step(client, workType, null, perCall);
+    more = await hand.step(client, workType, { itemIds: null, maxItems: perCall, reason });
   }
   return tell(hand.done, changed, `${claimsInWords(changed, workType)} ${hand.done}`);
 }

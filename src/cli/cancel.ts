@@ -20,6 +20,6 @@ export const cancel: Command = {
       done: "cancelled",
       needsAll: true,
       statuses: openStatuses,
-      step: (client, workType, itemIds, maxItems) => client.cancelItems(workType, { itemIds, maxItems }),
+      step: (client, workType, { itemIds, maxItems }) => client.cancelItems(workType, { itemIds, maxItems }),
     }),
 };

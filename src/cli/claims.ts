@@ -27,6 +27,7 @@ export const claims: Command = listCommand<ListedClaim>({
     "failures",
     "crashes",
     "labels",
+    "stale",
     "error",
   ],
   cells: (row) => [
@@ -40,6 +41,7 @@ export const claims: Command = listCommand<ListedClaim>({
     row.failures,
     row.crashes,
     inWords(row.labels),
+    row.stale,
     row.error === null ? null : [...row.error].slice(0, 80).join(""),
   ],
 });

@@ -12,6 +12,7 @@ import { explain } from "./explain.ts";
 import { fleet } from "./fleet.ts";
 import { history } from "./history.ts";
 import { init } from "./init.ts";
+import { invalidate } from "./invalidate.ts";
 import { items } from "./items.ts";
 import { match } from "./match.ts";
 import { printable } from "./printable.ts";
@@ -41,6 +42,7 @@ const commands: readonly Command[] = [
   history,
   match,
   retry,
+  invalidate,
   cancel,
   priority,
   fleet,

@@ -20,6 +20,6 @@ export const retry: Command = {
       done: "retried",
       needsAll: false,
       statuses: ["failed"],
-      step: (client, workType, itemIds, maxItems) => client.retryItems(workType, { itemIds, maxItems }),
+      step: (client, workType, { itemIds, maxItems }) => client.retryItems(workType, { itemIds, maxItems }),
     }),
 };

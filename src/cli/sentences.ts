@@ -6,7 +6,13 @@ import type { ExplainedClaim, ExplainedItem, MatchReport } from "../answers.ts";
 /** One line a claim, or one that says why the item has none. */
 export function explainedLines(item: ExplainedItem): string[] {
   if (item.claims.length === 0) return [`${capital(item.reason)}.`];
-  return item.claims.map((claim) => explainedLine(claim, item));
+  return item.claims.map((claim) => explainedLine(claim, item) + changeOf(claim));
+}
+
+/** " Its result is out of date: its input changed."; nothing where it is not. */
+function changeOf({ again, stale }: ExplainedClaim): string {
+  const isAgain = again === null ? "" : ` It is to be done again after that: ${again}.`;
+  return stale === null ? isAgain : `${isAgain} Its result is out of date: ${stale}.`;
 }
 
 function explainedLine(claim: ExplainedClaim, item: ExplainedItem): string {
@@ -22,9 +28,11 @@ function explainedLine(claim: ExplainedClaim, item: ExplainedItem): string {
     case "waiting": {
       const left = secondsBetween(item.asked_at, claim.due_at);
       const due =
-        left > 0
-          ? `${claim.work_type} waits: it is due in ${span(left)}`
-          : `${claim.work_type} is due since ${span(-left)}, and the next claim call makes it ready`;
+        left > 0 && claim.reason.startsWith("its input changed")
+          ? `${claim.work_type} waits: ${claim.reason}; it is due in ${span(left)}`
+          : left > 0
+            ? `${claim.work_type} waits: it is due in ${span(left)}`
+            : `${claim.work_type} is due since ${span(-left)}, and the next claim call makes it ready`;
       const asked = claim.due_at === item.run_after ? ", the run_after of the item" : "";
       return `${due}${tries}${asked}.${paused}`;
     }
@@ -33,7 +41,7 @@ function explainedLine(claim: ExplainedClaim, item: ExplainedItem): string {
       return claim.workers ? `${ready} ${matchSentences(claim.workers, claim.work_type)}` : ready;
     }
     case "blocked":
-      return `${claim.work_type} waits for other work to be done.`;
+      return `${claim.work_type} ${claim.reason.replace(/^it /, "")}.`;
     case "succeeded":
       return `${claim.work_type} succeeded ${since(claim.finished_at)} ago by ${claim.worker_id}.`;
     case "failed":

@@ -13,6 +13,11 @@ function wholeNumber(option: string, given: string | undefined): number | undefi
   return Number(given);
 }
 
+/** A list with commas; an empty text is an empty list, which takes the rule away. */
+function names(given: string | undefined): string[] | undefined {
+  return given?.split(",").flatMap((name) => name.trim() || []);
+}
+
 function show(rows: readonly WorkTypeRules[]): string {
   return table(
     [
@@ -24,9 +29,12 @@ function show(rows: readonly WorkTypeRules[]): string {
       "backoff s",
       "passed over s",
       "try s",
-      "version",
+      "min version",
       "kept",
       "paused",
+      "depends on",
+      "input",
+      "version",
     ],
     rows.map((row) => [
       row.name,
@@ -40,6 +48,9 @@ function show(rows: readonly WorkTypeRules[]): string {
       row.min_worker_version,
       `${row.keep_succeeded ?? "all"} / ${row.keep_failed ?? "all"}`,
       row.paused ? "yes" : "no",
+      row.depends_on.join(", ") || null,
+      row.input_columns?.join(", ") ?? null,
+      row.version,
     ]),
   );
 }
@@ -59,10 +70,22 @@ export const types: Command = {
     "--min-worker-version V  workers of a lower WORK_VERSION leave: 1.4.2",
     "--keep-succeeded TIME  how long the record of a success is kept: 30 days (for ever)",
     "--keep-failed TIME     how long a failed or cancelled claim is kept (for ever)",
+    "--depends-on A,B       the work types that must have succeeded on an item before",
+    "--on-failed-need RULE  a need that failed or was cancelled: wait, fail, run (wait)",
+    "--input-columns A,B    a change of these does the work again; without, the whole payload is the input",
+    "--on-change RULE       done work whose input changed: again, keep (again with --input-columns)",
+    "--version N            raised, all that was done under a lower one is done again",
+    "--apply FUNCTION       it gets (item jsonb, result jsonb) in the transaction of each release",
+    "--into TABLE.COLUMN    each result is written to this column of the item's row",
+    "--history RULE         the recorded steps: unhappy, full (unhappy)",
+    "--keep-events N        how many events of one claim are kept (20)",
+    "--on-dead-end RULE     after a claim that failed for good: go_on, stop (go_on)",
+    "--several N            how many claims each item has (1)",
+    "                       an empty value takes one of --depends-on, --input-columns, --apply, --into away",
     "--paused, --no-paused  hand out none of it, hand it out again",
     "--json               print JSON",
   ],
-  example: "work-claims types embed --pool texts --lease 120",
+  example: "work-claims types embed --pool texts --input-columns title,body --into texts.embedding",
   async run(args) {
     const { values, positionals } = parseArgs({
       args,
@@ -79,6 +102,17 @@ export const types: Command = {
         "min-worker-version": { type: "string" },
         "keep-succeeded": { type: "string" },
         "keep-failed": { type: "string" },
+        "depends-on": { type: "string" },
+        "on-failed-need": { type: "string" },
+        "input-columns": { type: "string" },
+        "on-change": { type: "string" },
+        version: { type: "string" },
+        apply: { type: "string" },
+        into: { type: "string" },
+        history: { type: "string" },
+        "keep-events": { type: "string" },
+        "on-dead-end": { type: "string" },
+        several: { type: "string" },
         paused: { type: "boolean" },
         "no-paused": { type: "boolean" },
         json: { type: "boolean" },
@@ -104,6 +138,17 @@ export const types: Command = {
       minWorkerVersion: values["min-worker-version"],
       keepSucceeded: values["keep-succeeded"],
       keepFailed: values["keep-failed"],
+      dependsOn: names(values["depends-on"]),
+      onFailedNeed: values["on-failed-need"],
+      inputColumns: names(values["input-columns"]),
+      onChange: values["on-change"],
+      version: wholeNumber("version", values.version),
+      apply: values.apply,
+      intoColumn: values.into,
+      history: values.history,
+      keepEvents: wholeNumber("keep-events", values["keep-events"]),
+      onDeadEnd: values["on-dead-end"],
+      several: wholeNumber("several", values.several),
       paused: values.paused ? true : values["no-paused"] ? false : undefined,
     });
     const { pool } = rules;

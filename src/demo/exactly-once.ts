@@ -1,6 +1,7 @@
 import type { Sql } from "postgres";
 import type { Screen } from "../cli/screen.ts";
 import { finishedClaims, openClaims } from "../overview.ts";
+import { changeOneRow } from "./changed-row.ts";
 import { follow } from "./following.ts";
 import { type DemoWorker, denoProgram, type Host, stopWorkers } from "./processes.ts";
 import { check, checkSql, isExactlyOnce, takenBack } from "./record.ts";
@@ -18,7 +19,7 @@ function hostOf(index: number): Host {
   return index === workerCount - 1 && denoProgram() !== undefined ? "deno" : "node";
 }
 
-/** Several workers share a table, one of them is killed, every row is done once. */
+/** Several workers share a table, one of them is killed, every row is done once. Then a row changes, and is done again. */
 export const exactlyOnce: Play = {
   title: `work-claims demo: ${textCount} texts, ${workerCount} workers, and one of them will be killed`,
   async perform(stage) {
@@ -33,8 +34,9 @@ export const exactlyOnce: Play = {
     }
     stage.screen.say(startedLine(stage.workers));
     const killed = await workAndKill(stage);
+    const isRight = (await report(stage, killed)) && (await changeOneRow(stage));
     await stopWorkers(stage.workers);
-    return report(stage, killed);
+    return isRight;
   },
   lookAtIt: (stack) =>
     lookAtItLines(stack, [

@@ -47,7 +47,7 @@ export async function prepareTexts(sql: Sql): Promise<void> {
   await sql`revoke all on public.demo_texts, public.demo_log from anon, authenticated`;
 
   await sql`select public.attach_pool('public.demo_texts')`;
-  await sql`select public.define_work_type(${workType}::text, pool => 'demo_texts', lease_seconds => ${leaseSeconds}::int)`;
+  await sql`select public.define_work_type(${workType}::text, pool => 'demo_texts', input_columns => '{body}', lease_seconds => ${leaseSeconds}::int)`;
   await enrollAll(
     async () => {
       const [row] = await sql`select public.enroll_pool('demo_texts') as step`;

@@ -23,6 +23,7 @@ export type ListedClaim = Known<
     status: ClaimStatus;
     pool: string;
     parked: boolean;
+    waits_for: number;
     /** It is read only on request. */
     result?: Json;
   }
@@ -76,6 +77,7 @@ export const claimList: List<ListedClaim> = {
     ...{ requires: "object", worker_id: "value", fence: "value", request_id: "value", failures: "value" },
     ...{ crashes: "value", progress: "value", error: "value", due_at: "time", claimed_at: "time" },
     ...{ expires_at: "time", lease_left: "value", finished_at: "time", parked: "boolean", external_id: "value" },
+    ...{ stale: "value", waits_for: "value" },
     result: "object",
   },
   key: ["item_id", "work_type"],

@@ -1702,6 +1702,10 @@ create index if not exists work_claims_tried on public.work_claims (work_type) w
 comment on index public.work_claims_tried is 'Does anything of this work type wait for another try?';
 create index if not exists work_claims_by_external_id on public.work_claims (external_id) where external_id is not null;
 comment on index public.work_claims_by_external_id is 'Which claim was handed to this job elsewhere?';
+-- One index for two questions: each further one costs every claim, even where it has no entry.
+create index if not exists work_claims_behind on public.work_claims (work_type, item_id)
+  where status = 'blocked' or stale is not null;
+comment on index public.work_claims_behind is 'What waits for other work? Which results are out of date?';
 
 -- Vacuum has to keep up with a table in which every row is rewritten twice. Half of each page is left free for the later
 -- versions of its rows: an update within a page writes less.
@@ -6800,7 +6804,7 @@ select o.work_type, o.pool, o.paused, o.ready, o.waiting, o.blocked,
   from work.overview() o
   left join work.parked() p on p.work_type = o.work_type;
 comment on view public.work_overview is
-  'work-claims: how far each work type is: open claims by state, done, failed, the longest wait among the first 1000 in order, the last minute''s rate and the time left at it. claimed ones have a worker, parked ones are done elsewhere. is_capped: more than 10000 wait or are held in all, so the open states are lower bounds; open is exact.';
+  'work-claims: how far each work type is: open claims by state, done, failed, the longest wait among the first 1000 in order, the last minute''s rate and the time left at it. claimed ones have a worker, parked ones are done elsewhere. is_capped: more than 10000 wait or are held in all, so ready, waiting and claimed are lower bounds; open and blocked are exact.';
 
 -- One small answer, cheap enough to ask every second.
 create or replace function public.work_pulse(since_event bigint default null)
@@ -7192,6 +7196,82 @@ comment on function public.work_remaining is
 
 -- Why an item is not running.
 
+-- What blocked claims wait for, other than whole workflows: the needed claims with their status, null where there is none.
+create or replace view work.unmet_needs with (security_invoker = true) as
+select c.item_id, c.work_type, d.needs_item_id, d.needs_work_type, k.status as needs_status, k.finished_at as ended_at
+  from public.work_claims c
+  join public.work_dependencies d on d.item_id = c.item_id and d.work_type = c.work_type
+  left join lateral (
+    select k.status, k.finished_at from public.work_claims k
+     where k.item_id = d.needs_item_id and k.work_type = d.needs_work_type limit 1) as k on true
+ where c.status = 'blocked' and d.needs_item_id is not null and not d.is_met
+ union all
+select c.item_id, c.work_type, c.item_id, n.needs_work_type, k.status, k.finished_at
+  from work.type_needs n
+  join public.work_claims c on c.work_type = n.work_type
+  left join lateral (
+    select k.status, k.finished_at from public.work_claims k
+     where k.item_id = c.item_id and k.work_type = n.needs_work_type limit 1) as k on true
+ where c.status = 'blocked' and not work.is_met(k.status, n.on_failed_need);
+comment on view work.unmet_needs is 'work-claims: what blocked claims wait for, with its status.';
+
+-- A need as a person reads it: "extract of the same item (failed)".
+create or replace function work.need_in_words(need work.unmet_needs)
+returns text
+language sql
+stable
+as $$
+  select format('%s of %s (%s)', need.needs_work_type,
+    case when need.needs_item_id = need.item_id then 'the same item'
+         else 'item ' || coalesce((
+           select coalesce(i.dedupe_key, i.source_key) from public.work_items i where i.id = need.needs_item_id), need.needs_item_id::text)
+    end,
+    coalesce(need.needs_status, 'not enrolled'))
+$$;
+
+-- What a blocked claim waits for: a sentence, and at most five of its needs, failed ones first.
+create or replace function work.explained_needs(claim public.work_claims)
+returns jsonb
+language sql
+stable
+as $$
+  with need as materialized (
+    select u.needs_item_id as item_id, u.needs_work_type as work_type, u.needs_status as status, null as workflow,
+           work.need_in_words(u) as in_words, u.needs_status in ('failed', 'cancelled') as has_ended
+      from work.unmet_needs u
+     where u.item_id = claim.item_id and u.work_type = claim.work_type
+     union all
+    select null, null, null, w.name, 'all of workflow ' || w.name, e.is_over
+      from public.work_dependencies d
+      join public.work_workflows w on w.id = d.needs_workflow_id
+     cross join lateral work.workflow_end(w.id) as e
+     where d.item_id = claim.item_id and d.work_type = claim.work_type and not d.is_met
+     order by 6 desc nulls last, 5
+     limit 5
+  ),
+  told as (
+    select min(n.in_words) filter (where n.n = 1) as first,
+           jsonb_agg(jsonb_build_object('item_id', n.item_id, 'work_type', n.work_type, 'status', n.status, 'workflow', n.workflow)
+             order by n.n) as needs
+      from (select need.*, row_number() over () as n from need) as n
+  )
+  select jsonb_build_object(
+           'reason', 'it waits for ' || coalesce(t.first, 'other work') || case
+             when claim.waits_for > 2 then format(' and %s others', claim.waits_for - 1)
+             when claim.waits_for = 2 then ' and one other' else '' end,
+           'needs', coalesce(t.needs, '[]'))
+    from told t
+$$;
+
+-- Whether a claim waits since its input changes again and again.
+create or replace function work.is_guarded(claim public.work_claims)
+returns boolean
+language sql
+immutable
+as $$
+  select coalesce(claim.changes > 10 and claim.due_at between claim.changed_at and claim.changed_at + interval '1 hour', false)
+$$;
+
 -- The facts of one claim, and in `reason` why it does not run or how it ended.
 create or replace function work.explained_claim(claim public.work_claims)
 returns jsonb
@@ -7205,7 +7285,11 @@ declare
   is_paused boolean := coalesce((select t.paused from public.work_types t where t.name = claim.work_type), false);
   before integer;
   workers jsonb;
+  waits_for jsonb;
 begin
+  if claim.status = 'blocked' then
+    waits_for := work.explained_needs(claim);
+  end if;
   if claim.status = 'ready' then
     -- At most 1,001 rows are read, from the head of the lane.
     select count(*) filter (where (-r.priority, r.rank, r.position) < (-claim.priority, claim.rank, claim.position))
@@ -7226,8 +7310,10 @@ begin
         case when lease_end > moment and claim.poll_at is not null then 'it is parked: its work is done elsewhere'
              when lease_end > moment then 'a worker holds it' else 'its lease has ended and no worker has called since' end
       when claim.status = 'waiting' then
-        case when claim.due_at > moment then 'it is not due yet' else 'it is due and no worker has called since' end
-      when claim.status = 'blocked' then 'it waits for other work'
+        case when claim.due_at > moment and work.is_guarded(claim)
+               then format('its input changed %s times, each within an hour of the last', claim.changes)
+             when claim.due_at > moment then 'it is not due yet' else 'it is due and no worker has called since' end
+      when claim.status = 'blocked' then waits_for ->> 'reason'
       when claim.status = 'succeeded' then 'it succeeded'
       when claim.status = 'failed' then 'it failed for good'
       when claim.status = 'cancelled' then 'it was cancelled'
@@ -7242,6 +7328,10 @@ begin
     'crashes', claim.crashes,
     'error', left(claim.error, 2000),
     'paused', is_paused,
+    'stale', claim.stale,
+    'again', case when claim.read_input is not null then 'its input changed while it ran' else claim.again end,
+    'waits_for', claim.waits_for,
+    'needs', waits_for -> 'needs',
     'due_at', claim.due_at,
     'worker_id', claim.worker_id,
     'claimed_at', claim.claimed_at,
@@ -7356,6 +7446,45 @@ select c.work_type,
 comment on view public.work_failures is
   'work-claims: claims that have failed for good, the newest first, and why. retry_items() reopens them.';
 
+create or replace view public.work_stale with (security_invoker = true) as
+select c.work_type,
+       c.item_id,
+       i.pool,
+       i.source_key,
+       c.status,
+       c.stale as reason,
+       c.waits_for,
+       c.result
+  from public.work_claims c
+  join public.work_items i on i.id = c.item_id
+ where c.stale is not null;
+comment on view public.work_stale is
+  'work-claims: claims whose result is out of date, and why: it stays readable until the next one replaces it.';
+
+-- Blocked claims whose need has failed or was cancelled, and those that wait for a workflow of which a part has.
+create or replace function work.behind_failed()
+returns table (work_type text, item_id uuid, reason text, since timestamptz)
+language plpgsql
+stable
+as $$
+begin
+  return query
+  select u.work_type::text, u.item_id, format('it waits for %s', work.need_in_words(u)), u.ended_at
+    from work.unmet_needs u
+   where u.needs_status in ('failed', 'cancelled')
+   union all
+  select d.work_type::text, d.item_id, format('it waits for all of workflow %s, of which a part failed or was cancelled', w.name), null
+    from (select w.id, w.name
+            from public.work_workflows w
+           cross join lateral work.workflow_end(w.id) as e
+           where w.is_gathered
+             and exists (select from public.work_dependencies n where n.needs_workflow_id = w.id and not n.is_met)
+             and e.is_over and not e.is_succeeded
+          offset 0) as w
+    join public.work_dependencies d on d.needs_workflow_id = w.id and not d.is_met;
+end
+$$;
+
 -- Unregistered workers may do work that no registered worker does: the view shows it after five minutes.
 create or replace view public.work_stuck with (security_invoker = true) as
 with kind as materialized (
@@ -7401,10 +7530,18 @@ select c.work_type, c.item_id, format('it fails again and again: %s failures, %s
   from public.work_claims c
  where c.status = 'waiting' and c.due_at >= now() and c.failures > 1
  union all
+select c.work_type, c.item_id,
+       format('its input changed %s times, each within an hour of the last: does its worker write into its own input columns?', c.changes),
+       c.changed_at
+  from public.work_claims c
+ where c.status = 'waiting' and c.due_at >= now() and work.is_guarded(c)
+ union all
+select b.work_type, b.item_id, b.reason, b.since from work.behind_failed() b
+ union all
 select null, null, format('pool %s: %s', b.pool, b.reason), b.since
   from work.broken_pools b;
 comment on view public.work_stuck is
-  'work-claims: what does not move, and why: ended leases nobody took back, ready work no live worker can run or takes, paused types, what keeps failing, pools whose table does not fit any more.';
+  'work-claims: what does not move, and why: ended leases nobody took back, ready work no live worker can run or takes, paused types, what keeps failing, what waits for failed work, what changes without end, pools whose table does not fit any more.';
 
 -- 28_lists.sql
 
@@ -7461,14 +7598,16 @@ select c.item_id,
        i.id as item_key,
        c.poll_at is not null as parked,
        c.external_id,
-       c.state
+       c.state,
+       c.stale,
+       c.waits_for
   from public.work_claims c
   left join public.work_items i on i.id = c.item_id
   left join public.work_workflows w on w.id = c.workflow_id
   left join public.work_classes k on k.id = c.class_id
  where c.class_id > 0;
 comment on view public.work_claim_list is
-  'work-claims: claims with their item''s pool, key, labels, requirements and workflow. expires_at of a claim that never had a lease is -infinity.';
+  'work-claims: claims with their item''s pool, key, labels, requirements and workflow. stale: why its result is out of date; waits_for: how many of its needs are not met. expires_at of a claim that never had a lease is -infinity.';
 
 create or replace view public.work_worker_list with (security_invoker = true) as
 select w.id,
@@ -7826,7 +7965,7 @@ declare
     'work.enroll_new_items', 'work.forget_locks', 'work.forget_needs', 'work.note_changes', 'work.key_sql', 'work.mirror_rows', 'work.move_workflow', 'work.prune_events', 'work.row_sql'];
   -- They may hash rows that they got, and read tables along an index.
   by_index constant text[] := array[
-    'public.enroll_pool', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
+    'public.enroll_pool', 'work.behind_failed', 'work.explained_claim', 'work.lock_claims_of_item', 'work.mirror_deleted', 'work.mirror_written',
     'work.move_open_claims', 'work.overview', 'public.work_pulse', 'public.work_depth', 'public.describe_work_types',
     'work.fold_tallies', 'work.parked', 'public.work_remaining'];
   -- Times become text in keys and cursors, the same text for everyone.

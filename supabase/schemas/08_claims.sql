@@ -96,6 +96,10 @@ create index if not exists work_claims_tried on public.work_claims (work_type) w
 comment on index public.work_claims_tried is 'Does anything of this work type wait for another try?';
 create index if not exists work_claims_by_external_id on public.work_claims (external_id) where external_id is not null;
 comment on index public.work_claims_by_external_id is 'Which claim was handed to this job elsewhere?';
+-- One index for two questions: each further one costs every claim, even where it has no entry.
+create index if not exists work_claims_behind on public.work_claims (work_type, item_id)
+  where status = 'blocked' or stale is not null;
+comment on index public.work_claims_behind is 'What waits for other work? Which results are out of date?';
 
 -- Vacuum has to keep up with a table in which every row is rewritten twice. Half of each page is left free for the later
 -- versions of its rows: an update within a page writes less.

@@ -96,7 +96,7 @@ select o.work_type, o.pool, o.paused, o.ready, o.waiting, o.blocked,
   from work.overview() o
   left join work.parked() p on p.work_type = o.work_type;
 comment on view public.work_overview is
-  'work-claims: how far each work type is: open claims by state, done, failed, the longest wait among the first 1000 in order, the last minute''s rate and the time left at it. claimed ones have a worker, parked ones are done elsewhere. is_capped: more than 10000 wait or are held in all, so the open states are lower bounds; open is exact.';
+  'work-claims: how far each work type is: open claims by state, done, failed, the longest wait among the first 1000 in order, the last minute''s rate and the time left at it. claimed ones have a worker, parked ones are done elsewhere. is_capped: more than 10000 wait or are held in all, so ready, waiting and claimed are lower bounds; open and blocked are exact.';
 
 -- One small answer, cheap enough to ask every second.
 create or replace function public.work_pulse(since_event bigint default null)

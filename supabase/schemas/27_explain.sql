@@ -1,5 +1,81 @@
 -- Why an item is not running.
 
+-- What blocked claims wait for, other than whole workflows: the needed claims with their status, null where there is none.
+create or replace view work.unmet_needs with (security_invoker = true) as
+select c.item_id, c.work_type, d.needs_item_id, d.needs_work_type, k.status as needs_status, k.finished_at as ended_at
+  from public.work_claims c
+  join public.work_dependencies d on d.item_id = c.item_id and d.work_type = c.work_type
+  left join lateral (
+    select k.status, k.finished_at from public.work_claims k
+     where k.item_id = d.needs_item_id and k.work_type = d.needs_work_type limit 1) as k on true
+ where c.status = 'blocked' and d.needs_item_id is not null and not d.is_met
+ union all
+select c.item_id, c.work_type, c.item_id, n.needs_work_type, k.status, k.finished_at
+  from work.type_needs n
+  join public.work_claims c on c.work_type = n.work_type
+  left join lateral (
+    select k.status, k.finished_at from public.work_claims k
+     where k.item_id = c.item_id and k.work_type = n.needs_work_type limit 1) as k on true
+ where c.status = 'blocked' and not work.is_met(k.status, n.on_failed_need);
+comment on view work.unmet_needs is 'work-claims: what blocked claims wait for, with its status.';
+
+-- A need as a person reads it: "extract of the same item (failed)".
+create or replace function work.need_in_words(need work.unmet_needs)
+returns text
+language sql
+stable
+as $$
+  select format('%s of %s (%s)', need.needs_work_type,
+    case when need.needs_item_id = need.item_id then 'the same item'
+         else 'item ' || coalesce((
+           select coalesce(i.dedupe_key, i.source_key) from public.work_items i where i.id = need.needs_item_id), need.needs_item_id::text)
+    end,
+    coalesce(need.needs_status, 'not enrolled'))
+$$;
+
+-- What a blocked claim waits for: a sentence, and at most five of its needs, failed ones first.
+create or replace function work.explained_needs(claim public.work_claims)
+returns jsonb
+language sql
+stable
+as $$
+  with need as materialized (
+    select u.needs_item_id as item_id, u.needs_work_type as work_type, u.needs_status as status, null as workflow,
+           work.need_in_words(u) as in_words, u.needs_status in ('failed', 'cancelled') as has_ended
+      from work.unmet_needs u
+     where u.item_id = claim.item_id and u.work_type = claim.work_type
+     union all
+    select null, null, null, w.name, 'all of workflow ' || w.name, e.is_over
+      from public.work_dependencies d
+      join public.work_workflows w on w.id = d.needs_workflow_id
+     cross join lateral work.workflow_end(w.id) as e
+     where d.item_id = claim.item_id and d.work_type = claim.work_type and not d.is_met
+     order by 6 desc nulls last, 5
+     limit 5
+  ),
+  told as (
+    select min(n.in_words) filter (where n.n = 1) as first,
+           jsonb_agg(jsonb_build_object('item_id', n.item_id, 'work_type', n.work_type, 'status', n.status, 'workflow', n.workflow)
+             order by n.n) as needs
+      from (select need.*, row_number() over () as n from need) as n
+  )
+  select jsonb_build_object(
+           'reason', 'it waits for ' || coalesce(t.first, 'other work') || case
+             when claim.waits_for > 2 then format(' and %s others', claim.waits_for - 1)
+             when claim.waits_for = 2 then ' and one other' else '' end,
+           'needs', coalesce(t.needs, '[]'))
+    from told t
+$$;
+
+-- Whether a claim waits since its input changes again and again.
+create or replace function work.is_guarded(claim public.work_claims)
+returns boolean
+language sql
+immutable
+as $$
+  select coalesce(claim.changes > 10 and claim.due_at between claim.changed_at and claim.changed_at + interval '1 hour', false)
+$$;
+
 -- The facts of one claim, and in `reason` why it does not run or how it ended.
 create or replace function work.explained_claim(claim public.work_claims)
 returns jsonb
@@ -13,7 +89,11 @@ declare
   is_paused boolean := coalesce((select t.paused from public.work_types t where t.name = claim.work_type), false);
   before integer;
   workers jsonb;
+  waits_for jsonb;
 begin
+  if claim.status = 'blocked' then
+    waits_for := work.explained_needs(claim);
+  end if;
   if claim.status = 'ready' then
     -- At most 1,001 rows are read, from the head of the lane.
     select count(*) filter (where (-r.priority, r.rank, r.position) < (-claim.priority, claim.rank, claim.position))
@@ -34,8 +114,10 @@ begin
         case when lease_end > moment and claim.poll_at is not null then 'it is parked: its work is done elsewhere'
              when lease_end > moment then 'a worker holds it' else 'its lease has ended and no worker has called since' end
       when claim.status = 'waiting' then
-        case when claim.due_at > moment then 'it is not due yet' else 'it is due and no worker has called since' end
-      when claim.status = 'blocked' then 'it waits for other work'
+        case when claim.due_at > moment and work.is_guarded(claim)
+               then format('its input changed %s times, each within an hour of the last', claim.changes)
+             when claim.due_at > moment then 'it is not due yet' else 'it is due and no worker has called since' end
+      when claim.status = 'blocked' then waits_for ->> 'reason'
       when claim.status = 'succeeded' then 'it succeeded'
       when claim.status = 'failed' then 'it failed for good'
       when claim.status = 'cancelled' then 'it was cancelled'
@@ -50,6 +132,10 @@ begin
     'crashes', claim.crashes,
     'error', left(claim.error, 2000),
     'paused', is_paused,
+    'stale', claim.stale,
+    'again', case when claim.read_input is not null then 'its input changed while it ran' else claim.again end,
+    'waits_for', claim.waits_for,
+    'needs', waits_for -> 'needs',
     'due_at', claim.due_at,
     'worker_id', claim.worker_id,
     'claimed_at', claim.claimed_at,

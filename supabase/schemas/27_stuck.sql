@@ -35,6 +35,45 @@ select c.work_type,
 comment on view public.work_failures is
   'work-claims: claims that have failed for good, the newest first, and why. retry_items() reopens them.';
 
+create or replace view public.work_stale with (security_invoker = true) as
+select c.work_type,
+       c.item_id,
+       i.pool,
+       i.source_key,
+       c.status,
+       c.stale as reason,
+       c.waits_for,
+       c.result
+  from public.work_claims c
+  join public.work_items i on i.id = c.item_id
+ where c.stale is not null;
+comment on view public.work_stale is
+  'work-claims: claims whose result is out of date, and why: it stays readable until the next one replaces it.';
+
+-- Blocked claims whose need has failed or was cancelled, and those that wait for a workflow of which a part has.
+create or replace function work.behind_failed()
+returns table (work_type text, item_id uuid, reason text, since timestamptz)
+language plpgsql
+stable
+as $$
+begin
+  return query
+  select u.work_type::text, u.item_id, format('it waits for %s', work.need_in_words(u)), u.ended_at
+    from work.unmet_needs u
+   where u.needs_status in ('failed', 'cancelled')
+   union all
+  select d.work_type::text, d.item_id, format('it waits for all of workflow %s, of which a part failed or was cancelled', w.name), null
+    from (select w.id, w.name
+            from public.work_workflows w
+           cross join lateral work.workflow_end(w.id) as e
+           where w.is_gathered
+             and exists (select from public.work_dependencies n where n.needs_workflow_id = w.id and not n.is_met)
+             and e.is_over and not e.is_succeeded
+          offset 0) as w
+    join public.work_dependencies d on d.needs_workflow_id = w.id and not d.is_met;
+end
+$$;
+
 -- Unregistered workers may do work that no registered worker does: the view shows it after five minutes.
 create or replace view public.work_stuck with (security_invoker = true) as
 with kind as materialized (
@@ -80,7 +119,15 @@ select c.work_type, c.item_id, format('it fails again and again: %s failures, %s
   from public.work_claims c
  where c.status = 'waiting' and c.due_at >= now() and c.failures > 1
  union all
+select c.work_type, c.item_id,
+       format('its input changed %s times, each within an hour of the last: does its worker write into its own input columns?', c.changes),
+       c.changed_at
+  from public.work_claims c
+ where c.status = 'waiting' and c.due_at >= now() and work.is_guarded(c)
+ union all
+select b.work_type, b.item_id, b.reason, b.since from work.behind_failed() b
+ union all
 select null, null, format('pool %s: %s', b.pool, b.reason), b.since
   from work.broken_pools b;
 comment on view public.work_stuck is
-  'work-claims: what does not move, and why: ended leases nobody took back, ready work no live worker can run or takes, paused types, what keeps failing, pools whose table does not fit any more.';
+  'work-claims: what does not move, and why: ended leases nobody took back, ready work no live worker can run or takes, paused types, what keeps failing, what waits for failed work, what changes without end, pools whose table does not fit any more.';

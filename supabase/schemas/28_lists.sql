@@ -51,14 +51,16 @@ select c.item_id,
        i.id as item_key,
        c.poll_at is not null as parked,
        c.external_id,
-       c.state
+       c.state,
+       c.stale,
+       c.waits_for
   from public.work_claims c
   left join public.work_items i on i.id = c.item_id
   left join public.work_workflows w on w.id = c.workflow_id
   left join public.work_classes k on k.id = c.class_id
  where c.class_id > 0;
 comment on view public.work_claim_list is
-  'work-claims: claims with their item''s pool, key, labels, requirements and workflow. expires_at of a claim that never had a lease is -infinity.';
+  'work-claims: claims with their item''s pool, key, labels, requirements and workflow. stale: why its result is out of date; waits_for: how many of its needs are not met. expires_at of a claim that never had a lease is -infinity.';
 
 create or replace view public.work_worker_list with (security_invoker = true) as
 select w.id,
