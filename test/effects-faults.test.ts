@@ -33,7 +33,7 @@ afterAll(async () => {
   await stack.stop();
 });
 
-const wanted = Number(process.env.FAULTS ?? 1000);
+const wanted = Number(process.env.FAULTS ?? 1050);
 const workers = 6;
 const faults = [
   "none",

@@ -99,7 +99,8 @@ test(`workers lose no item and do none twice while a third of all requests fail 
   timeout: 240_000,
 }, async () => {
   await recordSteps();
-  const rules = { max_failures: maxFailures, max_crashes: 1000, backoff_seconds: 0 };
+  await recordEffects();
+  const rules = { max_failures: maxFailures, max_crashes: 1000, backoff_seconds: 0, apply: "public.note_effect" };
   await call(sql, "define_work_type", { work_type: "embed", pool: "default", ...rules });
   // Of no pool: it has no rows before items of it are claimed.
   await call(sql, "define_work_type", { work_type: "caption", ...rules });
@@ -121,6 +122,7 @@ test(`workers lose no item and do none twice while a third of all requests fail 
       `${proxy.requests()} requests, faults made: ${made.join("; ")}`,
   );
   await expectAllEndedOnce();
+  await expectEachEffectOnce();
   await expectEachClaimAnswered();
   await expectCrashesExplained();
   expect(overlaps).toEqual([]);
@@ -148,6 +150,27 @@ async function recordSteps(): Promise<void> {
         return null;
       end $$;
     create trigger note_step after insert or update on work_claims for each row execute function note_step();`);
+}
+
+/** A person's function that leaves a row for each result. */
+async function recordEffects(): Promise<void> {
+  await sql.unsafe(`
+    create table effects (item_id uuid, work_type text, fence bigint);
+    create function note_effect(item jsonb, result jsonb) returns void language sql security definer set search_path = public as
+      $$ insert into effects values ((item ->> 'id')::uuid, item ->> 'work_type', (item ->> 'fence')::bigint) $$;
+    grant execute on function note_effect to service_role;`);
+}
+
+/** Each success had its effect once, under the fence that it was released with; nothing else had any. */
+async function expectEachEffectOnce(): Promise<void> {
+  const wrong = await sql`
+    select c.item_id, c.work_type, c.status, e.fences
+      from work_claims c
+     cross join lateral (
+       select coalesce(array_agg(e.fence), '{}') as fences from effects e
+        where e.item_id = c.item_id and e.work_type = c.work_type) as e
+     where e.fences <> case when c.status = 'succeeded' then array[c.fence] else '{}' end`;
+  expect(wrong).toEqual([]);
 }
 
 /** Each claim ended as its payload says, by its holder, and did not change again. */

@@ -62,7 +62,7 @@ export class Later extends Error {
 export class WaitFor extends Error {
   readonly waitsFor: readonly Reference[];
 
-  constructor(needs: readonly Reference[], note = "") {
+  constructor(needs: Reference[], note = "") {
     super(note);
     this.waitsFor = needs;
   }
