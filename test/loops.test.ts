@@ -470,7 +470,7 @@ describe("until done", () => {
     for await (const _ of claims(project, first, quiet)) expect.unreachable();
   });
 
-  test("worker.ts takes --until-done, and exits with 78 where its work type is stopped", async () => {
+  test("worker.ts takes --until-done, and exits with 1 where its work type is stopped", async () => {
     const type = await typeWith([{}, {}]);
     const worker = [...hosts.Deno, join(packageRoot(), "workers", "worker.ts"), "--until-done"];
     expect(await start(worker, { WORK_TYPE: type }).ended).toMatchObject({ status: 0 });
@@ -478,8 +478,8 @@ describe("until done", () => {
     await client.enqueueItems([{ pool: type }]);
     await sql`update work_types set paused = true, stopped = 'item 3 failed' where name = ${type}`;
     const { status, err } = await start(worker, { WORK_TYPE: type }).ended;
-    expect(err).toContain(`${type} is stopped with 1 open (item 3 failed)`);
-    expect(status).toBe(78);
+    expect(err).toContain(`${type} is stopped: item 3 failed; hand it out again with`);
+    expect(status).toBe(1);
   });
 });
 

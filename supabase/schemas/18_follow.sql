@@ -40,6 +40,9 @@ returns void
 language plpgsql
 as $$
 begin
+  if ids = '{}' then
+    return;
+  end if;
   perform from public.work_workflows w where w.id = any (ids) and w.is_gathered order by w.id for no key update;
   perform from public.work_workflows w where w.id = any (ids) and not w.is_gathered order by w.id for share;
 end
@@ -91,6 +94,9 @@ as $$
 declare
   answer jsonb;
 begin
+  if workflow_ids = '{}' then
+    return '[]';
+  end if;
   with ended as materialized (
     select w.id, e.is_over, e.is_succeeded
       from (select distinct u.id from unnest(workflow_ids) as u(id)) as w

@@ -1,5 +1,4 @@
 import type { CallOptions, Client } from "./client.ts";
-import { SettingsError } from "./host.ts";
 
 /** What is left of a work type, as work_remaining() answers it. */
 export interface Remaining {
@@ -36,13 +35,7 @@ export function askRemaining(
   return client.rpc("work_remaining", { work_types: workTypes }, call);
 }
 
-/** Whether all is over. Throws where a work type was stopped: only a person can go on. */
+/** Whether all is over. */
 export function isAllDone(types: readonly Remaining[]): boolean {
-  const stopped = types.find((type) => type.stopped !== null && type.open > 0);
-  if (stopped) {
-    throw new SettingsError(
-      `${stopped.work_type} is stopped with ${stopped.open} open (${stopped.stopped}); hand it out again with: work-claims types ${stopped.work_type} --no-paused`,
-    );
-  }
   return types.every((type) => type.open === 0 && !type.is_reopening);
 }

@@ -25,7 +25,7 @@ export function heedRules(worker: Worker, types: readonly WorkType[]): void {
   }
   const stopped = types.find((type) => type.stopped);
   if (stopped) {
-    const said = `${stopped.name} is stopped: ${stopped.stopped}`;
+    const said = `${stopped.name} is stopped: ${stopped.stopped}; hand it out again with: work-claims types ${stopped.name} --no-paused`;
     leave(worker, new Error(said), said, settings.graceMs);
     return;
   }
