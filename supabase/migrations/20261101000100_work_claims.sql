@@ -157,6 +157,7 @@ drop function if exists public.define_work_type(
   text, text, integer, integer, integer, integer, integer, boolean, integer, interval, interval);
 drop function if exists public.define_work_type(
   text, text, integer, integer, integer, integer, integer, boolean, integer, interval, interval, integer, text);
+drop function if exists work.close_succeeded(text, jsonb);
 alter table if exists work.tally_entries add column if not exists blocked integer not null default 0;
 do $$
 begin
@@ -915,8 +916,7 @@ begin
        or (t.name = declared.name
          and (declared.depends_on <> '{}' or declared.input_columns is not null or declared.on_change = 'again'
            or declared.apply is not null or declared.into_column is not null or declared.version_at is not null
-           or declared.history = 'full' or declared.on_dead_end = 'stop'
-           or exists (select from public.work_workflows w where w.is_gathered)))));
+           or declared.history = 'full' or declared.on_dead_end = 'stop'))));
   select * into declared from public.work_types t where t.name = declared.name;
   perform work.define_copies(declared);
   if declared.depends_on <> before.depends_on then
@@ -1073,7 +1073,7 @@ begin
          passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
          min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,
          keep_failed = declared.keep_failed, input_columns = declared.input_columns, on_change = declared.on_change,
-         version = declared.version, version_at = declared.version_at, redone_through = declared.redone_through,
+         version = declared.version, version_at = declared.version_at, redone_through = case when t.version < declared.version then declared.redone_through else t.redone_through end,
          depends_on = declared.depends_on, on_failed_need = declared.on_failed_need, apply = declared.apply,
          history = declared.history, keep_events = declared.keep_events, on_dead_end = declared.on_dead_end,
          stopped = declared.stopped, several = declared.several, payload_schema = declared.payload_schema,
@@ -1936,6 +1936,11 @@ as $$
 begin
   perform work.add_dependencies(count_needs.item_ids, count_needs.work_types);
   perform work.lock_needs(count_needs.item_ids, count_needs.work_types);
+  -- An item that was deleted meanwhile is needed no more.
+  delete from public.work_dependencies d
+   using unnest(count_needs.item_ids) as given(id)
+   where d.item_id = any (array[given.id]) and d.needs_item_id is not null and not d.is_met
+     and not exists (select from public.work_items i where i.id = any (array[d.needs_item_id]));
   update public.work_dependencies d
      set is_met = true
     from (select g.id, w.name from unnest(count_needs.item_ids) as g(id) cross join unnest(count_needs.work_types) as w(name)) as given,
@@ -2029,7 +2034,8 @@ declare
   have_needs boolean := exists (
     select from unnest(item_ids) as given(id)
       join public.work_items i on i.id = any (array[given.id])
-     where i.needs is not null or i.gathers_id is not null);
+     where i.needs is not null or i.gathers_id is not null
+        or exists (select from public.work_workflows w where w.id = i.workflow_id and w.is_gathered));
 begin
   -- A work type may be newer than the needs of its items.
   if have_needs then
@@ -2056,8 +2062,7 @@ begin
   get diagnostics enrolled = row_count;
   perform work.wake_workers(work_types);
   if enrolled > 0 and (have_needs or exists (
-    select from public.work_types t where not t.is_plain and (t.name = any (work_types) or exists (
-      select from public.work_workflows w where w.is_gathered)))) then
+    select from public.work_types t where not t.is_plain and t.name = any (work_types))) then
     perform work.count_needs(item_ids, work_types);
   end if;
   return enrolled;
@@ -2124,6 +2129,12 @@ begin
   if moved is null then
     return null;
   end if;
+  perform work.unplain(array(
+    select distinct c.work_type
+      from new_items i
+      join public.work_workflows w on w.id = i.workflow_id and w.is_gathered
+      join public.work_claims c on c.item_id = any (array[i.id])
+     where i.id = any (moved)));
   perform work.lock_workflows(array(
     select i.workflow_id from new_items i where i.workflow_id is not null
      union
@@ -3999,6 +4010,7 @@ begin
     into reopened
     from reopened r;
   perform work.follow(reopened);
+  perform work.wake_workers(null);
   return coalesce(jsonb_array_length(reopened), 0);
 end
 $$;
@@ -4107,7 +4119,7 @@ declare
 begin
   select jsonb_agg(jsonb_build_object('item_id', l.item_id, 'work_type', l.work_type,
            'reason', format('version %s', declared.version)))
-           filter (where l.work_type = declared.name and l.status = 'succeeded'
+           filter (where l.work_type = declared.name and l.status in ('succeeded', 'claimed')
              and coalesce(l.claimed_at, '-infinity') < declared.version_at),
          case when count(*) = redo_next.look_at then (array_agg(l.item_id order by l.item_id desc))[1] end
     into keys, last_item
@@ -4408,7 +4420,7 @@ end
 $$;
 
 -- Lock workflows against change; those that an item waits for so that one call at a time looks whether they are over.
-create or replace function work.lock_workflows(ids bigint[])
+create or replace function work.lock_workflows(ids bigint[], at_once boolean default false)
 returns void
 language plpgsql
 as $$
@@ -4416,8 +4428,14 @@ begin
   if ids = '{}' then
     return;
   end if;
+  if at_once then
+    perform from public.work_workflows w where w.id = any (ids) order by w.id for no key update nowait;
+    return;
+  end if;
   perform from public.work_workflows w where w.id = any (ids) and w.is_gathered order by w.id for no key update;
   perform from public.work_workflows w where w.id = any (ids) and not w.is_gathered order by w.id for share;
+  -- An item may have begun to wait for one of these while the second statement waited for it.
+  perform from public.work_workflows w where w.id = any (ids) and w.is_gathered order by w.id for no key update;
 end
 $$;
 
@@ -4441,7 +4459,7 @@ begin
       from jsonb_to_recordset(around) as k(item_id uuid, work_type text collate "C")
       join public.work_claims c on c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
      where c.workflow_id is not null
-     order by 1));
+     order by 1), lock_around.at_once);
   if lock_around.at_once then
     perform from rows from (jsonb_to_recordset(around) as (item_id uuid, work_type text collate "C")) with ordinality as k(item_id, work_type, n)
      cross join lateral (
@@ -4715,7 +4733,13 @@ begin
     perform work.follow(work.apply_counts(affected));
   end if;
   perform work.look_at_gathers(array(
-    select distinct o.workflow_id from old_items o join public.work_workflows w on w.id = o.workflow_id where w.is_gathered));
+    select distinct o.workflow_id
+      from old_items o
+      join public.work_workflows w on w.id = o.workflow_id
+     where w.is_gathered
+       -- Its last record was pruned: what waited for it has run.
+       and exists (
+         select from public.work_items i where i.workflow_id = w.id and i.gathers_id is distinct from w.id)));
   return null;
 end
 $$;
@@ -4755,11 +4779,15 @@ begin
       from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
      order by e.n);
   perform work.check_cycles(prepare_needs.items, actual, needs);
-  -- Anything may belong to a workflow.
   perform work.unplain(array(
     select t.name
       from public.work_types t
-     where gathered <> '{}'
+     where t.pool in (
+             select i.pool from public.work_workflows w join public.work_items i on i.workflow_id = w.id
+              where w.name = any (gathered))
+        or t.name in (
+             select c.work_type from public.work_workflows w join public.work_claims c on c.workflow_id = w.id
+              where w.name = any (gathered) and c.status in ('blocked', 'waiting', 'ready', 'claimed'))
         or t.pool in (select coalesce(e.value ->> 'pool', 'default') from jsonb_array_elements(prepare_needs.items) as e(value))
         or t.pool in (
           select i.pool from unnest(needs) as n(list)
@@ -5057,14 +5085,7 @@ as $$
 declare
   held jsonb;
 begin
-  -- The rows that results are written to come first, then claims: in the order in which a person's update locks them.
-  perform work.lock_rows(r.pool, r.source_keys)
-     from (select t.pool, array_agg(i.source_key) as source_keys
-             from jsonb_to_recordset(close_with_all.outcomes) as o(item_id uuid, work_type text collate "C", outcome text)
-             join public.work_types t on t.name = o.work_type
-             join public.work_items i on i.id = any (array[o.item_id])
-            where o.outcome = 'succeeded' and t.into_column is not null and i.source_key is not null
-            group by t.pool) as r;
+  perform work.lock_before_claims(close_with_all.outcomes);
   -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
   perform work.lock_around(work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes));
   held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
@@ -5083,6 +5104,40 @@ begin
   perform work.follow_closed(held);
   perform work.stop_at_dead_ends(held);
   perform work.wake_workers(null);
+end
+$$;
+
+-- Lock what a release needs beside claims, before any claim: the rows that results are written to, then the items that get
+-- further needs. A person's update of a row takes its locks in this order.
+create or replace function work.lock_before_claims(outcomes jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  -- Items that come with needs end the plain way of their pools' work types.
+  perform work.unplain(array(
+    select t.name
+      from public.work_types t
+     where t.pool in (
+       select coalesce(e.value ->> 'pool', 'default')
+         from jsonb_to_recordset(lock_before_claims.outcomes) as o(items jsonb)
+        cross join lateral jsonb_array_elements(case jsonb_typeof(o.items) when 'array' then o.items else '[]' end) as e(value)
+        where e.value ?| '{needs,needs_all_of,fingerprint}')));
+  perform work.lock_rows(r.pool, r.source_keys)
+     from (select t.pool, array_agg(i.source_key) as source_keys
+             from jsonb_to_recordset(lock_before_claims.outcomes) as o(item_id uuid, work_type text collate "C", outcome text)
+             join public.work_types t on t.name = o.work_type
+             join public.work_pools p on p.name = t.pool and p.source is not null
+             join public.work_items i on i.id = any (array[o.item_id])
+            where o.outcome = 'succeeded' and (t.into_column is not null or t.apply is not null) and i.source_key is not null
+            group by t.pool) as r;
+  perform from (select distinct o.item_id
+                  from jsonb_to_recordset(lock_before_claims.outcomes) as o(item_id uuid, needs jsonb)
+                 where jsonb_typeof(o.needs) = 'array'
+                 order by o.item_id) as wanted
+    cross join lateral (
+      select from public.work_items i where i.id = any (array[wanted.item_id]) for no key update) as locked;
 end
 $$;
 
@@ -5183,7 +5238,7 @@ begin
     update public.work_claims c
        set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1,
            poll_at = null, external_id = null, state = null,
-           stale = null
+           stale = null, read_input = null, again = null
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence)
@@ -5572,6 +5627,12 @@ begin
   end if;
   if release_parked.outcome is null or release_parked.outcome not in ('succeeded', 'failed', 'released', 'abandoned') then
     perform work.refuse('outcome', release_parked.outcome, 'succeeded, failed, released or abandoned was expected');
+  end if;
+  if release_parked.outcome = 'succeeded' then
+    perform work.lock_before_claims((
+      select coalesce(jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'outcome', 'succeeded')), '[]')
+        from public.work_claims c
+       where c.external_id = release_parked.external_id and c.status = 'claimed'));
   end if;
   for parked in
     select c.item_id, c.work_type, c.worker_id, c.fence, c.status, c.poll_at
@@ -8141,6 +8202,9 @@ begin
         (in_utc, 'timezone', 'UTC'),
         (impatient, 'lock_timeout', '5s'),
         (array['public.prune_classes'], 'lock_timeout', '1s'),
+        -- A release that waits for a person's row gives way before Postgres looks for a deadlock, after a second.
+        (array['work.lock_rows'], 'lock_timeout', '500ms'),
+        (array['work.unplain'], 'lock_timeout', '2s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
         (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth', 'public.work_remaining'], 'enable_sort', 'off'),
         (array['work.match_report'], 'jit', 'off'),

@@ -47,6 +47,7 @@ drop function if exists public.define_work_type(
   text, text, integer, integer, integer, integer, integer, boolean, integer, interval, interval);
 drop function if exists public.define_work_type(
   text, text, integer, integer, integer, integer, integer, boolean, integer, interval, interval, integer, text);
+drop function if exists work.close_succeeded(text, jsonb);
 alter table if exists work.tally_entries add column if not exists blocked integer not null default 0;
 do $$
 begin

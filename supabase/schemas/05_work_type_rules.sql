@@ -35,8 +35,7 @@ begin
        or (t.name = declared.name
          and (declared.depends_on <> '{}' or declared.input_columns is not null or declared.on_change = 'again'
            or declared.apply is not null or declared.into_column is not null or declared.version_at is not null
-           or declared.history = 'full' or declared.on_dead_end = 'stop'
-           or exists (select from public.work_workflows w where w.is_gathered)))));
+           or declared.history = 'full' or declared.on_dead_end = 'stop'))));
   select * into declared from public.work_types t where t.name = declared.name;
   perform work.define_copies(declared);
   if declared.depends_on <> before.depends_on then
@@ -193,7 +192,7 @@ begin
          passed_over_seconds = declared.passed_over_seconds, paused = declared.paused, try_seconds = declared.try_seconds,
          min_worker_version = declared.min_worker_version, keep_succeeded = declared.keep_succeeded,
          keep_failed = declared.keep_failed, input_columns = declared.input_columns, on_change = declared.on_change,
-         version = declared.version, version_at = declared.version_at, redone_through = declared.redone_through,
+         version = declared.version, version_at = declared.version_at, redone_through = case when t.version < declared.version then declared.redone_through else t.redone_through end,
          depends_on = declared.depends_on, on_failed_need = declared.on_failed_need, apply = declared.apply,
          history = declared.history, keep_events = declared.keep_events, on_dead_end = declared.on_dead_end,
          stopped = declared.stopped, several = declared.several, payload_schema = declared.payload_schema,

@@ -188,6 +188,11 @@ as $$
 begin
   perform work.add_dependencies(count_needs.item_ids, count_needs.work_types);
   perform work.lock_needs(count_needs.item_ids, count_needs.work_types);
+  -- An item that was deleted meanwhile is needed no more.
+  delete from public.work_dependencies d
+   using unnest(count_needs.item_ids) as given(id)
+   where d.item_id = any (array[given.id]) and d.needs_item_id is not null and not d.is_met
+     and not exists (select from public.work_items i where i.id = any (array[d.needs_item_id]));
   update public.work_dependencies d
      set is_met = true
     from (select g.id, w.name from unnest(count_needs.item_ids) as g(id) cross join unnest(count_needs.work_types) as w(name)) as given,

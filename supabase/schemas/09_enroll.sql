@@ -11,7 +11,8 @@ declare
   have_needs boolean := exists (
     select from unnest(item_ids) as given(id)
       join public.work_items i on i.id = any (array[given.id])
-     where i.needs is not null or i.gathers_id is not null);
+     where i.needs is not null or i.gathers_id is not null
+        or exists (select from public.work_workflows w where w.id = i.workflow_id and w.is_gathered));
 begin
   -- A work type may be newer than the needs of its items.
   if have_needs then
@@ -38,8 +39,7 @@ begin
   get diagnostics enrolled = row_count;
   perform work.wake_workers(work_types);
   if enrolled > 0 and (have_needs or exists (
-    select from public.work_types t where not t.is_plain and (t.name = any (work_types) or exists (
-      select from public.work_workflows w where w.is_gathered)))) then
+    select from public.work_types t where not t.is_plain and t.name = any (work_types))) then
     perform work.count_needs(item_ids, work_types);
   end if;
   return enrolled;
@@ -106,6 +106,12 @@ begin
   if moved is null then
     return null;
   end if;
+  perform work.unplain(array(
+    select distinct c.work_type
+      from new_items i
+      join public.work_workflows w on w.id = i.workflow_id and w.is_gathered
+      join public.work_claims c on c.item_id = any (array[i.id])
+     where i.id = any (moved)));
   perform work.lock_workflows(array(
     select i.workflow_id from new_items i where i.workflow_id is not null
      union

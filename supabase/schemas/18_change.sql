@@ -80,6 +80,7 @@ begin
     into reopened
     from reopened r;
   perform work.follow(reopened);
+  perform work.wake_workers(null);
   return coalesce(jsonb_array_length(reopened), 0);
 end
 $$;
@@ -188,7 +189,7 @@ declare
 begin
   select jsonb_agg(jsonb_build_object('item_id', l.item_id, 'work_type', l.work_type,
            'reason', format('version %s', declared.version)))
-           filter (where l.work_type = declared.name and l.status = 'succeeded'
+           filter (where l.work_type = declared.name and l.status in ('succeeded', 'claimed')
              and coalesce(l.claimed_at, '-infinity') < declared.version_at),
          case when count(*) = redo_next.look_at then (array_agg(l.item_id order by l.item_id desc))[1] end
     into keys, last_item

@@ -35,7 +35,7 @@ end
 $$;
 
 -- Lock workflows against change; those that an item waits for so that one call at a time looks whether they are over.
-create or replace function work.lock_workflows(ids bigint[])
+create or replace function work.lock_workflows(ids bigint[], at_once boolean default false)
 returns void
 language plpgsql
 as $$
@@ -43,8 +43,14 @@ begin
   if ids = '{}' then
     return;
   end if;
+  if at_once then
+    perform from public.work_workflows w where w.id = any (ids) order by w.id for no key update nowait;
+    return;
+  end if;
   perform from public.work_workflows w where w.id = any (ids) and w.is_gathered order by w.id for no key update;
   perform from public.work_workflows w where w.id = any (ids) and not w.is_gathered order by w.id for share;
+  -- An item may have begun to wait for one of these while the second statement waited for it.
+  perform from public.work_workflows w where w.id = any (ids) and w.is_gathered order by w.id for no key update;
 end
 $$;
 
@@ -68,7 +74,7 @@ begin
       from jsonb_to_recordset(around) as k(item_id uuid, work_type text collate "C")
       join public.work_claims c on c.item_id = any (array[k.item_id]) and c.work_type = k.work_type
      where c.workflow_id is not null
-     order by 1));
+     order by 1), lock_around.at_once);
   if lock_around.at_once then
     perform from rows from (jsonb_to_recordset(around) as (item_id uuid, work_type text collate "C")) with ordinality as k(item_id, work_type, n)
      cross join lateral (
@@ -342,7 +348,13 @@ begin
     perform work.follow(work.apply_counts(affected));
   end if;
   perform work.look_at_gathers(array(
-    select distinct o.workflow_id from old_items o join public.work_workflows w on w.id = o.workflow_id where w.is_gathered));
+    select distinct o.workflow_id
+      from old_items o
+      join public.work_workflows w on w.id = o.workflow_id
+     where w.is_gathered
+       -- Its last record was pruned: what waited for it has run.
+       and exists (
+         select from public.work_items i where i.workflow_id = w.id and i.gathers_id is distinct from w.id)));
   return null;
 end
 $$;

@@ -28,11 +28,15 @@ begin
       from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
      order by e.n);
   perform work.check_cycles(prepare_needs.items, actual, needs);
-  -- Anything may belong to a workflow.
   perform work.unplain(array(
     select t.name
       from public.work_types t
-     where gathered <> '{}'
+     where t.pool in (
+             select i.pool from public.work_workflows w join public.work_items i on i.workflow_id = w.id
+              where w.name = any (gathered))
+        or t.name in (
+             select c.work_type from public.work_workflows w join public.work_claims c on c.workflow_id = w.id
+              where w.name = any (gathered) and c.status in ('blocked', 'waiting', 'ready', 'claimed'))
         or t.pool in (select coalesce(e.value ->> 'pool', 'default') from jsonb_array_elements(prepare_needs.items) as e(value))
         or t.pool in (
           select i.pool from unnest(needs) as n(list)

@@ -9,14 +9,7 @@ as $$
 declare
   held jsonb;
 begin
-  -- The rows that results are written to come first, then claims: in the order in which a person's update locks them.
-  perform work.lock_rows(r.pool, r.source_keys)
-     from (select t.pool, array_agg(i.source_key) as source_keys
-             from jsonb_to_recordset(close_with_all.outcomes) as o(item_id uuid, work_type text collate "C", outcome text)
-             join public.work_types t on t.name = o.work_type
-             join public.work_items i on i.id = any (array[o.item_id])
-            where o.outcome = 'succeeded' and t.into_column is not null and i.source_key is not null
-            group by t.pool) as r;
+  perform work.lock_before_claims(close_with_all.outcomes);
   -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
   perform work.lock_around(work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes));
   held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
@@ -35,6 +28,40 @@ begin
   perform work.follow_closed(held);
   perform work.stop_at_dead_ends(held);
   perform work.wake_workers(null);
+end
+$$;
+
+-- Lock what a release needs beside claims, before any claim: the rows that results are written to, then the items that get
+-- further needs. A person's update of a row takes its locks in this order.
+create or replace function work.lock_before_claims(outcomes jsonb)
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  -- Items that come with needs end the plain way of their pools' work types.
+  perform work.unplain(array(
+    select t.name
+      from public.work_types t
+     where t.pool in (
+       select coalesce(e.value ->> 'pool', 'default')
+         from jsonb_to_recordset(lock_before_claims.outcomes) as o(items jsonb)
+        cross join lateral jsonb_array_elements(case jsonb_typeof(o.items) when 'array' then o.items else '[]' end) as e(value)
+        where e.value ?| '{needs,needs_all_of,fingerprint}')));
+  perform work.lock_rows(r.pool, r.source_keys)
+     from (select t.pool, array_agg(i.source_key) as source_keys
+             from jsonb_to_recordset(lock_before_claims.outcomes) as o(item_id uuid, work_type text collate "C", outcome text)
+             join public.work_types t on t.name = o.work_type
+             join public.work_pools p on p.name = t.pool and p.source is not null
+             join public.work_items i on i.id = any (array[o.item_id])
+            where o.outcome = 'succeeded' and (t.into_column is not null or t.apply is not null) and i.source_key is not null
+            group by t.pool) as r;
+  perform from (select distinct o.item_id
+                  from jsonb_to_recordset(lock_before_claims.outcomes) as o(item_id uuid, needs jsonb)
+                 where jsonb_typeof(o.needs) = 'array'
+                 order by o.item_id) as wanted
+    cross join lateral (
+      select from public.work_items i where i.id = any (array[wanted.item_id]) for no key update) as locked;
 end
 $$;
 

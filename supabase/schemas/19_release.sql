@@ -23,7 +23,7 @@ begin
     update public.work_claims c
        set status = 'succeeded', finished_at = clock_timestamp(), result = g.result, error = null, progress = 1,
            poll_at = null, external_id = null, state = null,
-           stale = null
+           stale = null, read_input = null, again = null
       from given g
      where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
        and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', close_succeeded.worker_id, g.fence)

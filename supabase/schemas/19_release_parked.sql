@@ -79,6 +79,12 @@ begin
   if release_parked.outcome is null or release_parked.outcome not in ('succeeded', 'failed', 'released', 'abandoned') then
     perform work.refuse('outcome', release_parked.outcome, 'succeeded, failed, released or abandoned was expected');
   end if;
+  if release_parked.outcome = 'succeeded' then
+    perform work.lock_before_claims((
+      select coalesce(jsonb_agg(jsonb_build_object('item_id', c.item_id, 'work_type', c.work_type, 'outcome', 'succeeded')), '[]')
+        from public.work_claims c
+       where c.external_id = release_parked.external_id and c.status = 'claimed'));
+  end if;
   for parked in
     select c.item_id, c.work_type, c.worker_id, c.fence, c.status, c.poll_at
       from public.work_claims c

@@ -114,6 +114,9 @@ begin
         (in_utc, 'timezone', 'UTC'),
         (impatient, 'lock_timeout', '5s'),
         (array['public.prune_classes'], 'lock_timeout', '1s'),
+        -- A release that waits for a person's row gives way before Postgres looks for a deadlock, after a second.
+        (array['work.lock_rows'], 'lock_timeout', '500ms'),
+        (array['work.unplain'], 'lock_timeout', '2s'),
         -- The first rows in order come from the index that has the order, never from sorting all that is ready.
         (array['work.lock_ahead', 'work.lock_range', 'work.open_items', 'work.overview', 'work.parked', 'public.work_depth', 'public.work_remaining'], 'enable_sort', 'off'),
         (array['work.match_report'], 'jit', 'off'),

@@ -248,7 +248,11 @@ export function forget(model: Model, id: string): void {
     claim.needs = claim.needs.filter((need) => !("item" in need && need.item === id));
     recount(model, claim);
   }
-  lookAt(model, [gone?.workflow ?? null]);
+  const workflow = gone?.workflow ?? null;
+  // Where its last part is gone, what waited for it stays as it is.
+  if ([...model.items.values()].some((item) => item.workflow === workflow && item.gathers !== workflow)) {
+    lookAt(model, [workflow]);
+  }
 }
 
 /** The items go on without their workflow, and nothing waits for it. */
