@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
-import { type Claim, call, claimNext, release, stored } from "./support/calls.ts";
+import { type Claim, call, claimNext, release, someoneWaits, stored } from "./support/calls.ts";
 import { openDatabase } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
-const { sql } = await openDatabase();
+const { sql, as } = await openDatabase();
 let pools = 0;
 
 /** A pool with these work types, each dependent on the one before it. */
@@ -177,4 +177,69 @@ test("a part of a workflow cannot need what waits for all of it", async () => {
     { pool, dedupe_key: "all", needs_all_of: workflow },
   ];
   await expect(call(sql, "enqueue_items", { items })).rejects.toThrow("needs something that waits for all of it");
+});
+
+test("two parts that end while the item that waits for them is added make it ready", async () => {
+  const { pool, types } = await stages(["one", "two"]);
+  const workflow = `race ${pool}`;
+  await call(sql, "enqueue_items", {
+    items: [
+      { pool, workflow },
+      { pool, workflow },
+    ],
+  });
+  const claims = await claimNext(sql, types[0] ?? "", "w", 2);
+  const [adding, one, other] = [as("service_role"), as("service_role"), as("service_role")];
+  await adding`begin`;
+  const [gather] = await call<string[]>(adding, "enqueue_items", { items: [{ pool, needs_all_of: workflow }] });
+  const ends = [release(one, "w", claims[0], "succeeded"), release(other, "w", claims[1], "succeeded")];
+  await someoneWaits(sql, 2);
+  await adding`commit`;
+  expect(await Promise.all(ends)).toEqual(["succeeded", "succeeded"]);
+  for (const _ of claims) {
+    await run(types[1]);
+  }
+  expect(await statusOf(gather, types[0])).toBe("ready");
+  await expectInvariants(sql);
+});
+
+test("an item whose need is deleted while it is added does not wait for it", async () => {
+  const { pool, types } = await stages(["one"]);
+  await call(sql, "enqueue_items", { items: [{ pool, dedupe_key: "gone" }] });
+  await call(sql, "enqueue_items", { items: [{ pool, needs: ["gone"] }] });
+  const [deleting, adding] = [as("service_role"), as("service_role")];
+  await deleting`begin`;
+  await deleting`delete from public.work_items where pool = ${pool} and dedupe_key = 'gone'`;
+  const added = call<string[]>(adding, "enqueue_items", { items: [{ pool, needs: ["gone"] }] });
+  await someoneWaits(sql);
+  await deleting`commit`;
+  expect(await statusOf((await added)[0], types[0])).toBe("ready");
+  await expectInvariants(sql);
+});
+
+test("what waited for a workflow stays ready when the record of its parts is pruned", async () => {
+  const { pool, types } = await stages(["one"]);
+  const workflow = `pruned ${pool}`;
+  await call(sql, "enqueue_items", { items: [{ pool, workflow }] });
+  const [gather] = await call<string[]>(sql, "enqueue_items", { items: [{ pool, needs_all_of: workflow }] });
+  await run(types[0]);
+  await call(sql, "prune_finished", { work_type: types[0], older_than: "0 s" });
+  expect(await statusOf(gather, types[0])).toBe("ready");
+});
+
+test("a paused work type of several claims an item keeps on opening its older claims", async () => {
+  const { pool, types } = await stages(["one"], { several: 2 });
+  const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ pool }] });
+  await run(types[0]);
+  await run(`${types[0]}#2`);
+  await call(sql, "define_work_type", { work_type: types[0], version: 2 });
+  const turn = async (): Promise<void> => {
+    await sql`update work.upkeep set due_at = now() - interval '1 second'`;
+    await claimNext(sql, "nothing", "w");
+  };
+  await turn();
+  await call(sql, "define_work_type", { work_type: types[0], passed_over_seconds: 1 });
+  await turn();
+  await turn();
+  expect(await Promise.all([types[0], `${types[0]}#2`].map((type) => statusOf(id, type)))).toEqual(["ready", "ready"]);
 });
