@@ -1,5 +1,5 @@
 import type { Claim } from "../workers/runtime/claim.ts";
-import { FinalError, type Parked } from "../workers/runtime/outcome.ts";
+import { FinalError, type Parked, storedJson } from "../workers/runtime/outcome.ts";
 import type { Context, Handler } from "../workers/runtime/run.ts";
 import type { Json, WorkTypeRules } from "./answers.ts";
 import type { WorkClient } from "./client.ts";
@@ -49,7 +49,7 @@ export type Work<Given = unknown, Read = unknown, ResultGiven = unknown, ResultR
   readonly requires: Requirement | undefined;
   /** Declares the work type, with its rules and its schemas, and its pool. It may be called again, and at every start. */
   declare(client: Pick<WorkClient, "definePool" | "defineWorkType">): Promise<WorkTypeRules>;
-  /** Throws where the payload does not fit the schema. */
+  /** Throws where the payload as JSON does not fit the schema, and where it is no JSON. */
   judge(payload: Given, what?: string): Promise<void>;
   /** A stored result as the schema makes it. */
   read(result: Json): Promise<ResultRead>;
@@ -84,16 +84,21 @@ export function defineWork<Payload extends StandardSchemaV1, Result extends Stan
       });
     },
     async judge(given, what = "payload") {
-      await judge(what, payload, given);
+      await judge(what, payload, asStored(what, given));
     },
     read: async (stored) => (result ? judge("result", result, stored) : stored) as Promise<OutputOf<Result>>,
     handler: (handle) => async (claim, context) => {
       const read = await judge("payload", payload, claim.payload).catch(failForGood);
       const answer = await handle({ ...claim, payload: read }, context);
-      if (result && !isParked(answer)) await judge("result", result, answer);
+      if (result && !isParked(answer)) await judge("result", result, asStored("result", answer) ?? null);
       return answer;
     },
   };
+}
+
+/** A Date is a text when it is read again. The database is the judge of the size. */
+function asStored(what: string, value: unknown): Json {
+  return storedJson(what, value, Number.POSITIVE_INFINITY, "");
 }
 
 /** No later try finds another payload. */
