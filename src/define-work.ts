@@ -21,10 +21,13 @@ type AnyResult = StandardSchemaV1<unknown, Json>;
 /** A work type: its name, its schemas, and the rules of define_work_type() in camelCase, some under a shorter name. */
 export type WorkDefinition<Payload extends StandardSchemaV1, Result extends StandardSchemaV1> = Omit<
   Rules,
-  "pool" | "dependsOn" | "leaseSeconds" | "intoColumn" | "payloadSchema" | "resultSchema"
+  "pool" | "dependsOn" | "leaseSeconds" | "intoColumn"
 > & {
   readonly name: string;
-  /** The schema of payloads: of zod, or of another library with the Standard Schema interface. */
+  /**
+   * The schema of payloads: of zod, or of another library with the Standard Schema interface. Where the library offers no
+   * JSON schema, payloadSchema and resultSchema may say it.
+   */
   readonly payload: Payload;
   readonly result?: Result;
   /**
@@ -79,8 +82,8 @@ export function defineWork<Payload extends StandardSchemaV1, Result extends Stan
         leaseSeconds: lease,
         dependsOn: dependsOn?.map((each) => (typeof each === "string" ? each : each.name)),
         intoColumn: into,
-        payloadSchema: jsonSchemaOf(payload),
-        resultSchema: result && jsonSchemaOf(result),
+        payloadSchema: rules.payloadSchema ?? jsonSchemaOf(payload),
+        resultSchema: rules.resultSchema ?? (result && jsonSchemaOf(result)),
       });
     },
     async judge(given, what = "payload") {

@@ -147,3 +147,25 @@ test("a drain leaves when nothing is ready, whatever the environment says of wor
   expect(await drain({ embed: embed.handler(() => ({ length: 4 })) })).toMatchObject({ succeeded: 0, why: "empty" });
   await close();
 });
+
+test("a JSON schema given by hand is declared in place of the library's", async () => {
+  const { client, close } = await stack.database();
+  const byHand = { type: "object", required: ["text"] };
+  const work = defineWork({ name: "by hand", payload: z.any(), payloadSchema: byHand, resultSchema: { type: "null" } });
+  expect(await work.declare(client)).toMatchObject({ payload_schema: byHand, result_schema: { type: "null" } });
+  await close();
+});
+
+test("a word that a rule does not take is an error of types, and refused", async () => {
+  const { client, close } = await stack.database();
+  // @ts-expect-error
+  await expect(client.defineWorkType("words", { history: "none" })).rejects.toThrow("history");
+  // @ts-expect-error
+  const onChange = defineWork({ name: "words", payload: z.any(), onChange: "never" });
+  await expect(onChange.declare(client)).rejects.toThrow("on_change");
+  // @ts-expect-error
+  await expect(client.defineWorkType("words", { onFailedNeed: "go" })).rejects.toThrow("on_failed_need");
+  // @ts-expect-error
+  await expect(client.defineWorkType("words", { onDeadEnd: "end" })).rejects.toThrow("on_dead_end");
+  await close();
+});
