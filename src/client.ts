@@ -52,10 +52,18 @@ type Camel<Name extends string> = Name extends `${infer Head}_${infer Tail}`
 /** The database checks JSON, and names the error in it. */
 type Given<Type> = Json extends Type ? unknown : Type extends (infer Member)[] ? readonly Member[] : Type;
 
+/** The arguments that take one of a few words. */
+type Words = {
+  history: "unhappy" | "full";
+  on_change: "again" | "keep";
+  on_failed_need: "wait" | "fail" | "run";
+  on_dead_end: "go_on" | "stop";
+};
+
 /** The arguments of a function, without some; undefined means the database's default. */
 type Options<Name extends keyof Functions, Without extends string = never> = {
   readonly [Arg in keyof ArgsOf<Name> & string as Exclude<Camel<Arg>, Without>]?:
-    | Given<ArgsOf<Name>[Arg]>
+    | (Arg extends keyof Words ? Words[Arg] : Given<ArgsOf<Name>[Arg]>)
     | null
     | undefined;
 };

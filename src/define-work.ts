@@ -1,5 +1,5 @@
 import type { Claim } from "../workers/runtime/claim.ts";
-import { FinalError, type Parked } from "../workers/runtime/outcome.ts";
+import { FinalError, type Parked, storedJson } from "../workers/runtime/outcome.ts";
 import type { Context, Handler } from "../workers/runtime/run.ts";
 import type { Json, WorkTypeRules } from "./answers.ts";
 import type { WorkClient } from "./client.ts";
@@ -21,10 +21,13 @@ type AnyResult = StandardSchemaV1<unknown, Json>;
 /** A work type: its name, its schemas, and the rules of define_work_type() in camelCase, some under a shorter name. */
 export type WorkDefinition<Payload extends StandardSchemaV1, Result extends StandardSchemaV1> = Omit<
   Rules,
-  "pool" | "dependsOn" | "leaseSeconds" | "intoColumn" | "payloadSchema" | "resultSchema"
+  "pool" | "dependsOn" | "leaseSeconds" | "intoColumn"
 > & {
   readonly name: string;
-  /** The schema of payloads: of zod, or of another library with the Standard Schema interface. */
+  /**
+   * The schema of payloads: of zod, or of another library with the Standard Schema interface. Where the library offers no
+   * JSON schema, payloadSchema and resultSchema may say it.
+   */
   readonly payload: Payload;
   readonly result?: Result;
   /**
@@ -49,7 +52,7 @@ export type Work<Given = unknown, Read = unknown, ResultGiven = unknown, ResultR
   readonly requires: Requirement | undefined;
   /** Declares the work type, with its rules and its schemas, and its pool. It may be called again, and at every start. */
   declare(client: Pick<WorkClient, "definePool" | "defineWorkType">): Promise<WorkTypeRules>;
-  /** Throws where the payload does not fit the schema. */
+  /** Throws where the payload as JSON does not fit the schema, and where it is no JSON. */
   judge(payload: Given, what?: string): Promise<void>;
   /** A stored result as the schema makes it. */
   read(result: Json): Promise<ResultRead>;
@@ -79,21 +82,26 @@ export function defineWork<Payload extends StandardSchemaV1, Result extends Stan
         leaseSeconds: lease,
         dependsOn: dependsOn?.map((each) => (typeof each === "string" ? each : each.name)),
         intoColumn: into,
-        payloadSchema: jsonSchemaOf(payload),
-        resultSchema: result && jsonSchemaOf(result),
+        payloadSchema: rules.payloadSchema ?? jsonSchemaOf(payload),
+        resultSchema: rules.resultSchema ?? (result && jsonSchemaOf(result)),
       });
     },
     async judge(given, what = "payload") {
-      await judge(what, payload, given);
+      await judge(what, payload, asStored(what, given));
     },
     read: async (stored) => (result ? judge("result", result, stored) : stored) as Promise<OutputOf<Result>>,
     handler: (handle) => async (claim, context) => {
       const read = await judge("payload", payload, claim.payload).catch(failForGood);
       const answer = await handle({ ...claim, payload: read }, context);
-      if (result && !isParked(answer)) await judge("result", result, answer);
+      if (result && !isParked(answer)) await judge("result", result, asStored("result", answer) ?? null);
       return answer;
     },
   };
+}
+
+/** A Date is a text when it is read again. The database is the judge of the size. */
+function asStored(what: string, value: unknown): Json {
+  return storedJson(what, value, Number.POSITIVE_INFINITY, "");
 }
 
 /** No later try finds another payload. */

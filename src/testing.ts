@@ -56,7 +56,7 @@ export function inProcess(sql: Sql | TransactionSql): InProcess {
     drain: (handlers, options) =>
       // Without listen: this worker ends before anything could call it.
       work(handlers, {
-        ...{ client: { rpc, get, redact }, untilEmpty: "ready", handleSignals: false, log: () => {} },
+        ...{ client: { rpc, get, redact }, untilDone: false, untilEmpty: "ready", handleSignals: false, log: () => {} },
         ...{ idleMinSeconds: 0.01, ...options },
       }),
   };

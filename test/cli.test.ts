@@ -547,6 +547,13 @@ describe("retry and cancel", () => {
     expect((await work("invalidate", "old", "--all", "--yes", "--json")).out).toBe('{"invalidated":2400}\n');
   });
 
+  test("invalidate refuses a work type that is not there", async () => {
+    const refused = await work("invalidate", "nosuch", "--all");
+    expect(refused.code).toBe(1);
+    expect(refused.err).toContain("nosuch");
+    expect(refused.out).toBe("");
+  });
+
   test("cancel wants items or --all: exit code 2", async () => {
     const { code, err } = await work("cancel", "sand");
     expect(err).toContain("--all");

@@ -1,4 +1,5 @@
 // What only a connection straight to Postgres can do: the caller's own transactions, and being called.
+import type { TransactionSql } from "postgres";
 import { afterAll, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { createWorkClient, defineWork, overSql } from "../src/index.ts";
@@ -23,6 +24,9 @@ async function declared(name: string) {
   await defined.declare(client);
   return defined;
 }
+
+const drainWithin = (tx: TransactionSql, embed: Awaited<ReturnType<typeof declared>>) =>
+  inProcess(tx).drain({ [embed.name]: embed.handler(({ payload }) => payload) });
 
 test("items of a transaction come with its commit, and none after it rolls back", async () => {
   const embed = await declared("in a transaction");
@@ -70,11 +74,50 @@ test("an error ends the transaction with its sentence, and no call of it is trie
   expect(row).toBeUndefined();
 
   const broken = sql.begin(async (tx) => {
-    const within = createWorkClient({ sql: tx });
-    await within.claimNext([embed.name], "").catch(() => {});
-    await within.enqueue(embed, { n: 1 });
+    await tx`select 1 / 0`.catch(() => {});
+    await drainWithin(tx, embed);
   });
-  await expect(broken).rejects.toMatchObject({ code: "25P02", isRetryable: false });
+  await expect(broken).rejects.toMatchObject({ message: "division by zero" });
+});
+
+test("a refused call inside a transaction takes back itself only, beside others at once", async () => {
+  const embed = await declared("refused in a transaction");
+  await sql.begin(async (tx) => {
+    const within = createWorkClient({ sql: tx });
+    const answers = await Promise.allSettled([
+      within.enqueue(embed, { n: 1 }),
+      within.claimNext([embed.name], ""),
+      within.enqueue(embed, { n: 2 }),
+    ]);
+    expect(answers.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+  });
+  expect((await client.items({ pool: embed.name })).rows).toHaveLength(2);
+});
+
+test("a drain inside a transaction ends after a result that the database refuses, which is a failure", async () => {
+  const embed = await declared("a refused result");
+  await owner`
+    create function public.refuse_seven(item jsonb, result jsonb) returns void language plpgsql security definer
+    set search_path = public as $$ begin if result ->> 'n' = '7' then raise 'seven is refused'; end if; end $$`;
+  await client.defineWorkType(embed.name, { apply: "public.refuse_seven", maxFailures: 1 });
+  await sql.begin(async (tx) => {
+    const { client: within } = inProcess(tx);
+    const ids = [await within.enqueue(embed, { n: 7 }), await within.enqueue(embed, { n: 8 })];
+    expect(await drainWithin(tx, embed)).toMatchObject({ why: "empty" });
+    expect(await within.result(embed, ids[0] as string)).toMatchObject({
+      status: "failed",
+      error: "the result was not applied: seven is refused",
+    });
+    expect(await within.result(embed, ids[1] as string)).toMatchObject({ status: "succeeded" });
+  });
+});
+
+test("an argument that a function has not is named", async () => {
+  await expect(overSql(sql).rpc("define_pool", { pool: "a", colour: "red" })).rejects.toThrow(
+    "define_pool has no argument colour",
+  );
+  await expect(overSql(sql).rpc("define_pool", {})).rejects.toThrow("define_pool needs the argument pool");
+  await expect(overSql(sql).rpc("no_function", {})).rejects.toThrow("work-claims is not installed");
 });
 
 test("a wait inside a transaction looks from time to time, and a worker in it cannot listen", async () => {

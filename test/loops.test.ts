@@ -10,6 +10,7 @@ import postgres from "postgres";
 import { afterAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import { createWorkClient } from "../src/client.ts";
 import { denoProgram } from "../src/demo/processes.ts";
+import { overSql } from "../src/sql/client.ts";
 import { packageRoot } from "../src/stack/package-root.ts";
 import { startStack } from "../src/stack/stack.ts";
 import { progressLine } from "../workers/runtime/progress-bar.ts";
@@ -254,6 +255,24 @@ describe("a loop over a list", () => {
     expect(seen).toEqual([{ n: 1 }, { n: 2 }, 3]);
   });
 
+  test("shows its element again at a second try", async () => {
+    const type = await typeWith([], { maxFailures: 2 });
+    const seen: unknown[] = [];
+    for await (const claim of claims(project, type, { ...quiet, over: [new Date(0)], key: String })) {
+      seen.push(claim.item);
+      if (seen.length === 1) claim.fail(new Error("once more"));
+    }
+    expect(seen).toEqual([new Date(0), new Date(0)]);
+  });
+
+  test("goes over a connection of its own, without an address", async () => {
+    const over = ["a", "b"];
+    const seen: unknown[] = [];
+    for await (const claim of claims("over sql", { ...quiet, client: overSql(sql), over })) seen.push(claim.item);
+    expect(seen).toEqual(over);
+    expect(await done("over sql")).toBe(2);
+  });
+
   test("sends large payloads in several calls", async () => {
     const over = Array.from({ length: 6 }, (_, n) => String(n));
     const payload = (name: string): object => ({ name, text: "x".repeat(400_000) });
@@ -284,6 +303,19 @@ describe("a loop over a list", () => {
     ["several work types", ["keys", "locks"], ["k"], {}, "2 work types are given with a list (over); expected is one"],
   ])("refuses %s", async (_, workTypes, over, more, message) => {
     await expect(first(project, workTypes, { ...quiet, over, ...more })).rejects.toThrow(message);
+  });
+
+  test.each([
+    [undefined, "over is of type undefined; an array or another iterable was expected"],
+    [null, "over is null; an array"],
+    ["", "over is of type string; an array"],
+    ["a text", "over is of type string; an array"],
+    [Promise.resolve(["a"]), "over is a Promise; await it"],
+  ])("refuses %s in place of a list", async (over, message) => {
+    await expect(first(project, "keys", { ...quiet, over })).rejects.toThrow(message);
+    vi.stubEnv("WORK_CLAIMS_DISABLED", "1");
+    onTestFinished(() => void vi.unstubAllEnvs());
+    await expect(first("keys", { ...quiet, over })).rejects.toThrow(message);
   });
 
   test("refuses a token, and a pool that mirrors a table", async () => {
@@ -429,7 +461,7 @@ test("the example runs without a database", async () => {
   expect(await start([process.execPath, example, folder], off).ended).toEqual({ status: 0, out: "", err: "" });
 });
 
-test("in the plain loop run() passes errors on, and fail() logs", async () => {
+test("in the plain loop run() passes errors on, and both it and fail() log", async () => {
   vi.stubEnv("WORK_CLAIMS_DISABLED", "1");
   onTestFinished(() => void vi.unstubAllEnvs());
   const lines: string[] = [];
@@ -442,8 +474,19 @@ test("in the plain loop run() passes errors on, and fail() logs", async () => {
     }
   };
   await expect(plain()).rejects.toThrow("worse");
-  expect(lines).toEqual(["failed plain a: odd"]);
+  expect(lines).toEqual(["failed plain a: odd", "failed plain b: worse"]);
   expect(seen).toEqual(["a", "b"]);
+});
+
+test("in the plain loop fail() logs where the loop is left too", async () => {
+  vi.stubEnv("WORK_CLAIMS_DISABLED", "1");
+  onTestFinished(() => void vi.unstubAllEnvs());
+  const lines: string[] = [];
+  for await (const claim of claims("plain", { over: ["a"], log: (line) => lines.push(line) })) {
+    claim.fail(new Error("odd"));
+    break;
+  }
+  expect(lines).toEqual(["failed plain a: odd"]);
 });
 
 describe("until done", () => {

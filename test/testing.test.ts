@@ -1,4 +1,4 @@
-import { afterAll, expect, test } from "vitest";
+import { afterAll, expect, onTestFinished, test, vi } from "vitest";
 import { z } from "zod";
 import { defineWork } from "../src/index.ts";
 import { type TestDatabase, testStack } from "../src/testing.ts";
@@ -111,5 +111,61 @@ test("an error of a work type without a handler names it", async () => {
   await expect(drain({ embed: undefined as never })).rejects.toThrow("the handler of embed is undefined");
   await expect(drain({})).rejects.toThrow("no work type was given");
   await expect(drain({ mbed: () => null })).rejects.toThrow("mbed is not declared");
+  await close();
+});
+
+test("values are judged as JSON: a date that is read as a text is refused at once", async () => {
+  const { client, drain, close } = await stack.database();
+  const dated = defineWork({ name: "dated", payload: z.object({ at: z.any() }), result: z.object({ at: z.date() }) });
+  const strict = defineWork({ name: "strict", payload: z.object({ at: z.date() }) });
+  await dated.declare(client);
+  await strict.declare(client);
+  await expect(client.enqueue(strict, { at: new Date(0) })).rejects.toThrow(/^payload\.at: /);
+  const id = await client.enqueue(dated, { at: new Date(0) });
+  expect((await drain({ dated: dated.handler(() => ({ at: new Date(0) })) })).failed).toBe(1);
+  expect(await client.result(dated, id)).toMatchObject({ error: expect.stringMatching(/^result\.at: /) });
+  await close();
+});
+
+test.each([
+  ["NUL", "a\0b", "has a character that JSON in Postgres cannot hold"],
+  ["half a surrogate pair", "\ud800", "has a character that JSON in Postgres cannot hold"],
+  ["a BigInt", 1n, "is no JSON: "],
+])("a payload with %s is refused by its place in the stream", async (_, at, message) => {
+  const { client, close } = await stack.database();
+  const any = defineWork({ name: "any", payload: z.object({ at: z.any() }) });
+  await any.declare(client);
+  await expect(client.enqueueMany(any, [{ at: 1 }, { at }])).rejects.toThrow(`items[1].payload ${message}`);
+  await close();
+});
+
+test("a drain leaves when nothing is ready, whatever the environment says of workers", async () => {
+  vi.stubEnv("WORK_UNTIL", "done");
+  onTestFinished(() => void vi.unstubAllEnvs());
+  const { client, drain, close } = await declared();
+  await client.enqueue(embed, { text: "four" }, { runAfter: new Date(Date.now() + 86_400_000) });
+  expect(await drain({ embed: embed.handler(() => ({ length: 4 })) })).toMatchObject({ succeeded: 0, why: "empty" });
+  await close();
+});
+
+test("a JSON schema given by hand is declared in place of the library's", async () => {
+  const { client, close } = await stack.database();
+  const byHand = { type: "object", required: ["text"] };
+  const work = defineWork({ name: "by hand", payload: z.any(), payloadSchema: byHand, resultSchema: { type: "null" } });
+  expect(await work.declare(client)).toMatchObject({ payload_schema: byHand, result_schema: { type: "null" } });
+  await close();
+});
+
+test("a word that a rule does not take is an error of types, and refused", async () => {
+  const { client, close } = await stack.database();
+  // @ts-expect-error
+  await expect(client.defineWorkType("words", { history: "none" })).rejects.toThrow("history");
+  // @ts-expect-error
+  const onChange = defineWork({ name: "words", payload: z.any(), onChange: "never" });
+  await expect(onChange.declare(client)).rejects.toThrow("on_change");
+  // @ts-expect-error
+  await expect(client.defineWorkType("words", { onFailedNeed: "go" })).rejects.toThrow("on_failed_need");
+  // @ts-expect-error
+  await expect(client.defineWorkType("words", { onDeadEnd: "end" })).rejects.toThrow("on_dead_end");
   await close();
 });

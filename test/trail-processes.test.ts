@@ -139,13 +139,13 @@ describe("the command line", () => {
     const later = "(less than 1 s|\\d+ s) later";
     const expected = [
       `${type} is enrolled \\(ready\\)\\.`,
-      `Box-1 claims it for ${type}, ${later} \\(ready → claimed, fence ${first?.fence}, input \\w{12}\\)\\.`,
-      `Box-1 fails at ${type}, ${later} \\(claimed → waiting, fence ${first?.fence}\\): no disk`,
-      `Box-2 claims it for ${type}, ${later} \\(ready → claimed, fence ${second?.fence}, input \\w{12}\\)\\.`,
-      `Box-2 fails at ${type}, ${later} \\(claimed → failed, fence ${second?.fence}\\): still none`,
+      `box-1 claims it for ${type}, ${later} \\(ready → claimed, fence ${first?.fence}, input \\w{12}\\)\\.`,
+      `box-1 fails at ${type}, ${later} \\(claimed → waiting, fence ${first?.fence}\\): no disk`,
+      `box-2 claims it for ${type}, ${later} \\(ready → claimed, fence ${second?.fence}, input \\w{12}\\)\\.`,
+      `box-2 fails at ${type}, ${later} \\(claimed → failed, fence ${second?.fence}\\): still none`,
       `Ada L\\. retries ${type}, ${later} \\(failed → ready, fence ${second?.fence}\\)\\.`,
-      `Bob gives ${type} another priority, ${later} \\(fence ${second?.fence}\\): priority 7 in place of 0`,
-      `Service_role cancels ${type}, ${later} \\(ready → cancelled, fence ${second?.fence}\\)\\.`,
+      `bob gives ${type} another priority, ${later} \\(fence ${second?.fence}\\): priority 7 in place of 0`,
+      `service_role cancels ${type}, ${later} \\(ready → cancelled, fence ${second?.fence}\\)\\.`,
       "",
       `${type} was cancelled .* ago\\. retry_items\\(\\) reopens it\\.`,
     ];

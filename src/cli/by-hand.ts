@@ -98,6 +98,9 @@ export async function runByHand(args: string[], hand: ByHand): Promise<number> {
       throw new WrongUsage("give --where, items or --all, and one of them only");
     const client = await projectClient(values, actor);
     const fitting = await fittingClaims(client, conditions, workType, hand.statuses);
+    if (hand.isListed && workType !== undefined) {
+      await client.depth(workType); // Refuses a work type that is not there, where the list is empty.
+    }
     if (!values.yes) {
       return tell(
         "fit",

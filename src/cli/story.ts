@@ -2,7 +2,7 @@
 import { duration } from "../../workers/runtime/progress.ts";
 import type { EventRow } from "../answers.ts";
 
-/** What happened, as a sentence without its end. A step of an unknown kind is named as it is. */
+/** What happened, as a sentence without its end. A name at its beginning stays as it is written. A step of an unknown kind is named as it is. */
 const sentences: { readonly [event: string]: (step: EventRow) => string } = {
   enrolled: ({ work_type }) => `${work_type} is enrolled`,
   claimed: ({ work_type, worker_id }) => `${worker_id} claims it for ${work_type}`,
@@ -10,16 +10,16 @@ const sentences: { readonly [event: string]: (step: EventRow) => string } = {
   parked: ({ work_type, worker_id }) => `${worker_id} hands ${work_type} to a job elsewhere`,
   failed: ({ work_type, worker_id }) =>
     worker_id === null ? `${work_type} fails` : `${worker_id} fails at ${work_type}`,
-  expired: ({ work_type }) => `the lease for ${work_type} has ended without a release`,
+  expired: ({ work_type }) => `The lease for ${work_type} has ended without a release`,
   handed_back: ({ work_type, worker_id }) => `${worker_id} hands ${work_type} back`,
   snoozed: ({ work_type, worker_id }) => `${worker_id} puts ${work_type} off`,
-  retried: ({ work_type, actor }) => `${actor ?? "a person"} retries ${work_type}`,
-  cancelled: ({ work_type, actor }) => `${actor ?? "a person"} cancels ${work_type}`,
+  retried: ({ work_type, actor }) => `${actor ?? "A person"} retries ${work_type}`,
+  cancelled: ({ work_type, actor }) => `${actor ?? "A person"} cancels ${work_type}`,
   reopened: ({ work_type, actor }) =>
     actor === null ? `${work_type} is to be done again` : `${actor} has ${work_type} done again`,
   blocked: ({ work_type }) => `${work_type} waits for other work`,
   unblocked: ({ work_type }) => `${work_type} has all that it waited for`,
-  prioritized: ({ work_type, actor }) => `${actor ?? "a person"} gives ${work_type} another priority`,
+  prioritized: ({ work_type, actor }) => `${actor ?? "A person"} gives ${work_type} another priority`,
   stopped: ({ work_type }) => `${work_type} is stopped for all items`,
   stale_release: ({ work_type, worker_id }) => `${worker_id} releases ${work_type} too late`,
   stale_extend: ({ work_type, worker_id }) => `${worker_id} extends the lease for ${work_type} too late`,
@@ -47,7 +47,7 @@ function storyLine(step: EventRow, last: EventRow | undefined): string {
   ];
   const inBrackets = facts.length === 0 ? "" : ` (${facts.join(", ")})`;
   const reason = step.detail === null ? "." : `: ${shortened(step.detail)}`;
-  return `${step.at.slice(0, 19).replace("T", " ")}  ${capital(sentence)}${after}${inBrackets}${reason}`;
+  return `${step.at.slice(0, 19).replace("T", " ")}  ${sentence}${after}${inBrackets}${reason}`;
 }
 
 function spanBetween(from: string, to: string): string {
@@ -57,8 +57,4 @@ function spanBetween(from: string, to: string): string {
 
 function shortened(text: string): string {
   return text.length > 300 ? `${text.slice(0, 300)}…` : text;
-}
-
-function capital(text: string): string {
-  return text.slice(0, 1).toUpperCase() + text.slice(1);
 }

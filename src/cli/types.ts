@@ -1,5 +1,6 @@
 import { parseArgs } from "node:util";
 import type { WorkTypeRules } from "../answers.ts";
+import type { WorkClient } from "../client.ts";
 import { enrollAll } from "../enroll.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { projectOptions } from "./project.ts";
@@ -54,6 +55,8 @@ function show(rows: readonly WorkTypeRules[]): string {
     ]),
   );
 }
+
+type Rules = NonNullable<Parameters<WorkClient["defineWorkType"]>[1]>;
 
 export const types: Command = {
   name: "types",
@@ -127,6 +130,7 @@ export const types: Command = {
       console.log(values.json ? JSON.stringify(rows) : show(rows));
       return exitCode.fine;
     }
+    // The database refuses other words.
     const rules = await client.defineWorkType(name, {
       pool: values.pool,
       leaseSeconds: wholeNumber("lease", values.lease),
@@ -139,15 +143,15 @@ export const types: Command = {
       keepSucceeded: values["keep-succeeded"],
       keepFailed: values["keep-failed"],
       dependsOn: names(values["depends-on"]),
-      onFailedNeed: values["on-failed-need"],
+      onFailedNeed: values["on-failed-need"] as Rules["onFailedNeed"],
       inputColumns: names(values["input-columns"]),
-      onChange: values["on-change"],
+      onChange: values["on-change"] as Rules["onChange"],
       version: wholeNumber("version", values.version),
       apply: values.apply,
       intoColumn: values.into,
-      history: values.history,
+      history: values.history as Rules["history"],
       keepEvents: wholeNumber("keep-events", values["keep-events"]),
-      onDeadEnd: values["on-dead-end"],
+      onDeadEnd: values["on-dead-end"] as Rules["onDeadEnd"],
       several: wholeNumber("several", values.several),
       paused: values.paused ? true : values["no-paused"] ? false : undefined,
     });

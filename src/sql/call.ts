@@ -5,12 +5,15 @@ import { ask, type Connection } from "./connection.ts";
 type Signature = { arguments: { name: string; type: string; is_required: boolean }[]; is_set: boolean };
 
 /** Sends a function's call with its arguments as one JSON text, as PostgREST does: both read the values alike. */
-export function createCalls(
+export function createCalls(): (
   connection: Connection,
-): (name: string, args: Record<string, unknown>, call?: object) => Promise<unknown> {
+  name: string,
+  args: Record<string, unknown>,
+  call?: object,
+) => Promise<unknown> {
   const signatures = new Map<string, Promise<Signature | null>>();
 
-  function signatureOf(name: string): Promise<Signature | null> {
+  function signatureOf(connection: Connection, name: string): Promise<Signature | null> {
     const known = signatures.get(name) ?? readSignature(connection, name);
     signatures.set(name, known);
     // What is not there now, or was not answered, may be there later.
@@ -21,12 +24,20 @@ export function createCalls(
     return known;
   }
 
-  return async (name, args, call) => {
-    const signature = await signatureOf(name);
+  return async (connection, name, args, call) => {
+    const signature = await signatureOf(connection, name);
     const given = Object.keys(args).filter((each) => args[each] !== undefined);
     const known = signature?.arguments.filter((each) => each.is_required || given.includes(each.name)) ?? [];
-    if (signature === null || known.length !== given.length || known.some((each) => !given.includes(each.name))) {
-      throw missing(name);
+    if (signature === null) {
+      throw missing(`${name} is not there: work-claims is not installed in this database`);
+    }
+    const unknown = given.find((each) => !known.some((argument) => argument.name === each));
+    if (unknown !== undefined) {
+      throw missing(`${name} has no argument ${unknown}: work-claims in this database is of another version`);
+    }
+    const lacking = known.find((each) => !given.includes(each.name));
+    if (lacking !== undefined) {
+      throw missing(`${name} needs the argument ${lacking.name}`);
     }
     const answer = await ask(connection, name, callText(name, known, signature.is_set), [JSON.stringify(args)], call);
     return typeof answer === "string" ? JSON.parse(answer) : null;
@@ -60,9 +71,8 @@ function callText(name: string, args: Signature["arguments"], isSet: boolean): s
          from json_to_record($1::text::json) as given(${columns}), lateral public."${name}"(${named}) as answer`;
 }
 
-function missing(name: string): RequestError {
-  return new RequestError(
-    `${name} is not there: work-claims is not installed in this database; run work-claims init and supabase db push`,
-    { status: 404, code: "PGRST202", isRetryable: false },
-  );
+function missing(what: string): RequestError {
+  return new RequestError(`${what}; run work-claims init and supabase db push`, {
+    ...{ status: 404, code: "PGRST202", isRetryable: false },
+  });
 }

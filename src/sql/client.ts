@@ -11,10 +11,10 @@ import { readText } from "./read.ts";
 /** A worker's connection straight to Postgres: work(handlers, { client: overSql(sql) }). */
 export function overSql(sql: SqlLike): Client {
   const connection = sql as Connection;
-  const call = createCalls(connection);
+  const call = createCalls();
   const listen = createListening(connection);
   return {
-    rpc: (name, args, options = {}) => retried(connection, options, () => call(name, args, options)),
+    rpc: (name, args, options = {}) => retried(connection, options, (within) => call(within, name, args, options)),
     get: async () => {
       throw new SettingsError(
         "a worker over SQL cannot pick candidates from a pool; leave out the pool (WORK_POOL), or give address and key",
@@ -34,8 +34,8 @@ export function overConnection(sql: SqlLike, retryForMs: number): Transport {
   return {
     rpc: (name, args) => rpc(name, args, { retryForMs }),
     async read(relation, query) {
-      const answer = await retried(connection, { retryForMs }, () =>
-        ask(connection, relation, readText(relation, query), []),
+      const answer = await retried(connection, { retryForMs }, (within) =>
+        ask(within, relation, readText(relation, query), []),
       );
       return JSON.parse(answer ?? "[]");
     },
@@ -43,11 +43,23 @@ export function overConnection(sql: SqlLike, retryForMs: number): Transport {
   };
 }
 
-/** Inside a transaction nothing can be tried again: Postgres refuses all that comes after an error. */
+/** The calls of a transaction, each after the one before: a savepoint takes back all that came after it. */
+const turns = new WeakMap<Connection, Promise<unknown>>();
+
+/** Inside a transaction nothing is tried again; a refused call takes back itself only, as over HTTP. */
 function retried<Answer>(
   connection: Connection,
   options: CallOptions,
-  attempt: () => Promise<Answer>,
+  attempt: (within: Connection) => Promise<Answer>,
 ): Promise<Answer> {
-  return connection.savepoint ? attempt() : withRetries(attempt, options, { clock: systemClock, random: Math.random });
+  if (!connection.savepoint) {
+    return withRetries(() => attempt(connection), options, { clock: systemClock, random: Math.random });
+  }
+  const inItsTurn = async (): Promise<Answer> => (connection as Required<Connection>).savepoint(attempt);
+  const answer = (turns.get(connection) ?? Promise.resolve()).then(inItsTurn);
+  turns.set(
+    connection,
+    answer.catch(() => {}),
+  );
+  return answer;
 }

@@ -9,7 +9,7 @@ export type Connection = {
   /** The settings of its connections, as postgres() takes them. */
   options: object;
   /** Only a TransactionSql has it. */
-  savepoint?: unknown;
+  savepoint?: <Answer>(run: (within: Connection) => Promise<Answer>) => Promise<Answer>;
 };
 
 /** A Sql or TransactionSql of postgres.js; its own types are generic over its owner's, and stay its owner's business. */

@@ -1188,7 +1188,7 @@ as $$
 begin
   if check_pool.pool is null or not exists (select from public.work_pools p where p.name = check_pool.pool) then
     perform work.refuse(
-      'pool', check_pool.pool, 'there is no such pool; attach_pool() makes one of a table, "default" is always there', 'PT404');
+      'pool', check_pool.pool, 'there is no such pool; define_pool() makes one, attach_pool() one of a table, "default" is always there', 'PT404');
   end if;
 end
 $$;

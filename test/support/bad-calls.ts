@@ -162,7 +162,7 @@ export async function badCalls(sql: Sql): Promise<BadCall[]> {
       "a pool that does not exist",
       "enqueue_items",
       { items: [{ pool: "nowhere" }] },
-      "pool is nowhere; there is no such pool",
+      "pool is nowhere; there is no such pool; define_pool() makes one, attach_pool() one of a table",
       "PT404",
     ),
     bad(

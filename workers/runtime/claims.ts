@@ -3,7 +3,7 @@ import { type Client, createClient, type Json } from "./client.ts";
 import { systemClock } from "./clock.ts";
 import { abortError, SettingsError } from "./host.ts";
 import { isOwnReason } from "./leaving.ts";
-import { enqueueList, type List } from "./list.ts";
+import { checkOver, enqueueList, type List } from "./list.ts";
 import { createLog, itemFields, operations } from "./log.ts";
 import { createLoopClaim, type Ending, type LoopClaim } from "./loop-claim.ts";
 import { HandBack } from "./outcome.ts";
@@ -69,11 +69,13 @@ function defined<Kind extends object>(options: Kind): { [Name in keyof Kind]?: E
 async function* sharedLoop(
   { url, key: projectKey, token, publishableKey, fetch }: Connection,
   workType: WorkTypes,
-  { progress: hasBar = true, over, key, payload, ...options }: AnyOptions = {},
+  given: AnyOptions = {},
 ): Claims<Json, unknown> {
+  checkOver(given);
+  const { progress: hasBar = true, over, key, payload, ...options } = given;
   const project = defined({ url, key: projectKey, token, publishableKey, fetch });
   const settings = settle(workType, { ...options, ...project });
-  const client = createClient({ ...settings, ...(fetch && { fetch }) });
+  const client = options.client ?? createClient({ ...settings, ...(fetch && { fetch }) });
   const elements = over ? await enqueue(client, settings, { over, ...defined({ key, payload }) }) : new Map();
   const bar = hasBar && !options.log ? createBar(client, settings, options) : null;
   const print = options.log ?? bar?.say ?? ((line: string): void => console.error(line));
@@ -92,7 +94,6 @@ async function* sharedLoop(
     for (let next = await turns.next(); next !== null; next = await turns.next()) {
       const { item_id, work_type } = next.claim;
       const item = elements.has(item_id) ? elements.get(item_id) : next.claim.payload;
-      elements.delete(item_id);
       const { claim, said } = createLoopClaim(next.claim, next.context, item);
       let isThrough = false;
       try {

@@ -19,6 +19,20 @@ interface NewItem {
   readonly payload: Json;
 }
 
+/** Refuses a list that is none, such as an undefined one: without a list the loop would do other work. */
+export function checkOver(options: { readonly over?: unknown }): void {
+  const { over } = options;
+  if (
+    !("over" in options) ||
+    (Object(over) === over && (Symbol.iterator in Object(over) || Symbol.asyncIterator in Object(over)))
+  ) {
+    return;
+  }
+  const what = over === null ? "null" : over instanceof Promise ? "a Promise" : `of type ${typeof over}`;
+  const hint = over instanceof Promise ? "await it" : "an array or another iterable was expected";
+  throw new SettingsError(`over is ${what}; ${hint}`);
+}
+
 /** An item carries a payload of 1 MB. */
 const payloadLimit = 1_048_576;
 

@@ -1,7 +1,7 @@
 // The loop of claims() without a database.
 import type { Claim } from "./claim.ts";
 import { SettingsError } from "./host.ts";
-import { keyOf, type List } from "./list.ts";
+import { checkOver, keyOf, type List } from "./list.ts";
 import { createLoopClaim, type LoopClaim } from "./loop-claim.ts";
 import { messageOf } from "./outcome.ts";
 import type { Context } from "./run.ts";
@@ -14,8 +14,10 @@ interface PlainOptions {
 /** Each element of the list, in this process alone. What fails is logged, and nothing is tried again. */
 export async function* plainLoop<Element>(
   workType: string,
-  { over, key, payload, signal, log = console.error }: PlainOptions & Partial<List<Element>>,
+  options: PlainOptions & Partial<List<Element>>,
 ): AsyncGenerator<LoopClaim<unknown, Element>, void, void> {
+  checkOver(options);
+  const { over, key, payload, signal, log = console.error } = options;
   if (over === undefined) {
     throw new SettingsError(
       "WORK_CLAIMS_DISABLED is set and no list (over) is given; without a database there is nothing else to go over",
@@ -26,11 +28,15 @@ export async function* plainLoop<Element>(
     const name = keyOf(element, { over, ...(key && { key }) });
     const given = plainClaim(workType, name, payload ? payload(element) : element);
     const { claim, said } = createLoopClaim(given, plainContext(given, signal), element);
-    yield claim;
     try {
-      said()?.();
-    } catch (error) {
-      log(`failed ${workType} ${name}: ${messageOf(error)}`);
+      yield claim;
+    } finally {
+      // Also where the loop is left.
+      try {
+        said()?.();
+      } catch (error) {
+        log(`failed ${workType} ${name}: ${messageOf(error)}`);
+      }
     }
   }
 }
