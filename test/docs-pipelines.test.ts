@@ -1,4 +1,4 @@
-// The pages on pipelines and changes: each block is run as it stands, in the order of the page. A text block is in the
+// The pages on pipelines, changes and effects: each block is run as it stands, in the order of the page. A text block is in the
 // output of the block before it.
 import { execFile } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -9,6 +9,7 @@ import postgres from "postgres";
 import { describe, expect, test } from "vitest";
 import { packageRoot } from "../src/stack/package-root.ts";
 import { type Stack, startStack } from "../src/stack/stack.ts";
+import { migrate, optionalMigration } from "./support/servers.ts";
 
 type Block = { language: string; text: string };
 
@@ -56,7 +57,7 @@ async function run({ language, text }: Block, stack: Stack, sql: postgres.Sql, p
   return (await promisify(execFile)(program as string, args as string[], options)).stdout;
 }
 
-describe.each(["pipelines.md", "changes.md"])("the page %s", (page) => {
+describe.each(["pipelines.md", "changes.md", "effects.md"])("the page %s", (page) => {
   test("has blocks that run as they stand, and say what the page says", { timeout: 120_000 }, async () => {
     const blocks = blocksOf(page);
     expect(blocks.length).toBeGreaterThan(8);
@@ -64,6 +65,7 @@ describe.each(["pipelines.md", "changes.md"])("the page %s", (page) => {
     const stack = await startStack({ ephemeral: true, migrations: packageRoot() });
     const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
     try {
+      if (page === "effects.md") await migrate(stack.dbUrl, [optionalMigration("work_tokens")]);
       for (const [n, block] of blocks.entries()) {
         if (block.language === "text") continue;
         const said = await run(block, stack, sql, project);

@@ -1,5 +1,5 @@
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { call, claimNext } from "./support/calls.ts";
 import { openDatabase } from "./support/database.ts";
@@ -19,6 +19,41 @@ function statements(page: string): string[] {
       .filter((statement) => statement !== ""),
   );
 }
+
+/** The anchors of a page's headings, as GitHub makes them. */
+function anchors(file: string): string[] {
+  return [...readFileSync(file, "utf8").matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}_ -]/gu, "")
+      .replaceAll(" ", "-"),
+  );
+}
+
+test("relative links of the README and the pages lead to files and headings that are there", () => {
+  const root = join(import.meta.dirname, "..");
+  const pages = [
+    "README.md",
+    ...readdirSync(join(root, "docs"), { recursive: true, encoding: "utf8" })
+      .filter((name) => name.endsWith(".md"))
+      .map((name) => join("docs", name)),
+  ];
+  const links = pages.flatMap((page) =>
+    [...readFileSync(join(root, page), "utf8").matchAll(/\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)/g)].map(
+      ([, path = "", anchor]) => ({
+        page,
+        path,
+        anchor,
+        file: path ? join(root, dirname(page), path) : join(root, page),
+      }),
+    ),
+  );
+  expect(links.length).toBeGreaterThan(50);
+  const broken = links.filter(
+    ({ file, anchor }) => !existsSync(file) || (anchor !== undefined && !anchors(file).includes(anchor)),
+  );
+  expect(broken.map(({ page, path, anchor }) => `${page}: ${path}#${anchor ?? ""}`)).toEqual([]);
+});
 
 test("the SQL of the page on operating runs as written, and its last part removes work-claims", async () => {
   const { owner, sql } = await openDatabase();
