@@ -153,5 +153,5 @@ export async function addItems(database: Sql, items: number): Promise<void> {
 }
 
 export async function emptyTables(database: Sql): Promise<void> {
-  await database`truncate public.work_items, public.work_claims, public.work_dependencies, public.work_events, work.requests cascade`;
+  await database`truncate public.work_items, public.work_claims, public.work_events, work.requests cascade`;
 }
