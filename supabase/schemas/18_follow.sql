@@ -39,6 +39,8 @@ create or replace function work.lock_workflows(ids bigint[], at_once boolean def
 returns void
 language plpgsql
 as $$
+declare
+  locked bigint[];
 begin
   if ids = '{}' then
     return;
@@ -47,10 +49,12 @@ begin
     perform from public.work_workflows w where w.id = any (ids) order by w.id for no key update nowait;
     return;
   end if;
-  perform from public.work_workflows w where w.id = any (ids) and w.is_gathered order by w.id for no key update;
-  perform from public.work_workflows w where w.id = any (ids) and not w.is_gathered order by w.id for share;
-  -- An item may have begun to wait for one of these while the second statement waited for it.
-  perform from public.work_workflows w where w.id = any (ids) and w.is_gathered order by w.id for no key update;
+  locked := array(
+    select w.id from public.work_workflows w where w.id = any (ids) and w.is_gathered order by w.id for no key update);
+  locked := locked || array(
+    select w.id from public.work_workflows w where w.id = any (ids) and not w.is_gathered order by w.id for share skip locked);
+  -- Another call changes the others, and an item may begin to wait for them. A share lock taken now could not be raised.
+  perform from public.work_workflows w where w.id = any (ids) and w.id <> all (locked) order by w.id for no key update;
 end
 $$;
 
