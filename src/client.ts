@@ -174,7 +174,7 @@ export type WorkClient = Lists & {
   overview(): Promise<OverviewRow[]>;
   /** The overview, live workers and the last events in one small answer: cheap enough to ask every second. */
   pulse(): Promise<Pulse>;
-  /** What is left of each of these work types: nothing where `open` is 0. */
+  /** The open work of each of these work types; `open` is 0 where all is over. */
   remaining(workTypes: readonly string[]): Promise<Remaining[]>;
   /** For an autoscaler: the work for a worker with these capabilities. Without them it counts all work. */
   depth(

@@ -1,7 +1,7 @@
 import type { NewItem } from "./answers.ts";
 import type { Work } from "./define-work.ts";
 
-/** What may be said of an item beside its payload. */
+/** The options of an item: all that it has beside its payload. */
 export type EnqueueOptions = {
   /** More is earlier. */
   readonly priority?: number | undefined;

@@ -2,7 +2,7 @@
 import { duration } from "../../workers/runtime/progress.ts";
 import type { EventRow } from "../answers.ts";
 
-/** What happened, as a sentence without its end. A name at its beginning stays as it is written. A step of an unknown kind is named as it is. */
+/** Says one event as a sentence without its end. It keeps names as they are written, and names an unknown kind of event. */
 const sentences: { readonly [event: string]: (step: EventRow) => string } = {
   enrolled: ({ work_type }) => `${work_type} is enrolled`,
   claimed: ({ work_type, worker_id }) => `${worker_id} claims it for ${work_type}`,

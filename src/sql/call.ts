@@ -16,7 +16,7 @@ export function createCalls(): (
   function signatureOf(connection: Connection, name: string): Promise<Signature | null> {
     const known = signatures.get(name) ?? readSignature(connection, name);
     signatures.set(name, known);
-    // What is not there now, or was not answered, may be there later.
+    // The next call asks again: a migration may have added the function, or the database answers then.
     known.then(
       (signature) => signature ?? signatures.delete(name),
       () => signatures.delete(name),

@@ -2,6 +2,7 @@ import type { CallOptions, Client } from "../../workers/runtime/client.ts";
 import { systemClock } from "../../workers/runtime/clock.ts";
 import { SettingsError } from "../../workers/runtime/host.ts";
 import { withRetries } from "../../workers/runtime/retry.ts";
+import { firstName } from "../../workers/runtime/several.ts";
 import type { Transport } from "../transport.ts";
 import { createCalls } from "./call.ts";
 import { ask, type Connection, type SqlLike } from "./connection.ts";
@@ -22,7 +23,7 @@ export function overSql(sql: SqlLike): Client {
     },
     redact: (text) => text,
     listen: (workTypes, onReady) =>
-      listen("ready", { isMeant: (name) => workTypes.includes(name.replace(/#\d+$/, "")), onEvent: onReady }),
+      listen("ready", { isMeant: (name) => workTypes.includes(firstName(name)), onEvent: onReady }),
   };
 }
 

@@ -1699,8 +1699,6 @@ comment on index public.work_claims_due is 'What is due again?';
 create index if not exists work_claims_failed on public.work_claims (work_type, finished_at) where status = 'failed';
 comment on index public.work_claims_failed is 'What failed for good, and in which order?';
 
-create index if not exists work_claims_blocked on public.work_claims (work_type) where status = 'blocked';
-comment on index public.work_claims_blocked is 'What of this work type waits for something it needs?';
 create index if not exists work_claims_parked on public.work_claims (work_type, poll_at) where poll_at is not null;
 comment on index public.work_claims_parked is 'Which job elsewhere of this work type is to be asked about?';
 create index if not exists work_claims_tried on public.work_claims (work_type) where status = 'waiting' and fence is not null;
@@ -1992,7 +1990,7 @@ begin
     from changed c
    group by c.work_type
   having count(*) filter (where c.status = 'blocked') <> count(*) filter (where c.was = 'blocked');
-  -- What they need may have failed long ago.
+  -- A need may have failed long before: no later release tells of it.
   perform work.follow((
     select jsonb_agg(jsonb_build_object('item_id', f.item_id, 'work_type', f.work_type, 'was', f.status, 'became', f.status))
       from unnest(count_needs.item_ids) as given(id)
@@ -2245,7 +2243,7 @@ comment on column public.work_events.input is 'The input by which the claim was 
 create index if not exists work_events_by_claim on public.work_events (item_id, work_type, id);
 comment on index public.work_events_by_claim is 'What happened to this claim?';
 
--- Who calls, for acts by hand: the name in the header x-work-as, else the user of the JWT, else the role.
+-- The caller of an act by hand: the name in the header x-work-as, else the user of the JWT, else the role.
 create or replace function work.actor()
 returns text
 language plpgsql
@@ -2940,7 +2938,7 @@ begin
                or exists (
                select from public.work_claims c
                 where c.work_type = any (array[asked.name]) and c.status = 'waiting' and c.fence is not null)
-               -- What was done under an older version is being opened again.
+               -- Upkeep still opens claims that succeeded under an older version.
                or t.redone_through is not null,
              'has_parked', exists (
                select from public.work_claims c
@@ -7348,7 +7346,7 @@ comment on view public.work_capability_match is
 
 -- Is there more? For workers that stay until all is done, and for progress bars.
 
--- What is left of each of these work types, in bounded time however many claims there are. open, done, failed and cancelled
+-- Answer the open work of each of these work types, in bounded time however many claims there are. open, done, failed and cancelled
 -- are exact; with is_capped the other numbers are lower bounds. Under reopening, claims of an older version are yet to come back.
 create or replace function public.work_remaining(work_types text[])
 returns json
@@ -7402,7 +7400,7 @@ begin
 end
 $$;
 comment on function public.work_remaining is
-  'What is left of each of these work types, in bounded time: [{work_type, is_declared, ready, running, parked, waiting, waiting_until, blocked, open, done, failed, cancelled, is_capped, is_paused, stopped, is_reopening, workers}]. Nothing is left where open is 0; done ones have succeeded.';
+  'Answers the open work of each of these work types, in bounded time: [{work_type, is_declared, ready, running, parked, waiting, waiting_until, blocked, open, done, failed, cancelled, is_capped, is_paused, stopped, is_reopening, workers}]. Nothing is left where open is 0; done ones have succeeded.';
 
 -- 27_explain.sql
 

@@ -90,8 +90,6 @@ comment on index public.work_claims_due is 'What is due again?';
 create index if not exists work_claims_failed on public.work_claims (work_type, finished_at) where status = 'failed';
 comment on index public.work_claims_failed is 'What failed for good, and in which order?';
 
-create index if not exists work_claims_blocked on public.work_claims (work_type) where status = 'blocked';
-comment on index public.work_claims_blocked is 'What of this work type waits for something it needs?';
 create index if not exists work_claims_parked on public.work_claims (work_type, poll_at) where poll_at is not null;
 comment on index public.work_claims_parked is 'Which job elsewhere of this work type is to be asked about?';
 create index if not exists work_claims_tried on public.work_claims (work_type) where status = 'waiting' and fence is not null;

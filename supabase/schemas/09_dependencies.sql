@@ -244,7 +244,7 @@ begin
     from changed c
    group by c.work_type
   having count(*) filter (where c.status = 'blocked') <> count(*) filter (where c.was = 'blocked');
-  -- What they need may have failed long ago.
+  -- A need may have failed long before: no later release tells of it.
   perform work.follow((
     select jsonb_agg(jsonb_build_object('item_id', f.item_id, 'work_type', f.work_type, 'was', f.status, 'became', f.status))
       from unnest(count_needs.item_ids) as given(id)

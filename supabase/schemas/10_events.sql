@@ -35,7 +35,7 @@ comment on column public.work_events.input is 'The input by which the claim was 
 create index if not exists work_events_by_claim on public.work_events (item_id, work_type, id);
 comment on index public.work_events_by_claim is 'What happened to this claim?';
 
--- Who calls, for acts by hand: the name in the header x-work-as, else the user of the JWT, else the role.
+-- The caller of an act by hand: the name in the header x-work-as, else the user of the JWT, else the role.
 create or replace function work.actor()
 returns text
 language plpgsql

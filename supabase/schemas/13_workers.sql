@@ -222,7 +222,7 @@ begin
                or exists (
                select from public.work_claims c
                 where c.work_type = any (array[asked.name]) and c.status = 'waiting' and c.fence is not null)
-               -- What was done under an older version is being opened again.
+               -- Upkeep still opens claims that succeeded under an older version.
                or t.redone_through is not null,
              'has_parked', exists (
                select from public.work_claims c

@@ -1,6 +1,6 @@
 -- Is there more? For workers that stay until all is done, and for progress bars.
 
--- What is left of each of these work types, in bounded time however many claims there are. open, done, failed and cancelled
+-- Answer the open work of each of these work types, in bounded time however many claims there are. open, done, failed and cancelled
 -- are exact; with is_capped the other numbers are lower bounds. Under reopening, claims of an older version are yet to come back.
 create or replace function public.work_remaining(work_types text[])
 returns json
@@ -54,4 +54,4 @@ begin
 end
 $$;
 comment on function public.work_remaining is
-  'What is left of each of these work types, in bounded time: [{work_type, is_declared, ready, running, parked, waiting, waiting_until, blocked, open, done, failed, cancelled, is_capped, is_paused, stopped, is_reopening, workers}]. Nothing is left where open is 0; done ones have succeeded.';
+  'Answers the open work of each of these work types, in bounded time: [{work_type, is_declared, ready, running, parked, waiting, waiting_until, blocked, open, done, failed, cancelled, is_capped, is_paused, stopped, is_reopening, workers}]. Nothing is left where open is 0; done ones have succeeded.';

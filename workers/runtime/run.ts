@@ -6,6 +6,7 @@ import { SettingsError } from "./host.ts";
 import type { LockOptions } from "./lock.ts";
 import { type Outcome, returned, threw, withItems } from "./outcome.ts";
 import type { Profile } from "./profile.ts";
+import { firstName } from "./several.ts";
 import { traceOfTry } from "./trace.ts";
 
 export interface Context {
@@ -75,7 +76,7 @@ export function dispatch(handlers: Handlers): Handler {
     }
   }
   return (claim, context) => {
-    const name = Object.hasOwn(handlers, claim.work_type) ? claim.work_type : claim.work_type.replace(/#\d+$/, "");
+    const name = Object.hasOwn(handlers, claim.work_type) ? claim.work_type : firstName(claim.work_type);
     return (handlers[name] as Handler)(claim, context);
   };
 }
