@@ -13,10 +13,12 @@ import { seed, seeded } from "./support/random.ts";
 const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
 // Without fetch_types: a crash while the client asks for types is an error that nothing catches.
 const options = { onnotice: () => {}, fetch_types: false, backoff: () => 0.05, connect_timeout: 2 } as const;
-const sql = postgres(stack.dbUrl, { ...options, max: 4 });
+const connect = (max: number): postgres.Sql => postgres(stack.dbUrl, { ...options, max });
+let sql = connect(4);
 // Its own connections: all others may wait for a row that the call to be cut holds.
-const cutter = postgres(stack.dbUrl, { ...options, max: 8 });
-// The client writes to a connection that has just been cut, and nothing can catch its error. Its queries fail all the same.
+let cutter = connect(8);
+// The client writes to a connection that has just been cut, and nothing can catch its error. Its query may then never end:
+// see limited() and connectAgain().
 const listeners = process.listeners("uncaughtException");
 process.removeAllListeners("uncaughtException");
 process.on("uncaughtException", (error, origin) => {
@@ -56,11 +58,31 @@ const isCut = (error: unknown): boolean =>
   /CONN|EPIPE|57P0|08|53300/.test(String((error as { code?: string }).code)) ||
   /connection|socket|terminat|null \(reading/i.test(String(error));
 
+/** No call takes half a minute, unless the client lost it. */
+async function limited<Answer>(action: () => Promise<Answer>): Promise<Answer> {
+  let timer: NodeJS.Timeout | undefined;
+  const lost = new Promise<never>((_, reject) => {
+    timer = setTimeout(reject, 30_000, Object.assign(new Error("a query was lost"), { code: "CONNECTION_LOST" }));
+  });
+  try {
+    return await Promise.race([action(), lost]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** All shared connections anew, once Postgres was stopped. */
+async function connectAgain(): Promise<void> {
+  const cut = [sql, cutter];
+  [sql, cutter] = [connect(4), connect(8)];
+  await Promise.all(cut.map((each) => each.end({ timeout: 0 })));
+}
+
 /** Does it until Postgres is there. */
 async function insist<Answer>(action: () => Promise<Answer>): Promise<Answer> {
   for (;;) {
     try {
-      return await action();
+      return await limited(action);
     } catch (error) {
       const { code } = error as { code?: string };
       if (isEnded || (!isCut(error) && code !== "40P01" && code !== "55P03" && code !== "57014")) {
@@ -171,10 +193,10 @@ test(`each result has its effect once while ${wanted} faults are made (SEED=${se
   }
 
   async function runWorker(name: string): Promise<void> {
-    let own = postgres(stack.dbUrl, { ...options, max: 1 });
+    let own = connect(1);
     const again = async (): Promise<void> => {
       await own.end({ timeout: 0 }).catch(() => {});
-      own = postgres(stack.dbUrl, { ...options, max: 1 });
+      own = connect(1);
     };
     /** Held by this worker, then released; some kind of fault comes between, or none. */
     async function turn(): Promise<void> {
@@ -270,7 +292,7 @@ test(`each result has its effect once while ${wanted} faults are made (SEED=${se
     }
     for (let failures = 0; !isOver() || (await open()) > 0; ) {
       try {
-        await turn();
+        await limited(turn);
         failures = 0;
       } catch (error) {
         const { code } = error as { code?: string };
@@ -306,6 +328,7 @@ test(`each result has its effect once while ${wanted} faults are made (SEED=${se
       }
       await stack.postgres.stop("immediate");
       await stack.postgres.start();
+      await connectAgain();
       note("Postgres stopped at once");
     }
     isStopped = true;
