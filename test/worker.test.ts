@@ -91,6 +91,16 @@ test("outcomes of handlers that end at once go in the call that claims the next 
   expect(server.of("claim_next")).toHaveLength(1);
 });
 
+test("a worker that stalls for more than half of a lease, before any of its looks at the clock, does every item", async () => {
+  for (let stallsAt = 1, looks = stallsAt; looks >= stallsAt; stallsAt += 1) {
+    const { clock, server, options } = world(3, { batch: 3 }, 1);
+    looks = 0;
+    const stalling = { sleep: clock.sleep, now: () => clock.now() + (++looks >= stallsAt ? 600 : 0) };
+    const summary = await clock.drive(work("embed", () => {}, { ...options, clock: stalling }));
+    expect([stallsAt, summary.lost, statuses(server)]).toEqual([stallsAt, 0, "succeeded"]);
+  }
+});
+
 test("a worker runs no more handlers than its concurrency and claims no more than its batch", async () => {
   const { clock, server, options } = world(60, { concurrency: 3, batch: 7 });
   let running = 0;

@@ -8,11 +8,14 @@ import { meanWith } from "./pace.ts";
 import { abandonJob } from "./parked.ts";
 import { leave, lose } from "./worker.ts";
 
-/** Runs the handler of the first claim that may start. */
+/** Runs the handler of the first claim that may start; none may where the process stalled since the loop looked. */
 export async function start(loop: Loop): Promise<void> {
   const { state, holding, clock, metrics, wakeUps } = loop;
-  const held = firstStartable(holding, clock.now()) as Held;
   const startedAt = clock.now();
+  const held = firstStartable(holding, startedAt);
+  if (held === undefined) {
+    return;
+  }
   held.state = "running";
   state.running++;
   wakeUps.deadline.wakeBy(deadline(held.lease));
