@@ -6,14 +6,14 @@ import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { ScaledJob } from "@kubernetes-models/keda/keda.sh/v1alpha1";
 import postgres, { type Sql } from "postgres";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
 import { NoProject } from "../src/cli/command.ts";
 import { fleet as command, files } from "../src/cli/fleet.ts";
 import { packageRoot } from "../src/stack/package-root.ts";
-import type { Stack } from "../src/stack/stack.ts";
-import { call } from "./support/calls.ts";
-import { declare, fleet, placeWorker, type Ran, startTokenStack } from "./support/fleet.ts";
+import { openApi } from "./support/api.ts";
+import { call, waitUntil } from "./support/calls.ts";
+import { declare, fleet, placeWorker, type Ran } from "./support/fleet.ts";
 import { createToken } from "./support/tokens.ts";
 
 const page = readFileSync(join(packageRoot(), "docs", "fleets.md"), "utf8");
@@ -21,20 +21,12 @@ const block = (language: string): string =>
   new RegExp(`^\`\`\`${language}\n([\\s\\S]*?)^\`\`\``, "m").exec(page)?.[1] as string;
 const project = { SUPABASE_URL: "https://abc.supabase.co", SUPABASE_PUBLISHABLE_KEY: "sb_publishable_abc" };
 
-let folder: string;
-let stack: Stack;
-let sql: Sql;
-let here: Record<string, string>;
-
-beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "work-claims-test-"));
-  stack = await startTokenStack();
-  sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
-  here = { SUPABASE_URL: stack.url, SUPABASE_PUBLISHABLE_KEY: stack.publishableKey };
-});
+const folder = mkdtempSync(join(tmpdir(), "work-claims-test-"));
+const stack = await openApi({ tokens: true });
+const sql: Sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
+const here = { SUPABASE_URL: stack.url, SUPABASE_PUBLISHABLE_KEY: stack.publishableKey };
 afterAll(async () => {
-  await sql?.end({ timeout: 1 });
-  await stack?.stop();
+  await sql.end({ timeout: 1 });
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -250,7 +242,7 @@ describe.concurrent("on a rented box", () => {
     const { type, start, statuses, told } = await rent(engine);
     await call(sql, "enqueue_items", { items: [{ pool: type, payload: { hold: join(folder, "never") } }] });
     const { child, ended } = await start({ WORK_GRACE_SECONDS: "1" });
-    await vi.waitUntil(async () => (await statuses()).includes("claimed"), { timeout: 30_000 });
+    await waitUntil(async () => (await statuses()).includes("claimed"));
     child.kill(signal);
     expect(await ended).toMatchObject({ status });
     expect(await statuses()).toEqual(["ready"]);

@@ -2,26 +2,25 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import postgres, { type Sql } from "postgres";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import type { Stack } from "../src/stack/stack.ts";
+import { afterAll, beforeAll, describe, expect, onTestFailed, test, vi } from "vitest";
+import { openApi } from "./support/api.ts";
 import { call } from "./support/calls.ts";
-import { declare, fleet, placeWorker, startTokenStack } from "./support/fleet.ts";
+import { declare, fleet, placeWorker } from "./support/fleet.ts";
 import { type Slurm, startSlurm, withoutSlurm } from "./support/slurm.ts";
 import { createToken } from "./support/tokens.ts";
 
 const reason = withoutSlurm();
+const stack = await openApi({ tokens: true });
+const sql: Sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
+afterAll(() => sql.end({ timeout: 1 }));
 
 describe.skipIf(reason)(`an array of four tasks on two GPUs${reason ? ` (skipped: ${reason})` : ""}`, () => {
   let slurm: Slurm;
-  let stack: Stack;
-  let sql: Sql;
   let script: string;
   let token: string;
 
   beforeAll(async () => {
     slurm = await startSlurm();
-    stack = await startTokenStack();
-    sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
     await declare(sql, "render");
     script = join(slurm.folder, "work.sbatch");
     const project = { SUPABASE_URL: stack.url, SUPABASE_PUBLISHABLE_KEY: stack.publishableKey };
@@ -31,10 +30,7 @@ describe.skipIf(reason)(`an array of four tasks on two GPUs${reason ? ` (skipped
     token = join(slurm.folder, "token");
     writeFileSync(token, await createToken(sql, "cluster", ["render"]));
   });
-  afterAll(async () => {
-    await sql?.end({ timeout: 1 });
-    await Promise.all([slurm?.stop(), stack?.stop()]);
-  });
+  afterAll(() => slurm?.stop());
 
   interface Held {
     task: string;
@@ -52,7 +48,7 @@ describe.skipIf(reason)(`an array of four tasks on two GPUs${reason ? ` (skipped
   }
 
   const until = (condition: () => Promise<boolean>): Promise<boolean> =>
-    vi.waitUntil(condition, { timeout: 50_000, interval: 100 });
+    vi.waitUntil(condition, { timeout: 60_000, interval: 100 });
 
   const isHolding = async (...tasks: string[]): Promise<boolean> =>
     (await held())
@@ -61,15 +57,18 @@ describe.skipIf(reason)(`an array of four tasks on two GPUs${reason ? ` (skipped
       .join() === tasks.join();
 
   test("does every item once, though a worker is killed and tasks are cancelled, requeued and out of time", {
-    timeout: 120_000,
+    timeout: 300_000,
   }, async () => {
+    onTestFailed(() => console.error(slurm.logs()));
     const hold = join(slurm.folder, "end");
     await call(sql, "enqueue_items", {
       items: Array.from({ length: 6 }, () => ({ pool: "render", payload: { hold } })),
     });
 
-    // A minute is the shortest limit. Slurm looks at limits each half minute: 20 s before the end, the first look counts.
-    const array = await submit(["--time=1", "--signal=B:USR1@20"], { WORK_GRACE_SECONDS: "1", WORK_IDLE_SECONDS: "1" });
+    const array = await submit(["--time=10", "--signal=B:USR1@80"], {
+      WORK_GRACE_SECONDS: "1",
+      WORK_IDLE_SECONDS: "1",
+    });
     await until(() => isHolding("0", "1"));
 
     const [first] = (await held()).filter(({ task }) => task === "0") as [Held];
@@ -83,13 +82,16 @@ describe.skipIf(reason)(`an array of four tasks on two GPUs${reason ? ` (skipped
     await until(async () => (await slurm.job(`${array}_1`)).state === "PENDING");
     expect(await isHolding("3")).toBe(true);
 
-    // Its limit comes near. The id of this task's job is that of the array.
+    // Slurm looks at limits each half minute, and signals what will come near by the next look.
+    await update(`${array}_3`, "TimeLimit=2");
     await until(async () => (await slurm.job(`${array}_3`)).state === "PENDING");
     expect(await held()).toEqual([]);
 
-    // A requeued task waits two minutes, unless it is told to start.
+    // A requeued task waits two minutes, unless it is told to start. Within the second of its end Slurm would not start it.
     writeFileSync(hold, "");
-    for (const task of ["1", "3"]) await slurm.run("scontrol", ["update", `JobId=${array}_${task}`, "StartTime=now"]);
+    const endedAt = new Date().setMilliseconds(0);
+    await until(async () => Date.now() >= endedAt + 1000);
+    for (const task of ["1", "3"]) await update(`${array}_${task}`, "TimeLimit=10", "StartTime=now");
     await until(async () => (await slurm.run("squeue", ["-h", "-j", array])) === "");
 
     const jobs = await Promise.all(["0", "1", "2", "3"].map((task) => slurm.job(`${array}_${task}`)));
@@ -114,6 +116,9 @@ describe.skipIf(reason)(`an array of four tasks on two GPUs${reason ? ` (skipped
     await until(async () => (await slurm.job(`${array}_0`)).state === "FAILED");
     expect(await slurm.job(`${array}_0`)).toEqual({ state: "FAILED", exitCode: "78:0", restarts: 0 });
   });
+
+  const update = (task: string, ...changes: string[]): Promise<string> =>
+    slurm.run("scontrol", ["update", `JobId=${task}`, ...changes]);
 
   /** Submits the printed script; answers the number of its array. */
   function submit(options: string[], environment: Record<string, string>): Promise<string> {

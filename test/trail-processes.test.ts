@@ -7,18 +7,17 @@ import { join } from "node:path";
 import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
 import { packageRoot } from "../src/stack/package-root.ts";
+import { openApi } from "./support/api.ts";
 import { call, claimNext, endWaits, release, typeWithPool, waitUntil } from "./support/calls.ts";
-import { startTokenStack } from "./support/fleet.ts";
 import { expectInvariants } from "./support/invariants.ts";
 import { createToken } from "./support/tokens.ts";
 
-const stack = await startTokenStack();
+const stack = await openApi({ tokens: true });
 const sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
 const folder = mkdtempSync(join(tmpdir(), "work-claims-trail-"));
 afterAll(async () => {
   await expectInvariants(sql);
   await sql.end({ timeout: 1 });
-  await stack.stop();
   rmSync(folder, { recursive: true });
 });
 

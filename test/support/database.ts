@@ -17,9 +17,11 @@ export interface Database {
   as(role: string, options?: postgres.Options<Record<string, never>>): Sql;
   /** The address as the owner. */
   url: string;
+  /** The address as the superuser. */
+  adminUrl: string;
 }
 
-interface Wanted {
+export interface Wanted {
   version?: Version;
   grants?: "old" | "new";
   /** False for one without our objects. */
@@ -65,5 +67,6 @@ export async function openDatabase(wanted: Wanted = {}): Promise<Database> {
     admin: connect(inDatabase(server.adminUrl, name), {}),
     as,
     url: inDatabase(server.dbUrl, name),
+    adminUrl: inDatabase(server.adminUrl, name),
   };
 }

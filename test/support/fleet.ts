@@ -2,9 +2,7 @@ import { execFile } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { addMigration } from "../../src/stack/migrations.ts";
 import { packageRoot } from "../../src/stack/package-root.ts";
-import { type Stack, startStack } from "../../src/stack/stack.ts";
 import { call } from "./calls.ts";
 import type { Sql } from "./database.ts";
 
@@ -39,18 +37,5 @@ export function fleet(args: readonly string[], variables: Record<string, string>
 /** Declares a work type with a pool of its own. */
 export async function declare(sql: Sql, type: string): Promise<void> {
   await sql`insert into public.work_pools (name) values (${type})`;
-  await call(sql, "define_work_type", { work_type: type, pool: type, lease_seconds: 3 });
-}
-
-/** A project whose workers may come with a token. */
-export function startTokenStack(): Promise<Stack> {
-  return startStack({
-    ephemeral: true,
-    migrations: async (dataDir) => {
-      const project = join(dataDir, "project");
-      await addMigration(project);
-      await addMigration(project, { name: "work_tokens" });
-      return project;
-    },
-  });
+  await call(sql, "define_work_type", { work_type: type, pool: type, lease_seconds: 20 });
 }

@@ -1,5 +1,5 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -26,6 +26,8 @@ export interface Slurm {
   /** Runs one of Slurm's commands and answers what it prints. */
   run: (program: string, args: string[], environment?: Record<string, string>) => Promise<string>;
   job: (id: string) => Promise<Job>;
+  /** What the daemons and the tasks have written. */
+  logs: () => string;
   stop: () => Promise<void>;
 }
 
@@ -86,7 +88,7 @@ PartitionName=all Nodes=ALL Default=YES
   };
   try {
     await vi.waitUntil(async () => (await run("sinfo", ["-h", "-o", "%T"]).catch(() => "")) === "idle", {
-      timeout: 20_000,
+      timeout: 60_000,
       interval: 100,
     });
   } catch (error) {
@@ -100,6 +102,10 @@ PartitionName=all Nodes=ALL Default=YES
       const shown = await run("scontrol", ["--oneliner", "show", "job", id]);
       const field = (name: string): string => new RegExp(` ${name}=(\\S+)`).exec(shown)?.[1] ?? "";
       return { state: field("JobState"), exitCode: field("ExitCode"), restarts: Number(field("Restarts")) };
+    },
+    logs: () => {
+      const names = readdirSync(folder).filter((name) => name.endsWith(".log"));
+      return names.map((name) => `${name}:\n${readFileSync(join(folder, name), "utf8")}`).join("\n");
     },
     stop,
   };
