@@ -130,13 +130,13 @@ test("doctor names the two versions where the database has another one", async (
 test("doctor names a function that is missing", async () => {
   await sql`alter function prune_classes rename to pruned`;
   await expect
-    .poll(() => wrong(), { timeout: 20_000 })
+    .poll(() => wrong())
     .toEqual([
       expect.stringMatching(/^functions: this key cannot call prune_classes/),
       expect.stringMatching(/^schema: prune_classes is missing/),
     ]);
   await sql`alter function pruned rename to prune_classes`;
-  await expect.poll(() => wrong(), { timeout: 20_000 }).toEqual([]);
+  await expect.poll(() => wrong()).toEqual([]);
 });
 
 test("doctor names rights that anon or authenticated has", async () => {
@@ -181,7 +181,7 @@ test("doctor names the transaction that keeps vacuum from cleaning, and how to e
     const findings = await checkDatabase(sql, Date.now, { ...limits, snapshotSeconds: 1 });
     return findings.find(({ check }) => check === "snapshots");
   };
-  await expect.poll(snapshots, { timeout: 20_000 }).toEqual({
+  await expect.poll(snapshots).toEqual({
     check: "snapshots",
     isRight: false,
     text: expect.stringMatching(`^process ${session?.pid} of postgres \\(idle in transaction\\) keeps vacuum`),

@@ -149,7 +149,7 @@ test("a caller that leaves while its function starts does not keep the isolate",
   const pid = (await (await ask("leaving")).json()) as number;
   await write("leaving", answering("0"));
   await ask("leaving");
-  await expect.poll(() => isRunning(pid), { timeout: 20_000 }).toBe(false);
+  await expect.poll(() => isRunning(pid)).toBe(false);
 });
 
 test("an isolate is retired at half of its limit, and told of its end at nine tenths", async () => {
@@ -161,7 +161,7 @@ test("an isolate is retired at half of its limit, and told of its end at nine te
   );
   const first = (await (await ask("events")).json()) as number;
   await waitUntil(async () => (await (await ask("events")).json()) !== first);
-  await expect.poll(() => isRunning(first), { timeout: 20_000 }).toBe(false);
+  await expect.poll(() => isRunning(first)).toBe(false);
   const said = await readFile(join(stack.dataDir, "logs", "function-events.log"), "utf8");
   expect(said.split("\n").filter((line) => line.startsWith(`told ${first} `))).toEqual([`told ${first} wall_clock`]);
 });

@@ -57,7 +57,7 @@ test("a row that changes during its enrolment is enrolled with its last values",
   await writer.begin(async (transaction) => {
     await transaction`update moving set body = 'new' where id = 1`;
     enrolling = call(as("postgres"), "enroll_pool", { pool: "moving" });
-    await waitingFor(1);
+    await someoneWaits(owner, 1);
   });
   await enrolling;
   expect(await payloads("moving")).toEqual([{ payload: { id: 1, body: "new" } }]);
@@ -71,7 +71,7 @@ test("an item that gets a priority during its enrolment keeps it", async () => {
   await writer.begin(async (transaction) => {
     await transaction`update work_items set run_after = null, priority = 7 where id = ${id as string}`;
     enrolling = call(as("postgres"), "enroll_pool", { pool: "default" });
-    await waitingFor(1);
+    await someoneWaits(owner, 1);
   });
   await enrolling;
   expect(await owner`select status, priority from work_claims where work_type = 'forward'`).toEqual([
@@ -171,9 +171,9 @@ test("a worker's heartbeat and its releases do not deadlock", async () => {
     const outcomes = [first, second].map((claim) => ({ ...claim, outcome: "succeeded" }));
     const finish = { worker_id: "beating", outcomes, work_types: ["beat"] };
     running.push(call(as("service_role"), "finish_and_claim", finish));
-    await waitingFor(1);
+    await someoneWaits(owner, 1);
     running.push(call(as("service_role"), "extend_claims", { worker_id: "beating", held: [first] }));
-    await waitingFor(2);
+    await someoneWaits(owner, 2);
   });
   await expect(Promise.all(running)).resolves.toHaveLength(2);
 });
@@ -205,21 +205,6 @@ test("claim_items takes back its own items first, before other expired ones", as
     .map((row) => row.item_id);
   expect(await call(sql, "claim_items", { item_ids: newest, work_type: "many", worker_id: "w" })).toHaveLength(100);
 });
-
-/** Returns when so many other connections wait for a lock. */
-async function waitingFor(count: number): Promise<void> {
-  await expect
-    .poll(
-      async () => {
-        const [row] = await owner`
-          select count(*)::integer as count from pg_stat_activity
-           where datname = current_database() and wait_event_type = 'Lock'`;
-        return row?.count;
-      },
-      { timeout: 10_000, interval: 20 },
-    )
-    .toBeGreaterThanOrEqual(count);
-}
 
 test("a deletion locks the claims of an item in the order of keys, as a release does", async () => {
   const { sql, as } = await openDatabase();

@@ -96,9 +96,7 @@ async function advice(url: string): Promise<Advice[]> {
   return findings.filter(({ name, level }) => name !== "unused_index" || level !== "INFO");
 }
 
-test("Supabase's advisors report only indexes that a new database has not used yet", {
-  timeout: 120_000,
-}, async () => {
+test("Supabase's advisors report only indexes that a new database has not used yet", async () => {
   const { url, owner } = await openDatabase({ grants: "old" });
   await owner`create table documents (id uuid primary key)`;
   await owner`alter table documents enable row level security`;
@@ -107,9 +105,7 @@ test("Supabase's advisors report only indexes that a new database has not used y
   expect(await advice(url)).toEqual([]);
 });
 
-test("Supabase's advisors report nothing else of tokens than that anon may run their functions", {
-  timeout: 120_000,
-}, async () => {
+test("Supabase's advisors report nothing else of tokens than that anon may run their functions", async () => {
   const { url } = await openDatabase({ grants: "old", tokens: true });
   // The dashboard has this lint, number 0028; the advisors of the command line do not have it yet.
   expect((await advice(url)).filter(({ name }) => name !== "anon_security_definer_function_executable")).toEqual([]);

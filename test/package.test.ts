@@ -16,7 +16,7 @@ beforeAll(async () => {
   await run("npm", ["pack", "--pack-destination", project], { cwd: packageRoot() });
   const [packed = ""] = (await readdir(project)).filter((name) => name.endsWith(".tgz"));
   await run("npm", ["install", "--prefer-offline", `./${packed}`], { cwd: project });
-}, 120_000);
+});
 afterAll(() => rm(project, { recursive: true, force: true }));
 
 async function bytesIn(folder: string): Promise<number> {

@@ -1,6 +1,15 @@
 import { afterAll, expect, test } from "vitest";
 import { createWorkClient } from "../src/client.ts";
-import { type Claim, call, claimNext, events, stored, typeWithItems, waitUntil } from "./support/calls.ts";
+import {
+  type Claim,
+  call,
+  claimNext,
+  events,
+  someoneWaits,
+  stored,
+  typeWithItems,
+  waitUntil,
+} from "./support/calls.ts";
 import { openDatabase } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
@@ -52,7 +61,7 @@ test("a copy waits for the first call to end", async () => {
   await first`begin`;
   const answer = await call<Claim[]>(first, "claim_next", args);
   const copy = call<Claim[]>(second, "claim_next", args);
-  await waitUntil(async () => (await sql`select from pg_locks where not granted`).length > 0);
+  await someoneWaits(sql);
   await first`commit`;
   expect(await copy).toEqual(answer);
 });

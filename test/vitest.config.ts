@@ -8,8 +8,10 @@ export default defineConfig({
     root: import.meta.dirname,
     include: ["**/*.test.ts"],
     globalSetup: ["./support/servers.ts"],
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // For a slow machine: nothing takes so long where nothing hangs. A wait gives up first, and says what it last saw.
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    expect: { poll: { timeout: 60_000 } },
     // Each worker is mostly waiting for Postgres: two of them keep two cores busy.
     maxWorkers: 2,
   },
