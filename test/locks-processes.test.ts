@@ -4,14 +4,13 @@ import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
-import { startStack } from "../src/stack/stack.ts";
-import { call, waitUntil } from "./support/calls.ts";
+import { openApi } from "./support/api.ts";
+import { call, endLeases, waitUntil } from "./support/calls.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
-const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
+const stack = await openApi();
 const sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
 const folder = mkdtempSync(join(tmpdir(), "work-claims-locks-"));
 const running = new Set<ChildProcess>();
@@ -21,12 +20,11 @@ afterAll(async () => {
   }
   await expectInvariants(sql);
   await sql.end({ timeout: 1 });
-  await stack.stop();
   rmSync(folder, { recursive: true });
 });
 
 await sql`insert into work_pools (name) values ('locks')`;
-await call(sql, "define_work_type", { work_type: "lock", pool: "locks", lease_seconds: 1, backoff_seconds: 0 });
+await call(sql, "define_work_type", { work_type: "lock", pool: "locks", backoff_seconds: 0 });
 
 interface Note {
   what: string;
@@ -83,9 +81,10 @@ function mostAtOnce(of: Note[], killed?: number): number {
 test("processes share the slots of a lock, and take over that of a killed one", async () => {
   await enqueue(12);
   const killed = start("shared", { HOLD_MS: "60000" });
-  await waitUntil(async () => (await sleep(20).then(() => notes("shared"))).length > 0);
+  await waitUntil(async () => notes("shared").length > 0);
   killed.child.kill("SIGKILL");
   await killed.ended;
+  await endLeases(sql, "lock");
   const workers = Array.from({ length: 4 }, () => start("shared", {}));
   await Promise.all(workers.map(({ ended }) => ended));
   const written = notes("shared");
@@ -105,7 +104,7 @@ test("a handler that throws frees its lock", async () => {
 
 test("a lock of each item keeps no other item back", async () => {
   const ids = await enqueue(4);
-  await start("each", { PER_ITEM: "1", WORK_CONCURRENCY: "4", HOLD_MS: "500" }).ended;
+  await start("each", { PER_ITEM: "1", WORK_CONCURRENCY: "4", HOLD_MS: "30000", TOGETHER: "4" }).ended;
   expect(mostAtOnce(notes("each"))).toBe(4);
   expect(await sql`select from work_claims where item_id = any (${ids}) and status = 'succeeded'`).toHaveLength(4);
 });
@@ -113,7 +112,7 @@ test("a lock of each item keeps no other item back", async () => {
 test("a stopped worker ends its wait for a lock, and hands the item back", async () => {
   const ids = await enqueue(3);
   const holder = start("waited", { WORK_CONCURRENCY: "2", WORK_BATCH: "2", HOLD_MS: "60000", WORK_GRACE_SECONDS: "0" });
-  await waitUntil(async () => (await sleep(20).then(() => notes("waited"))).length === 2);
+  await waitUntil(async () => notes("waited").length === 2);
   const waiter = start("waited", { WORK_GRACE_SECONDS: "0" });
   await waitUntil(async () => {
     const held = await sql`select from work_claims where item_id = any (${ids}) and status = 'claimed'`;
