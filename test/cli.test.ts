@@ -1,20 +1,25 @@
 import { execFile } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtempSync } from "node:fs";
+import { readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import postgres, { type Sql } from "postgres";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import { table } from "../src/cli/table.ts";
 import { createWorkClient, type WorkClient } from "../src/client.ts";
 import { packageRoot } from "../src/stack/package-root.ts";
-import { type Stack, startStack } from "../src/stack/stack.ts";
+import { openApi } from "./support/api.ts";
 
 type Ran = { code: number; out: string; err: string };
 
-let stack: Stack;
-let sql: Sql;
-let client: WorkClient;
-let emptyFolder: string;
+const stack = await openApi();
+const sql: Sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
+const client: WorkClient = createWorkClient({ url: stack.url, key: stack.secretKey });
+const emptyFolder = mkdtempSync(join(tmpdir(), "work-claims-test-"));
+afterAll(async () => {
+  await sql.end({ timeout: 1 });
+  await rm(emptyFolder, { recursive: true, force: true });
+});
 
 /** The command as it is installed, in a folder and an environment that know of no project. */
 function run(args: string[]): Promise<Ran> {
@@ -35,19 +40,6 @@ function work(...args: string[]): Promise<Ran> {
 function attach(...args: string[]): Promise<Ran> {
   return run(["attach", ...args, "--db-url", stack.dbUrl]);
 }
-
-beforeAll(async () => {
-  emptyFolder = await mkdtemp(join(tmpdir(), "work-claims-test-"));
-  stack = await startStack({ ephemeral: true, migrations: packageRoot() });
-  sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
-  client = createWorkClient({ url: stack.url, key: stack.secretKey });
-}, 60_000);
-
-afterAll(async () => {
-  await sql?.end({ timeout: 1 });
-  await stack?.stop();
-  await rm(emptyFolder, { recursive: true, force: true });
-});
 
 describe("without a project", () => {
   test("--help shows each command with an example", async () => {
@@ -124,7 +116,7 @@ describe("without a project", () => {
     const noDatabase = await run(["attach", "texts", "--db-url", "postgresql://postgres@127.0.0.1:65432/postgres"]);
     expect(noDatabase.err).toContain("ECONNREFUSED");
     expect(noDatabase.code).toBe(3);
-  }, 20_000);
+  });
 
   test("a key that is refused: exit code 3, and the key is not repeated", async () => {
     const { code, err } = await run(["status", "--url", stack.url, "--key", "sb_secret_wrong"]);

@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { packageRoot } from "../src/stack/package-root.ts";
-import { startStack } from "../src/stack/stack.ts";
+import { openApi } from "./support/api.ts";
 
 const run = promisify(execFile);
 const project = mkdtempSync(join(tmpdir(), "work-claims-docs-client-"));
@@ -27,16 +27,13 @@ for (const page of ["client.md", "testing.md"]) {
   }
 }
 
-const stack = await startStack({ ephemeral: true, migrations: packageRoot() });
+const stack = await openApi();
 const env = {
   ...process.env,
   ...{ SUPABASE_URL: stack.url, SUPABASE_SERVICE_ROLE_KEY: stack.secretKey, SUPABASE_DB_URL: stack.dbUrl },
   WORK_UNTIL_EMPTY: "1",
 };
-afterAll(async () => {
-  await stack.stop();
-  rmSync(project, { recursive: true, force: true });
-});
+afterAll(() => rmSync(project, { recursive: true, force: true }));
 
 function start(file: string, ...args: string[]): ReturnType<typeof run> {
   return run(process.execPath, [...args, file], { cwd: project, env, timeout: 60_000 });
@@ -45,9 +42,7 @@ function start(file: string, ...args: string[]): ReturnType<typeof run> {
 test("what the page on the client enqueues is done by its worker, and waited for", async () => {
   const enqueued = start("enqueue.js");
   const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
-  await expect
-    .poll(async () => (await sql`select count(*)::integer as n from work_items`)[0]?.n, { timeout: 30_000 })
-    .toBe(1501);
+  await expect.poll(async () => (await sql`select count(*)::integer as n from work_items`)[0]?.n).toBe(1501);
   await start("worker.js");
   const lines = String((await enqueued).stdout)
     .trim()

@@ -10,14 +10,13 @@ import { parseWhere } from "../src/cli/where.ts";
 import { createWorkClient } from "../src/client.ts";
 import { compileSelector, queryString } from "../src/lists/query.ts";
 import { claimList } from "../src/lists/rows.ts";
-import { startStack } from "../src/stack/stack.ts";
+import { openApi } from "./support/api.ts";
 
-const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
+const stack = await openApi();
 const owner = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
 const folder = mkdtempSync(join(tmpdir(), "work-claims-candidates-"));
 afterAll(async () => {
   await owner.end();
-  await stack.stop();
   rmSync(folder, { recursive: true, force: true });
 });
 const client = createWorkClient({ url: stack.url, key: stack.secretKey, retryForMs: 0 });

@@ -6,10 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import postgres from "postgres";
-import { describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import { packageRoot } from "../src/stack/package-root.ts";
-import { type Stack, startStack } from "../src/stack/stack.ts";
-import { migrate, optionalMigration } from "./support/servers.ts";
+import { type Api, openApi } from "./support/api.ts";
 
 type Block = { language: string; text: string };
 
@@ -34,7 +33,7 @@ function makeProject(): string {
 }
 
 /** Runs a block and answers what it says; a refused statement says why. */
-async function run({ language, text }: Block, stack: Stack, sql: postgres.Sql, project: string): Promise<string> {
+async function run({ language, text }: Block, stack: Api, sql: postgres.Sql, project: string): Promise<string> {
   const options = {
     cwd: project,
     timeout: 60_000,
@@ -57,27 +56,25 @@ async function run({ language, text }: Block, stack: Stack, sql: postgres.Sql, p
   return (await promisify(execFile)(program as string, args as string[], options)).stdout;
 }
 
-describe.each(["pipelines.md", "changes.md", "effects.md"])("the page %s", (page) => {
-  test("has blocks that run as they stand, and say what the page says", { timeout: 120_000 }, async () => {
+describe.each(["pipelines.md", "changes.md", "effects.md"])("the page %s", async (page) => {
+  const stack = await openApi({ tokens: page === "effects.md" });
+  const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
+  const project = makeProject();
+  afterAll(async () => {
+    await sql.end();
+    rmSync(project, { recursive: true, force: true });
+  });
+
+  test("has blocks that run as they stand, and say what the page says", async () => {
     const blocks = blocksOf(page);
     expect(blocks.length).toBeGreaterThan(8);
-    const project = makeProject();
-    const stack = await startStack({ ephemeral: true, migrations: packageRoot() });
-    const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
-    try {
-      if (page === "effects.md") await migrate(stack.dbUrl, [optionalMigration("work_tokens")]);
-      for (const [n, block] of blocks.entries()) {
-        if (block.language === "text") continue;
-        const said = await run(block, stack, sql, project);
-        expect([...(await sql`select work_type, error from work_claims where failures > 0`)]).toEqual([]);
-        const next = blocks[n + 1];
-        if (next?.language === "text") expect(said).toContain(next.text.trim());
-        else if (block.language === "sql") expect(said).not.toMatch(/does not exist|expected|syntax error/);
-      }
-    } finally {
-      await sql.end();
-      await stack.stop();
-      rmSync(project, { recursive: true, force: true });
+    for (const [n, block] of blocks.entries()) {
+      if (block.language === "text") continue;
+      const said = await run(block, stack, sql, project);
+      expect([...(await sql`select work_type, error from work_claims where failures > 0`)]).toEqual([]);
+      const next = blocks[n + 1];
+      if (next?.language === "text") expect(said).toContain(next.text.trim());
+      else if (block.language === "sql") expect(said).not.toMatch(/does not exist|expected|syntax error/);
     }
   });
 });

@@ -6,14 +6,11 @@ import { promisify } from "node:util";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { packageRoot } from "../src/stack/package-root.ts";
-import { startStack } from "../src/stack/stack.ts";
+import { openApi } from "./support/api.ts";
 
-const stack = await startStack({ ephemeral: true, migrations: packageRoot() });
+const stack = await openApi();
 const owner = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
-afterAll(async () => {
-  await owner.end();
-  await stack.stop();
-});
+afterAll(() => owner.end());
 
 const folder = (example: string): string => join(packageRoot(), "examples", example);
 const setUp = (example: string) => owner.unsafe(readFileSync(join(folder(example), "setup.sql"), "utf8"));

@@ -1,16 +1,14 @@
-import { join } from "node:path";
 import { createClient } from "@supabase/supabase-js";
 import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
-import { startStack } from "../src/stack/stack.ts";
+import { openApi } from "./support/api.ts";
 import { badCalls } from "./support/bad-calls.ts";
 import { type Claim, call, claimNext, endLeases, release, typeWithItems } from "./support/calls.ts";
 
-const stack = await startStack({ ephemeral: true, grants: "old", migrations: join(import.meta.dirname, "..") });
+const stack = await openApi();
 const owner = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
 afterAll(async () => {
   await owner.end();
-  await stack.stop();
 });
 const supabase = createClient(stack.url, stack.secretKey);
 

@@ -11,10 +11,11 @@ import postgres from "postgres";
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import { createWorkClient } from "../src/client.ts";
 import { denoProgram } from "../src/demo/processes.ts";
-import { startStack } from "../src/stack/stack.ts";
+import { openApi } from "./support/api.ts";
+import { waitUntil } from "./support/calls.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
-const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
+const stack = await openApi();
 const sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
 const client = createWorkClient({ url: stack.url, key: stack.secretKey });
 const folder = mkdtempSync(join(tmpdir(), "work-claims-leaving-"));
@@ -25,7 +26,6 @@ afterAll(async () => {
   }
   await expectInvariants(sql);
   await sql.end({ timeout: 1 });
-  await stack.stop();
   rmSync(folder, { recursive: true });
 });
 
@@ -74,12 +74,6 @@ const count = async (status: string): Promise<number> => {
 };
 
 const isThere = async (rows: PromiseLike<readonly unknown[]>): Promise<boolean> => (await rows).length > 0;
-
-async function until(isTrue: () => Promise<boolean>): Promise<void> {
-  for (const limit = Date.now() + 20_000; !(await isTrue()); await sleep(20)) {
-    expect(Date.now()).toBeLessThan(limit);
-  }
-}
 
 async function enqueue(...payloads: { ms?: number; hangs?: boolean }[]): Promise<void> {
   await client.enqueueItems(payloads.map((payload) => ({ payload })));
@@ -168,7 +162,7 @@ describe.each<Host>(["Node", "Deno"])("on %s", (host) => {
     const { file, argv } = program(`signal on ${host}`);
     await enqueue({ ms: 60_000 });
     const { child, ended } = start(hosts[host], { WORK_ON_LEAVE: argv });
-    await until(async () => (await count("claimed")) === 1);
+    await waitUntil(async () => (await count("claimed")) === 1);
     child.kill("SIGTERM");
     expect(await ended).toMatchObject({ status: 75 });
     expect(await count("ready")).toBe(1);
@@ -178,10 +172,10 @@ describe.each<Host>(["Node", "Deno"])("on %s", (host) => {
   test("a worker signs off although SIGTERM comes while it does", async () => {
     const id = `late on ${host}`;
     const { child, ended } = start(hosts[host], { WORK_ID: id, WORK_LEAVE_IDLE_SECONDS: "1" });
-    await until(() => isThere(sql`select from work_workers where id = ${id}`));
+    await waitUntil(() => isThere(sql`select from work_workers where id = ${id}`));
     await sql.begin(async (locking) => {
       await locking`select from work_workers where id = ${id} for update`;
-      await until(() =>
+      await waitUntil(() =>
         isThere(sql`
         select from pg_stat_activity where wait_event_type = 'Lock' and query ~ 'retire_worker'`),
       );

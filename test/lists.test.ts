@@ -1,4 +1,3 @@
-import { join } from "node:path";
 import { createClient } from "@supabase/supabase-js";
 import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
@@ -7,13 +6,12 @@ import type { Database } from "../src/database.types.ts";
 import type { PageOptions } from "../src/lists/pages.ts";
 import { claimOrders } from "../src/lists/rows.ts";
 import type { ClaimSelector, ItemSelector, WorkerSelector } from "../src/lists/selector.ts";
-import { startStack } from "../src/stack/stack.ts";
+import { openApi } from "./support/api.ts";
 
-const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
+const stack = await openApi();
 const owner = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
 afterAll(async () => {
   await owner.end();
-  await stack.stop();
 });
 const client: WorkClient = createWorkClient({ url: stack.url, key: stack.secretKey, retryForMs: 0 });
 const overSupabase = createWorkClient({ supabase: createClient<Database>(stack.url, stack.secretKey), retryForMs: 0 });

@@ -6,18 +6,17 @@ import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import type { NewItem } from "../src/answers.ts";
 import { createWorkClient } from "../src/client.ts";
-import { startStack } from "../src/stack/stack.ts";
 import { type WorkOptions, work } from "../workers/runtime/work.ts";
+import { openApi } from "./support/api.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
 const root = join(import.meta.dirname, "..");
-const stack = await startStack({ ephemeral: true, migrations: root });
+const stack = await openApi();
 const sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
 const client = createWorkClient({ url: stack.url, key: stack.secretKey });
 afterAll(async () => {
   await expectInvariants(sql);
   await sql.end({ timeout: 1 });
-  await stack.stop();
 });
 
 /** The worker that people copy, as a process that leaves when nothing is left for it. */

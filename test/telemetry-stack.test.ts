@@ -10,8 +10,8 @@ import { promisify } from "node:util";
 import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { denoProgram } from "../src/demo/processes.ts";
-import { startStack } from "../src/stack/stack.ts";
 import { type Context, SettingsError, type WorkOptions, work } from "../workers/runtime/work.ts";
+import { openApi } from "./support/api.ts";
 import { call, stored, typeWithPool, waitUntil } from "./support/calls.ts";
 import { expectInvariants } from "./support/invariants.ts";
 import { parseMetrics } from "./support/prometheus.ts";
@@ -21,7 +21,7 @@ const page = readFileSync(join(root, "docs", "telemetry.md"), "utf8");
 const trace = "4bf92f3577b34da6a3ce929d0e0e4736";
 const traceparent = `00-${trace}-00f067aa0ba902b7-01`;
 
-const stack = await startStack({ ephemeral: true, migrations: root });
+const stack = await openApi();
 const sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
 const folder = mkdtempSync(join(tmpdir(), "work-claims-telemetry-"));
 const children: ChildProcess[] = [];
@@ -43,7 +43,6 @@ afterAll(async () => {
   captioner.close();
   await expectInvariants(sql);
   await sql.end({ timeout: 1 });
-  await stack.stop();
   rmSync(folder, { recursive: true, force: true });
 });
 

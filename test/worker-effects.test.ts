@@ -1,8 +1,6 @@
 // Real workers over PostgREST: handlers that add items, wait for them, and read their input again.
-import { join } from "node:path";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
-import { startStack } from "../src/stack/stack.ts";
 import {
   type Claim,
   type Context,
@@ -14,15 +12,15 @@ import {
   type WorkOptions,
   work,
 } from "../workers/runtime/work.ts";
+import { openApi } from "./support/api.ts";
 import { call, endLeases, stored, typeWithPool } from "./support/calls.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
-const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
+const stack = await openApi();
 const sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
 afterAll(async () => {
   await expectInvariants(sql);
   await sql.end({ timeout: 1 });
-  await stack.stop();
 });
 
 async function run(
