@@ -9,7 +9,7 @@ const { sql, owner, admin, as } = await openDatabase();
 afterAll(() => expectInvariants(sql));
 
 const connections = 16;
-const callsEach = 600;
+const callsEach = 400;
 
 test(`16 workers on 200 hot items: one holder at a time, one success each, no item lost (SEED=${seed})`, {
   timeout: 180_000,
@@ -34,7 +34,7 @@ test(`16 workers on 200 hot items: one holder at a time, one success each, no it
     open = row?.open;
   }
 
-  expect(history.length).toBeGreaterThan(5000);
+  expect(history.length).toBeGreaterThan(3000);
   expect(contradictions(history)).toEqual([]);
   const rows =
     await sql`select item_id, status, worker_id, fence::integer, result from work_claims where work_type = ${type} order by position`;

@@ -15,4 +15,4 @@ test("the demo of matching shows the items of each worker, and why the rest is l
   expect(code).toBe(0);
   expect(workersOf(out)).toHaveLength(5);
   expect(workersOf(out).filter(isAlive)).toEqual([]);
-}, 90_000);
+}, 240_000);

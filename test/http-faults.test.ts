@@ -1,29 +1,27 @@
 // Real workers and a real PostgREST. A proxy between them loses, breaks, delays or repeats a third of all requests.
 // SEED=… makes the same faults again, in the same order for each function and table.
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
-import { startStack } from "../src/stack/stack.ts";
 import { type Clock, systemClock } from "../workers/runtime/clock.ts";
 import { type Claim, type Context, type Summary, work } from "../workers/runtime/work.ts";
+import { openApi } from "./support/api.ts";
 import { call } from "./support/calls.ts";
 import { startFaultyProxy } from "./support/faulty-proxy.ts";
 import { expectInvariants } from "./support/invariants.ts";
 import { seed, seeded } from "./support/random.ts";
 
 const { chance, below, pick } = seeded(seed);
-const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
+const stack = await openApi();
 const sql = postgres(stack.dbUrl, { max: 2, onnotice: () => {} });
 const proxy = await startFaultyProxy(stack.url, seed, 1 / 3);
 afterAll(async () => {
   await proxy.stop();
   await sql.end({ timeout: 1 });
-  await stack.stop();
 });
 
 /** How often each kind of fault is made at least. */
-const times = 10;
+const times = 6;
 const leaseSeconds = 1;
 const maxFailures = 3;
 
@@ -96,7 +94,7 @@ function payload(): Payload {
 }
 
 test(`workers lose no item and do none twice while a third of all requests fail (SEED=${seed})`, {
-  timeout: 240_000,
+  timeout: 480_000,
 }, async () => {
   await recordSteps();
   await recordEffects();

@@ -223,7 +223,7 @@ describe("the migration for tokens", () => {
 });
 
 // Each push by the CLI takes some seconds.
-describe("with a database", { timeout: 180_000 }, () => {
+describe("with a database", { timeout: 240_000 }, () => {
   let stack: Stack;
 
   beforeAll(async () => {
@@ -245,22 +245,11 @@ describe("with a database", { timeout: 180_000 }, () => {
     await init();
     expect(await pushMigrations(stack.dbUrl, project)).toEqual([own]);
     await existing("20261120000000_mine.sql", "create table public.mine (id int);");
-    await pushMigrations(stack.dbUrl, project);
     await release("0.2.0", 2);
     await init();
-    expect(await pushMigrations(stack.dbUrl, project)).toEqual([later]);
+    expect(await pushMigrations(stack.dbUrl, project)).toEqual(["20261120000000_mine.sql", later]);
     expect([...(await ask("select answer()"))]).toEqual([{ answer: 2 }]);
     expect(await pushMigrations(stack.dbUrl, project)).toEqual([]);
-  });
-
-  test("the package's own migration installs and installs again as a new version", async () => {
-    const first = await addMigration(project);
-    expect(await pushMigrations(stack.dbUrl, project)).toEqual([first.added]);
-    const text = await readFile(join(migrations(), first.added ?? ""), "utf8");
-    await writeFile(join(source, "migrations", own), text.replace(/^-- work-claims \S+/, "-- work-claims 9.9.9"));
-    const second = await init();
-    expect(second.changes).toEqual([expect.stringMatching(/^from 0\.\d+\.\d+ to 9\.9\.9$/)]);
-    expect(await pushMigrations(stack.dbUrl, project)).toEqual([second.added]);
   });
 
   test("the SQL of the page on operating removes work-claims, and push installs it again", async () => {
@@ -325,9 +314,16 @@ describe("with a database", { timeout: 180_000 }, () => {
     expect(await applied({})).toEqual([own]);
   });
 
-  test("supabase gen types writes nothing but types with the address that up writes", async () => {
-    await addMigration(project);
-    await pushMigrations(stack.dbUrl, project);
+  test("the package's own migration installs, installs again as a new version, and the CLI makes types of it", async () => {
+    const first = await addMigration(project);
+    expect(await pushMigrations(stack.dbUrl, project)).toEqual([first.added]);
+    const text = await readFile(join(migrations(), first.added ?? ""), "utf8");
+    await writeFile(join(source, "migrations", own), text.replace(/^-- work-claims \S+/, "-- work-claims 9.9.9"));
+    const second = await init();
+    expect(second.changes).toEqual([expect.stringMatching(/^from 0\.\d+\.\d+ to 9\.9\.9$/)]);
+    expect(await pushMigrations(stack.dbUrl, project)).toEqual([second.added]);
+
+    // Nothing but types, with the address that up writes.
     const address = { SUPABASE_DB_URL: stack.dbUrl };
     const types = await shell('npx supabase gen types --remote="$SUPABASE_DB_URL"', address);
     await writeFile(join(project, "database.ts"), types);

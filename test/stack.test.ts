@@ -15,9 +15,6 @@ async function tinyProject(sql: string): Promise<string> {
   return project;
 }
 
-/** For what a loaded machine does late. */
-const waiting = { timeout: 30_000 };
-
 const notes = "create table public.notes (id int primary key); insert into public.notes values (7);";
 
 describe("a stack with the old default privileges", () => {
@@ -112,7 +109,7 @@ describe("a stack with the old default privileges", () => {
           body: JSON.stringify({ body: big }),
         });
         return response.ok ? (await response.json()) === big : false;
-      }, waiting)
+      })
       .toBe(true);
   });
 
@@ -120,7 +117,7 @@ describe("a stack with the old default privileges", () => {
     const sql = postgres(stack.dbUrl, { max: 1, onnotice: () => {} });
     await sql`create table public.later (id int)`;
     await sql.end();
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey }, "/rest/v1/later")).status, waiting).toBe(200);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey }, "/rest/v1/later")).status).toBe(200);
   });
 
   test("postgres owns the database, as on a hosted project, and is no superuser", async () => {
@@ -135,21 +132,21 @@ describe("a stack with the old default privileges", () => {
 
   test("a killed PostgREST comes back", async () => {
     process.kill(stack.postgrest.pid(), "SIGKILL");
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(200);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status).toBe(200);
   });
 
   test("a killed Postgres comes back with all committed rows", async () => {
     const killed = stack.postgres.pid();
     process.kill(killed, "SIGKILL");
-    await expect.poll(() => stack.postgres.pid(), waiting).not.toBe(killed);
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(200);
+    await expect.poll(() => stack.postgres.pid()).not.toBe(killed);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status).toBe(200);
   });
 
   test("a Postgres that is taken down stays down until it is started", async () => {
     await stack.postgres.stop("immediate");
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(503);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status).toBe(503);
     await stack.postgres.start();
-    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status, waiting).toBe(200);
+    await expect.poll(async () => (await ask({ apikey: stack.secretKey })).status).toBe(200);
   });
 
   test("a failed push throws the database's own sentence", async () => {
@@ -158,6 +155,13 @@ describe("a stack with the old default privileges", () => {
       "create table o (id nosuch);",
     );
     await expect(pushMigrations(stack.dbUrl, project)).rejects.toThrow('ERROR: type "nosuch" does not exist');
+  });
+
+  // The last one: the others need the stack.
+  test("an ephemeral stack leaves no folder", async () => {
+    expect(existsSync(stack.dataDir)).toBe(true);
+    await stack.stop();
+    expect(existsSync(stack.dataDir)).toBe(false);
   });
 });
 
@@ -175,13 +179,6 @@ test("with the new default privileges, on Postgres 15, only the owner may touch 
     await stack.stop();
     await rm(project, { recursive: true });
   }
-});
-
-test("an ephemeral stack leaves no folder", async () => {
-  const stack = await startStack({ ephemeral: true });
-  expect(existsSync(stack.dataDir)).toBe(true);
-  await stack.stop();
-  expect(existsSync(stack.dataDir)).toBe(false);
 });
 
 test("files with keys or passwords are readable by their owner alone", async () => {

@@ -67,7 +67,7 @@ export function drawWorker(id: string, world: World, share: number, random: Seed
     },
     ...(chance(0.2) ? { accepts: { not: { customer: pick(customers) } } } : {}),
     ...(exclusive ? { exclusive } : {}),
-    ...(exclusive && chance(0.6) ? { yield_seconds: 100 } : {}),
+    ...(exclusive && chance(0.6) ? { yield_seconds: 200 } : {}),
   };
 }
 
