@@ -1,6 +1,5 @@
 // Effects are counted in a person's own tables while workers are killed, calls are repeated or cut, and Postgres is stopped
 // at once. FAULTS is the least number of faults; SEED the number that chooses them.
-import { join } from "node:path";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { startStack } from "../src/stack/stack.ts";
@@ -9,8 +8,10 @@ import { type Claim, call } from "./support/calls.ts";
 import type { Sql } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 import { seed, seeded } from "./support/random.ts";
+import { migrate } from "./support/servers.ts";
 
-const stack = await startStack({ ephemeral: true, migrations: join(import.meta.dirname, "..") });
+const stack = await startStack({ ephemeral: true });
+await migrate(stack.dbUrl);
 // Without fetch_types: a crash while the client asks for types is an error that nothing catches.
 const options = { onnotice: () => {}, fetch_types: false, backoff: () => 0.05, connect_timeout: 2 } as const;
 const connect = (max: number): postgres.Sql => postgres(stack.dbUrl, { ...options, max });
