@@ -50,9 +50,10 @@ function build() {
 /** npm links the command of an installed package, and not in the package's own clone: there `npx work-claims` needs this. */
 function linkCommand() {
   const command = join(root, "node_modules", ".bin", "work-claims");
-  if (process.platform === "win32" || existsSync(command)) return;
+  if (process.platform === "win32") return;
+  // Also where the link is there: dist/ may have been removed and built again.
   chmodSync(join(root, "dist", "src", "cli", "main.js"), 0o755);
-  symlinkSync(join("..", "..", "dist", "src", "cli", "main.js"), command);
+  if (!existsSync(command)) symlinkSync(join("..", "..", "dist", "src", "cli", "main.js"), command);
 }
 
 /** Names, sizes and times of all that the build is made of. */
