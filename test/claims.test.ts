@@ -118,8 +118,9 @@ describe("releasing", () => {
       const [claim] = await claimNext(sql, type, "a");
       expect(await release(sql, "a", claim, "failed", { error: "no luck" })).toBe("waiting");
       const [row] = await sql`
-        select extract(epoch from due_at - clock_timestamp())::real as wait, status, error
-          from work_claims where work_type = ${type}`;
+        select extract(epoch from c.due_at - max(e.at))::real as wait, c.status, c.error
+          from work_claims c join work_events e using (item_id, work_type)
+         where c.work_type = ${type} group by c.due_at, c.status, c.error`;
       expect(row).toMatchObject({ status: "waiting", error: "no luck" });
       waits.push(row?.wait);
       expect(await claimNext(sql, type, "a")).toEqual([]);
