@@ -11,10 +11,7 @@ import type { Stack } from "../../src/stack/stack.ts";
 import { openDatabase, type Wanted } from "./database.ts";
 import { inDatabase } from "./servers.ts";
 
-export type Api = Pick<
-  Stack,
-  "url" | "serviceKey" | "secretKey" | "anonKey" | "publishableKey" | "dbUrl" | "adminUrl" | "postgrest"
-> & { logs: string };
+export type Api = Pick<Stack, "url" | "serviceKey" | "secretKey" | "anonKey" | "publishableKey" | "dbUrl" | "adminUrl">;
 
 /**
  * A stack without a Postgres of its own: PostgREST and the gateway before a database of the run's server. To start a whole
@@ -45,5 +42,5 @@ export async function openApi(wanted: Wanted = {}): Promise<Api> {
     await postgrest.stop();
     rmSync(logs, { recursive: true });
   });
-  return { url: gateway.url, ...keys, dbUrl, adminUrl, postgrest, logs };
+  return { url: gateway.url, ...keys, dbUrl, adminUrl };
 }
