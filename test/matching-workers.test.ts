@@ -4,9 +4,9 @@ import { once } from "node:events";
 import { join } from "node:path";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
-import type { NewItem } from "../src/answers.ts";
 import { createWorkClient } from "../src/client.ts";
 import { startStack } from "../src/stack/stack.ts";
+import type { NewItem } from "../workers/runtime/new-item.ts";
 import { type WorkOptions, work } from "../workers/runtime/work.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
