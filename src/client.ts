@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { type ItemOptions, type NewItem, snakeCase } from "../workers/runtime/new-item.ts";
+import { type ItemOptions, type ItemReference, type NewItem, snakeCase } from "../workers/runtime/new-item.ts";
 import type { Remaining } from "../workers/runtime/remaining.ts";
 import type { Requirement } from "../workers/runtime/requirement.ts";
 import type {
@@ -149,6 +149,8 @@ export type WorkClient = Lists & {
     },
   ): Promise<{ worker_id: string }>;
   retireWorker(workerId: string): Promise<boolean>;
+  /** Give an item further needs. Its done work stays done. Answers how many of its claims wait. */
+  addNeeds(itemId: string, needs: readonly ItemReference[]): Promise<number>;
   /** Do done work again, with all that needs it: of these items, at most 1000 a call. Answers how many. */
   invalidateItems(
     workType: string,
@@ -239,6 +241,7 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
     reapExpiredClaims: (options = {}) => call("reap_expired_claims", options),
     registerWorker: (workerId, instance, options) => call("register_worker", { workerId, instance, ...options }),
     retireWorker: (workerId) => call("retire_worker", { workerId }),
+    addNeeds: (itemId, needs) => call("add_needs", { itemId, needs }),
     invalidateItems: (workType, itemIds, options) => call("invalidate_items", { workType, itemIds, ...options }),
     retryItems: (workType, options) => call("retry_items", { workType, ...options }),
     cancelItems: (workType, options) => call("cancel_items", { workType, ...options }),

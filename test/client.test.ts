@@ -114,6 +114,18 @@ describe.each(transports)("over %s", (name, transport, client) => {
     expect((await client.items({ pool: work.pool })).rows).toEqual([]);
   });
 
+  test("an option that no item has is refused by its name", async () => {
+    const work = await declared(client, name);
+    const options = { dedupKey: "one" } as object;
+    await expect(client.enqueue(work, { title: "a" }, options)).rejects.toThrow(
+      /^enqueue_items: items\[0\]: .* and no dedup_key$/,
+    );
+    await expect(client.enqueueMany(work, [{ title: "a" }], options)).rejects.toThrow(
+      "dedupKey is no option of enqueueMany(); its options are each, batch, onProgress, signal",
+    );
+    expect((await client.items({ pool: work.pool })).rows).toEqual([]);
+  });
+
   test("a stream goes in batches, with each item's options, and reports its progress", async () => {
     const work = await declared(client, name);
     const said: number[] = [];
@@ -148,6 +160,29 @@ describe.each(transports)("over %s", (name, transport, client) => {
     const ids = await client.enqueueItems(items, { requestId });
     expect(await client.enqueueItems(items, { requestId })).toEqual(ids);
     expect((await client.items({ pool: work.pool })).rows).toHaveLength(2);
+  });
+
+  test("an item waits for needs that are added, once however often the call is made", async () => {
+    const work = await declared(client, name);
+    const [scene, film] = [
+      await client.enqueue(work, { title: "a" }, { dedupeKey: "scene" }),
+      await client.enqueue(work, { title: "b" }),
+    ];
+    expect([await client.addNeeds(film, ["scene"]), await client.addNeeds(film, [{ id: scene }])]).toEqual([1, 1]);
+    expect((await client.result(work, film))?.status).toBe("blocked");
+    expect(await owner`select jsonb_array_length(needs) as needs from work_items where id = ${film}`).toEqual([
+      { needs: 1 },
+    ]);
+    await finish(work.name, "succeeded", { result: { words: 3, on: "2030-01-31T12:00:00Z" } });
+    const [claim] = await client.claimNext([work.name], "a");
+    expect(claim).toMatchObject({
+      item_id: film,
+      needs: [{ item_id: scene, status: "succeeded", result: { words: 3 } }],
+    });
+    expect(await client.addNeeds(scene, [])).toBe(0);
+    await expect(client.addNeeds(film, ["gone"])).rejects.toThrow('needs: there is no item "gone"');
+    await expect(client.addNeeds(film, [{ id: film }])).rejects.toThrow("would need itself");
+    await expect(client.addNeeds(crypto.randomUUID(), [])).rejects.toMatchObject({ status: 404 });
   });
 
   test("a result has its status, and the type that the schema makes of it", async () => {

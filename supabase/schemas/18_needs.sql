@@ -177,7 +177,12 @@ begin
         or t.pool in (
           select i.pool from jsonb_array_elements(resolved) as r(value) join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
         or t.name in (select r.value ->> 'work_type' from jsonb_array_elements(resolved) as r(value))));
-  update public.work_items i set needs = coalesce(i.needs, '[]') || resolved where i.id = need.item_id;
+  -- A call that is repeated adds nothing.
+  update public.work_items i
+     set needs = coalesce(i.needs, '[]') || array_to_json(array(
+           select distinct r.value from jsonb_array_elements(resolved) as r(value)
+            where not coalesce(i.needs, '[]') @> jsonb_build_array(r.value)))::jsonb
+   where i.id = need.item_id;
   perform work.count_needs(array[need.item_id], array(
     select c.work_type from public.work_claims c where c.item_id = need.item_id));
 end
