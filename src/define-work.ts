@@ -1,4 +1,4 @@
-import type { DefinedWork } from "../workers/runtime/defined-work.ts";
+import { type DefinedWork, isDefinedWork } from "../workers/runtime/defined-work.ts";
 import { FinalError, storedJson } from "../workers/runtime/outcome.ts";
 import type { Requirement } from "../workers/runtime/requirement.ts";
 import type { Json, WorkTypeRules } from "./answers.ts";
@@ -61,6 +61,11 @@ export function defineWork<Payload extends StandardSchemaV1, Result extends Stan
   definition: WorkDefinition<Payload, Result>,
 ): Work<InputOf<Payload>, OutputOf<Payload>, InputOf<Result>, OutputOf<Result>> {
   const { name, payload, result, pool = name, requires, lease, dependsOn, into, ...others } = definition;
+  if (typeof name !== "string") {
+    throw new TypeError(`the name of a work is of type ${typeof name}; a text was expected`);
+  }
+  checkSchema(name, "payload", payload);
+  if (result !== undefined) checkSchema(name, "result", result);
   const rules: Rules = {
     ...others,
     pool,
@@ -90,6 +95,23 @@ export function defineWork<Payload extends StandardSchemaV1, Result extends Stan
       return answer;
     },
   };
+}
+
+/** Refuses a name in place of a defined work. */
+export function checkWork(given: unknown): void {
+  if (!isDefinedWork(given)) {
+    throw new TypeError(
+      `a work that defineWork() makes was expected, and ${typeof given === "string" ? `"${given}"` : `a value of type ${typeof given}`} was given`,
+    );
+  }
+}
+
+function checkSchema(name: string, what: string, schema: StandardSchemaV1): void {
+  if (typeof schema?.["~standard"]?.validate !== "function") {
+    throw new TypeError(
+      `the ${what} of ${name} is no schema; one of zod 3.25 or later, or of another library with the Standard Schema interface, was expected`,
+    );
+  }
 }
 
 /** A Date is a text when it is read again. The database is the judge of the size. */

@@ -1,6 +1,6 @@
 import { batchesOf, type ItemOptions, type NewItem, newItem } from "../workers/runtime/new-item.ts";
 import { onlyKnown } from "../workers/runtime/variable.ts";
-import type { Work } from "./define-work.ts";
+import { checkWork, type Work } from "./define-work.ts";
 
 export type EnqueueManyOptions<Payload> = {
   /** The options of each item. */
@@ -59,6 +59,7 @@ async function itemOf<Payload>(
   options: ItemOptions | undefined,
   what?: string,
 ): Promise<NewItem> {
+  checkWork(work);
   await work.judge(payload, what);
   return newItem(work.pool, payload, { requires: work.requires, ...options });
 }

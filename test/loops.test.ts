@@ -539,6 +539,17 @@ test("two loops never have a lock of one slot at once", async () => {
   expect(done.flat().sort()).toEqual(over);
 });
 
+test("a lock is refused with an option that it has not, and without a function", async () => {
+  const type = await typeWith([{}]);
+  for await (const claim of claims(project, type, quiet)) {
+    await expect(claim.lock("a", { slot: 2 } as object, () => 1)).rejects.toThrow("slot is no option of a lock");
+    await expect(claim.lock("a", (() => 1) as never, undefined as never)).rejects.toThrow(
+      'lock() got an action of type undefined; expected is lock("a", { slots: 1 }, () => …)',
+    );
+  }
+  expect(await claimsOf(type)).toMatchObject([{ status: "succeeded" }]);
+});
+
 test("a body adds items and waits for them, and comes again with their results", async () => {
   const type = await typeWith([{ chapters: ["It was night", "The harbour slept"] }]);
   const results: unknown[] = [];

@@ -700,6 +700,9 @@ test("a missing or wrong setting is named", async () => {
   await expect(work("embed", () => null, { ...options, concurrency: 0 })).rejects.toThrow(
     "concurrency is 0; a whole number from 1 to 1000 was expected",
   );
+  await expect(work("embed", () => null, { ...options, untilempty: true } as object)).rejects.toThrow(
+    "untilempty is no option of a worker; its options are url, key,",
+  );
   await expect(work([], () => null, options)).rejects.toThrow("no work type");
   await expect(work("embed", () => null, { ...options, pool: "texts", warm: () => [] })).rejects.toThrow(
     "warm is given and a pool too; it works where the database picks what is next: leave out the pool (WORK_POOL)",

@@ -5,7 +5,7 @@ import { describeWorkTypes, type WorkType } from "./describe.ts";
 import { SettingsError } from "./host.ts";
 import type { Loop } from "./loop-state.ts";
 import { messageOf } from "./outcome.ts";
-import { askRemaining, isAllDone } from "./remaining.ts";
+import { askRemaining, isOver } from "./remaining.ts";
 import { heedRules } from "./rules.ts";
 import type { Settings } from "./settings.ts";
 import type { Worker } from "./worker.ts";
@@ -32,7 +32,7 @@ export async function isNothingToCome(loop: Loop, call: CallOptions): Promise<bo
     return true;
   }
   if (settings.leaves === "done") {
-    return isAllDone(await askRemaining(client, settings.workTypes, call));
+    return (await askRemaining(client, settings.workTypes, call)).every(isOver);
   }
   const types = await describeWorkTypes(client, settings.workTypes, call);
   // A work type that was stopped has nothing to claim, and is not done.
