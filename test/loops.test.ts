@@ -328,6 +328,15 @@ describe("a loop over a list", () => {
     ]);
   });
 
+  test("does an element again that has another fingerprint, with its new payload", async () => {
+    const seen: unknown[] = [];
+    for (const size of [1, 1, 2]) {
+      const list = { over: ["a"], payload: () => ({ size }), each: () => ({ fingerprint: `size ${size}` }) };
+      for await (const claim of claims(project, "fingerprints", { ...quiet, ...list })) seen.push(claim.payload);
+    }
+    expect(seen).toEqual([{ size: 1 }, { size: 2 }]);
+  });
+
   const first = (...given: unknown[]): Promise<unknown> =>
     (claims as unknown as (...given: unknown[]) => AsyncGenerator)(...given).next();
 
