@@ -350,6 +350,13 @@ describe("a loop over a list", () => {
     ["several work types", ["keys", "locks"], ["k"], {}, "2 work types are given with a list (over); expected is one"],
     ["a key that is no function", ["keys"], ["k"], { key: "name" }, "key is of type string; a function of an element"],
     [
+      "a project among the options",
+      ["keys"],
+      ["k"],
+      { url: "u" },
+      "url is no option of a loop; its options are over, key,",
+    ],
+    [
       "an option that no loop has",
       ["keys"],
       ["k"],
@@ -388,7 +395,7 @@ describe("a loop over a list", () => {
   test.each([
     [
       [client, "keys"],
-      /^\w+ is no option of a connection; its options are url, key, token, publishableKey, client, fetch$/,
+      /^\w+ is no option of a connection; its options are url, key, token, publishableKey, fetch, client$/,
     ],
     [
       [undefined, "keys"],

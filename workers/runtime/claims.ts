@@ -19,15 +19,19 @@ import { createTurns } from "./turns.ts";
 import { flag, onlyKnown } from "./variable.ts";
 import { work } from "./work.ts";
 
-const loopOptions = ["over", "key", "payload", "each", "progress", ...optionNames];
-const connectionOptions = ["url", "key", "token", "publishableKey", "client", "fetch"] as const;
+const connectionOptions = ["url", "key", "token", "publishableKey", "fetch", "client"] as const;
+type ProjectOption = Exclude<(typeof connectionOptions)[number], "client">;
+const workerOptions = optionNames.filter(
+  (name) => name === "client" || !connectionOptions.some((each) => each === name),
+);
+const loopOptions = ["over", "key", "payload", "each", "progress", ...workerOptions];
 
 /** The project of a loop; each part that is not given comes from the environment, as for work(). */
 export type Connection = Pick<WorkOptions, (typeof connectionOptions)[number]>;
 
 /** Those of work(). The body runs for one claim at a time, and the loop ends when nothing is left, unless said otherwise. */
 export interface LoopOptions
-  extends Omit<WorkOptions, Exclude<keyof Connection, "client"> | "concurrency" | "poll" | "abandon" | "pollSeconds"> {
+  extends Omit<WorkOptions, ProjectOption | "concurrency" | "poll" | "abandon" | "pollSeconds"> {
   /** A progress bar, where standard error is a terminal; true unless said otherwise. */
   progress?: boolean;
 }
@@ -162,8 +166,11 @@ async function startShared(
   const options: WorkOptions = { ...given, ...defined(connection) };
   const settings = settle(isDefinedWork(kinds) ? kinds.name : kinds, options);
   const client = options.client ?? createClient({ ...settings, ...defined({ fetch: options.fetch }) });
+  if (over && settings.token !== null) {
+    throw new SettingsError("a token is given and a list too (over); a token cannot enqueue: give a key");
+  }
   const list = over && { over, ...defined({ key, payload, each }) };
-  const elements = list ? await enqueue(client, settings, oneOf(kinds), list) : new Map<string, unknown>();
+  const elements = list ? await enqueueList(client, oneOf(kinds), list) : new Map<string, unknown>();
   const bar = hasBar && !options.log ? createBar(client, settings, options) : null;
   const print = options.log ?? bar?.say ?? ((line: string): void => console.error(line));
   const log = createLog(settings.logFormat, () => settings.workerId, client.redact, print);
@@ -192,18 +199,6 @@ function oneOf(kinds: AnyKinds): string | DefinedWork {
     throw new SettingsError(`${kinds.length} work types are given with a list (over); expected is one`);
   }
   return first;
-}
-
-function enqueue(
-  client: Client,
-  settings: Settings,
-  kind: string | DefinedWork,
-  list: List<unknown>,
-): Promise<Map<string, unknown>> {
-  if (settings.token !== null) {
-    throw new SettingsError("a token is given and a list too (over); a token cannot enqueue: give a key");
-  }
-  return enqueueList(client, kind, list);
 }
 
 function createBar(client: Client, settings: Settings, { clock = systemClock }: WorkOptions): ProgressBar {
