@@ -1,8 +1,10 @@
 /** Answers of the functions and views, in the database's own names. This file gives the shape of the functions' JSON. */
 
+import type { Need } from "../workers/runtime/claim.ts";
+import type { NewItem, Reference } from "../workers/runtime/new-item.ts";
+import type { Requirement } from "../workers/runtime/requirement.ts";
 import type { Database } from "./database.types.ts";
 import type { statuses } from "./lists/query.ts";
-import type { Requirement } from "./requirement/requirement.ts";
 
 type Tables = Database["public"]["Tables"];
 type Views = Database["public"]["Views"];
@@ -26,6 +28,8 @@ export type ClaimedItem = {
   /** The state that an earlier try has saved. */
   state: Json;
   traceparent: string | null;
+  /** The claims that it waited for, at most 100, where there are any. */
+  needs?: readonly Need[];
 };
 
 /** claim_next() brings the item along. */
@@ -61,6 +65,10 @@ export type ClaimOutcome = {
   external_id?: string | null;
   /** For the next try; at most 64 kB. */
   state?: Json;
+  /** Added in the transaction that takes the outcome. */
+  items?: readonly NewItem[];
+  /** What a snoozed claim waits for; an index names one of its items. */
+  needs?: readonly Reference[];
 };
 
 /** A parked claim whose job is to be asked about, or stopped where the claim has ended. */
@@ -79,44 +87,10 @@ export type ParkedClaim = {
 };
 
 /** The new status of a released claim; lost: the caller did not hold it. */
-export type ReleasedState = "succeeded" | "failed" | "waiting" | "ready" | "cancelled" | "parked" | "lost";
+export type ReleasedState = "succeeded" | "failed" | "waiting" | "ready" | "blocked" | "cancelled" | "parked" | "lost";
 
 /** A worker's capabilities or an item's labels: values by name, which may nest. */
 export type Properties = { [name: string]: Json };
-
-export type NewItem = {
-  pool?: string;
-  payload?: Json;
-  priority?: number;
-  dedupe_key?: string;
-  run_after?: string;
-  /** The item's condition on a worker's capabilities. */
-  requires?: Requirement;
-  /** Values for the conditions of workers: a worker may accept only some labels. */
-  labels?: Properties;
-  /** The name of a thing that a worker may have ready: a model in memory, a snapshot on disk. */
-  affinity?: string;
-  /** The name of the items that it belongs to; the first that names it makes it. */
-  workflow?: string;
-  /** The trace that it belongs to, as W3C Trace Context has it. */
-  traceparent?: string;
-  /** Names its input, in place of the payload: another one means another input. */
-  fingerprint?: string;
-  /** In place of the work type's. */
-  max_failures?: number;
-  /** The items that it waits for. */
-  needs?: readonly Need[];
-  /** The workflow that it waits for as a whole. */
-  needs_all_of?: string;
-};
-
-/** An item that another one waits for: its id, its dedupe key in the same pool, or more about it. */
-export type Need =
-  | string
-  | (({ id: string } | { key: string; pool?: string } | { index: number }) & {
-      /** Only this work type of it; else those that the item itself is for. */
-      work_type?: string;
-    });
 
 export type WorkTypeRules = Tables["work_types"]["Row"];
 

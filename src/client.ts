@@ -1,5 +1,7 @@
 import { randomUUID } from "node:crypto";
+import { type ItemOptions, type ItemReference, type NewItem, snakeCase } from "../workers/runtime/new-item.ts";
 import type { Remaining } from "../workers/runtime/remaining.ts";
+import type { Requirement } from "../workers/runtime/requirement.ts";
 import type {
   AttachedPool,
   ClaimedItem,
@@ -12,7 +14,6 @@ import type {
   FailureRow,
   HeldClaim,
   HeldRow,
-  NewItem,
   Outcome,
   ParkedClaim,
   Properties,
@@ -26,11 +27,10 @@ import type {
 } from "./answers.ts";
 import type { Database, Json } from "./database.types.ts";
 import type { Work } from "./define-work.ts";
-import { type EnqueueManyOptions, type EnqueueOptions, enqueue, enqueueMany } from "./enqueue.ts";
+import { type EnqueueManyOptions, enqueue, enqueueMany } from "./enqueue.ts";
 import { createLists, type Lists } from "./lists/pages.ts";
 import type { Query } from "./lists/query.ts";
 import { type OverviewRow, type Pulse, readOverview } from "./overview.ts";
-import type { Requirement } from "./requirement/requirement.ts";
 import { readResult, type WaitOptions, type WorkResult, waitForResult } from "./results.ts";
 import { overConnection } from "./sql/client.ts";
 import type { SqlLike } from "./sql/connection.ts";
@@ -72,7 +72,7 @@ type ClaimOptions = Options<"claim_next", "workTypes" | "workerId">;
 
 export type WorkClient = Lists & {
   /** Add an item of this work; answers its id. A payload that does not fit is not sent: it throws, with the path. */
-  enqueue<Payload>(work: Work<Payload>, payload: Payload, options?: EnqueueOptions): Promise<string>;
+  enqueue<Payload>(work: Work<Payload>, payload: Payload, options?: ItemOptions): Promise<string>;
   /** Add items of a stream, however long, a batch a call; answers how many. It stops at a payload that does not fit. */
   enqueueMany<Payload>(
     work: Work<Payload>,
@@ -149,6 +149,8 @@ export type WorkClient = Lists & {
     },
   ): Promise<{ worker_id: string }>;
   retireWorker(workerId: string): Promise<boolean>;
+  /** Give an item further needs. Its done work stays done. Answers how many of its claims wait. */
+  addNeeds(itemId: string, needs: readonly ItemReference[]): Promise<number>;
   /** Do done work again, with all that needs it: of these items, at most 1000 a call. Answers how many. */
   invalidateItems(
     workType: string,
@@ -239,6 +241,7 @@ export function createWorkClient(options: WorkClientOptions): WorkClient {
     reapExpiredClaims: (options = {}) => call("reap_expired_claims", options),
     registerWorker: (workerId, instance, options) => call("register_worker", { workerId, instance, ...options }),
     retireWorker: (workerId) => call("retire_worker", { workerId }),
+    addNeeds: (itemId, needs) => call("add_needs", { itemId, needs }),
     invalidateItems: (workType, itemIds, options) => call("invalidate_items", { workType, itemIds, ...options }),
     retryItems: (workType, options) => call("retry_items", { workType, ...options }),
     cancelItems: (workType, options) => call("cancel_items", { workType, ...options }),
@@ -286,16 +289,6 @@ function transportOf(options: WorkClientOptions, retryForMs: number): Transport 
 /** The options of a claim with a request id: a repeated call answers the same claims. */
 function identified<Given extends { requestId?: string | null | undefined }>(options?: Given) {
   return { ...options, requestId: options?.requestId ?? randomUUID() };
-}
-
-/** The arguments under their names in SQL. JSON leaves out undefined values. */
-function snakeCase(args: object): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(args).map(([name, value]) => [
-      name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
-      value,
-    ]),
-  );
 }
 
 /** An id (UUIDv7) that begins with the time, for calls that make rows: their ids begin as it does, and lie together. */

@@ -1,9 +1,8 @@
-import type { Claim } from "../workers/runtime/claim.ts";
-import { FinalError, type Parked, storedJson } from "../workers/runtime/outcome.ts";
-import type { Context, Handler } from "../workers/runtime/run.ts";
+import { type DefinedWork, isDefinedWork } from "../workers/runtime/defined-work.ts";
+import { FinalError, storedJson } from "../workers/runtime/outcome.ts";
+import type { Requirement } from "../workers/runtime/requirement.ts";
 import type { Json, WorkTypeRules } from "./answers.ts";
 import type { WorkClient } from "./client.ts";
-import type { Requirement } from "./requirement/requirement.ts";
 import {
   type InputOf,
   jsonSchemaOf,
@@ -45,46 +44,45 @@ export type WorkDefinition<Payload extends StandardSchemaV1, Result extends Stan
   readonly into?: string;
 };
 
-/** A defined work type. `Given` is what is enqueued, `Read` what a handler gets of it; the same for results. */
-export type Work<Given = unknown, Read = unknown, ResultGiven = unknown, ResultRead = unknown> = {
-  readonly name: string;
-  readonly pool: string;
-  readonly requires: Requirement | undefined;
+/** A defined work type: see DefinedWork; of a stored result, `ResultRead` is what the schema makes. */
+export type Work<Given = unknown, Read = unknown, ResultGiven = unknown, ResultRead = unknown> = DefinedWork<
+  Given,
+  Read,
+  ResultGiven
+> & {
   /** Declares the work type, with its rules and its schemas, and its pool. It may be called again, and at every start. */
   declare(client: Pick<WorkClient, "definePool" | "defineWorkType">): Promise<WorkTypeRules>;
-  /** Throws where the payload as JSON does not fit the schema, and where it is no JSON. */
-  judge(payload: Given, what?: string): Promise<void>;
   /** A stored result as the schema makes it. */
   read(result: Json): Promise<ResultRead>;
-  /**
-   * A handler for work(), whose payload and result are judged. A payload that does not fit fails for good, a result that
-   * does not fit fails as any other error.
-   */
-  handler(
-    handle: (claim: Claim<Read>, context: Context) => ResultGiven | Parked | Promise<ResultGiven | Parked>,
-  ): Handler;
 };
 
 /** Defines a work type once for those who enqueue and those who work. */
 export function defineWork<Payload extends StandardSchemaV1, Result extends StandardSchemaV1 = AnyResult>(
   definition: WorkDefinition<Payload, Result>,
 ): Work<InputOf<Payload>, OutputOf<Payload>, InputOf<Result>, OutputOf<Result>> {
-  const { name, payload, result, pool, requires, lease, dependsOn, into, ...rules } = definition;
+  const { name, payload, result, pool = name, requires, lease, dependsOn, into, ...others } = definition;
+  if (typeof name !== "string") {
+    throw new TypeError(`the name of a work is of type ${typeof name}; a text was expected`);
+  }
+  checkSchema(name, "payload", payload);
+  if (result !== undefined) checkSchema(name, "result", result);
+  const rules: Rules = {
+    ...others,
+    pool,
+    leaseSeconds: lease,
+    dependsOn: dependsOn?.map((each) => (typeof each === "string" ? each : each.name)),
+    intoColumn: into,
+    payloadSchema: others.payloadSchema ?? jsonSchemaOf(payload),
+    resultSchema: others.resultSchema ?? (result && jsonSchemaOf(result)),
+  };
   return {
     name,
-    pool: pool ?? name,
+    pool,
     requires,
+    rules,
     async declare(client) {
-      if (pool === undefined) await client.definePool(name);
-      return client.defineWorkType(name, {
-        ...rules,
-        pool: pool ?? name,
-        leaseSeconds: lease,
-        dependsOn: dependsOn?.map((each) => (typeof each === "string" ? each : each.name)),
-        intoColumn: into,
-        payloadSchema: rules.payloadSchema ?? jsonSchemaOf(payload),
-        resultSchema: rules.resultSchema ?? (result && jsonSchemaOf(result)),
-      });
+      if (definition.pool === undefined) await client.definePool(name);
+      return client.defineWorkType(name, rules);
     },
     async judge(given, what = "payload") {
       await judge(what, payload, asStored(what, given));
@@ -97,6 +95,23 @@ export function defineWork<Payload extends StandardSchemaV1, Result extends Stan
       return answer;
     },
   };
+}
+
+/** Refuses a name in place of a defined work. */
+export function checkWork(given: unknown): void {
+  if (!isDefinedWork(given)) {
+    throw new TypeError(
+      `a work that defineWork() makes was expected, and ${typeof given === "string" ? `"${given}"` : `a value of type ${typeof given}`} was given`,
+    );
+  }
+}
+
+function checkSchema(name: string, what: string, schema: StandardSchemaV1): void {
+  if (typeof schema?.["~standard"]?.validate !== "function") {
+    throw new TypeError(
+      `the ${what} of ${name} is no schema; one of zod 3.25 or later, or of another library with the Standard Schema interface, was expected`,
+    );
+  }
 }
 
 /** A Date is a text when it is read again. The database is the judge of the size. */

@@ -1,32 +1,10 @@
-import type { NewItem } from "./answers.ts";
-import type { Work } from "./define-work.ts";
-
-/** The options of an item: all that it has beside its payload. */
-export type EnqueueOptions = {
-  /** More is earlier. */
-  readonly priority?: number | undefined;
-  /** At most one item of a pool has it: a second one is not added, and answers the id of the first. */
-  readonly dedupeKey?: string | undefined;
-  readonly runAfter?: Date | string | undefined;
-  /** In place of the work's condition on a worker's capabilities. */
-  readonly requires?: NewItem["requires"] | undefined;
-  readonly labels?: NewItem["labels"] | undefined;
-  readonly affinity?: string | undefined;
-  readonly workflow?: string | undefined;
-  readonly traceparent?: string | undefined;
-  /** Names its input, in place of the payload: another one means another input. */
-  readonly fingerprint?: string | undefined;
-  /** In place of the work type's. */
-  readonly maxFailures?: number | undefined;
-  /** The items that it waits for. */
-  readonly needs?: NewItem["needs"] | undefined;
-  /** The workflow that it waits for as a whole. */
-  readonly needsAllOf?: string | undefined;
-};
+import { batchesOf, type ItemOptions, type NewItem, newItem } from "../workers/runtime/new-item.ts";
+import { onlyKnown } from "../workers/runtime/variable.ts";
+import { checkWork, type Work } from "./define-work.ts";
 
 export type EnqueueManyOptions<Payload> = {
   /** The options of each item. */
-  readonly each?: ((payload: Payload, n: number) => EnqueueOptions) | undefined;
+  readonly each?: ((payload: Payload, n: number) => ItemOptions) | undefined;
   /** The most items of one call, 1 to 1000; 500 without. A call has about a megabyte of payloads at most. */
   readonly batch?: number | undefined;
   /** After each call: how many there are so far, and the ids of this call. The next call waits for it. */
@@ -40,10 +18,9 @@ export async function enqueue<Payload>(
   send: EnqueueItems,
   work: Work<Payload>,
   payload: Payload,
-  options: EnqueueOptions = {},
+  options: ItemOptions = {},
 ): Promise<string> {
-  await work.judge(payload);
-  const [id] = await send([itemOf(work, payload, options)]);
+  const [id] = await send([await itemOf(work, payload, options)]);
   return id as string;
 }
 
@@ -52,72 +29,37 @@ export async function enqueueMany<Payload>(
   send: EnqueueItems,
   work: Work<Payload>,
   payloads: Iterable<Payload> | AsyncIterable<Payload>,
-  { each, batch = 500, onProgress, signal }: EnqueueManyOptions<Payload> = {},
+  options: EnqueueManyOptions<Payload> = {},
 ): Promise<number> {
-  if (!Number.isInteger(batch) || batch < 1 || batch > 1000) {
-    throw new RangeError(`batch is ${batch}; 1 to 1000 items a call were expected`);
+  onlyKnown("enqueueMany()", options, ["each", "batch", "onProgress", "signal"]);
+  const { each, batch: most = 500, onProgress, signal } = options;
+  if (!Number.isInteger(most) || most < 1 || most > 1000) {
+    throw new RangeError(`batch is ${most}; 1 to 1000 items a call were expected`);
+  }
+  async function* items(): AsyncGenerator<{ item: NewItem }, void> {
+    let n = 0;
+    for await (const payload of payloads) {
+      yield { item: await itemOf(work, payload, each?.(payload, n), `items[${n}].payload`) };
+      n += 1;
+    }
   }
   let enqueued = 0;
-  for await (const items of batchesOf(itemsOf(work, payloads, each), batch)) {
+  for await (const batch of batchesOf(items(), most)) {
     signal?.throwIfAborted();
-    const ids = await send(items);
+    const ids = await send(batch.map(({ item }) => item));
     enqueued += ids.length;
     await onProgress?.({ enqueued, ids });
   }
   return enqueued;
 }
 
-async function* itemsOf<Payload>(
+async function itemOf<Payload>(
   work: Work<Payload>,
-  payloads: Iterable<Payload> | AsyncIterable<Payload>,
-  each: EnqueueManyOptions<Payload>["each"],
-): AsyncGenerator<NewItem, void> {
-  let n = 0;
-  for await (const payload of payloads) {
-    await work.judge(payload, `items[${n}].payload`);
-    yield itemOf(work, payload, each?.(payload, n));
-    n += 1;
-  }
-}
-
-/** A megabyte a call, or one item, whichever is more. */
-const batchBytes = 1_000_000;
-
-async function* batchesOf(items: AsyncIterable<NewItem>, most: number): AsyncGenerator<NewItem[], void> {
-  let batch: NewItem[] = [];
-  let bytes = 0;
-  for await (const item of items) {
-    const more = JSON.stringify(item).length;
-    if (batch.length > 0 && bytes + more > batchBytes) {
-      yield batch;
-      batch = [];
-      bytes = 0;
-    }
-    batch.push(item);
-    bytes += more;
-    if (batch.length === most) {
-      yield batch;
-      batch = [];
-      bytes = 0;
-    }
-  }
-  if (batch.length > 0) yield batch;
-}
-
-function itemOf(
-  { pool, requires }: Work,
-  payload: unknown,
-  { dedupeKey, runAfter, maxFailures, needsAllOf, ...same }: EnqueueOptions = {},
-): NewItem {
-  // JSON leaves out undefined members: the database has its default for each.
-  return {
-    pool,
-    requires,
-    ...same,
-    payload,
-    dedupe_key: dedupeKey,
-    run_after: runAfter instanceof Date ? runAfter.toISOString() : runAfter,
-    max_failures: maxFailures,
-    needs_all_of: needsAllOf,
-  } as NewItem;
+  payload: Payload,
+  options: ItemOptions | undefined,
+  what?: string,
+): Promise<NewItem> {
+  checkWork(work);
+  await work.judge(payload, what);
+  return newItem(work.pool, payload, { requires: work.requires, ...options });
 }

@@ -1,10 +1,13 @@
+export type { Need } from "../workers/runtime/claim.ts";
 export { RequestError } from "../workers/runtime/errors.ts";
+export type { ItemOptions, ItemReference, NewItem, Reference } from "../workers/runtime/new-item.ts";
 export type { Remaining } from "../workers/runtime/remaining.ts";
+export type { Comparable, Comparison, Condition, Requirement } from "../workers/runtime/requirement.ts";
 export type * from "./answers.ts";
 export { createWorkClient, type WorkClient, type WorkClientOptions } from "./client.ts";
 export type { Database } from "./database.types.ts";
 export { defineWork, type Work, type WorkDefinition } from "./define-work.ts";
-export type { EnqueueManyOptions, EnqueueOptions } from "./enqueue.ts";
+export type { EnqueueManyOptions } from "./enqueue.ts";
 export type { Key, Lists, Page, PageOptions } from "./lists/pages.ts";
 export { compileSelector, type Filter, type Query, queryString, SelectorError } from "./lists/query.ts";
 export {
@@ -18,7 +21,6 @@ export {
 } from "./lists/rows.ts";
 export type { ClaimSelector, ItemSelector, WorkerSelector } from "./lists/selector.ts";
 export type { OverviewRow, Pulse } from "./overview.ts";
-export type { Comparable, Comparison, Condition, Requirement } from "./requirement/requirement.ts";
 export { type WaitOptions, WorkFailedError, type WorkResult } from "./results.ts";
 export { overSql } from "./sql/client.ts";
 export type { SqlLike } from "./sql/connection.ts";

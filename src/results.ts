@@ -1,8 +1,9 @@
 import { idleDelay } from "../workers/runtime/backoff.ts";
 import { systemClock } from "../workers/runtime/clock.ts";
+import { onlyKnown } from "../workers/runtime/variable.ts";
 import { createWakeUp } from "../workers/runtime/wake-up.ts";
 import type { ClaimStatus, Json } from "./answers.ts";
-import type { Work } from "./define-work.ts";
+import { checkWork, type Work } from "./define-work.ts";
 import type { Query } from "./lists/query.ts";
 import type { Transport } from "./transport.ts";
 
@@ -42,6 +43,7 @@ export async function readResult<Result>(
   work: Work<never, unknown, never, Result>,
   itemId: string,
 ): Promise<WorkResult<Result> | null> {
+  checkWork(work);
   const [row] = await read<Row>("work_claims", {
     select: "status,result,stale,error",
     filters: [
@@ -66,8 +68,10 @@ export async function waitForResult<Result>(
   onEnded: Transport["onEnded"],
   work: Work<never, unknown, never, Result>,
   itemId: string,
-  { timeoutMs = Number.POSITIVE_INFINITY, signal }: WaitOptions,
+  options: WaitOptions,
 ): Promise<Result> {
+  onlyKnown("wait()", options, ["timeoutMs", "signal"]);
+  const { timeoutMs = Number.POSITIVE_INFINITY, signal } = options;
   const clock = systemClock;
   const startedAt = clock.now();
   const wakeUp = createWakeUp(clock);

@@ -515,7 +515,7 @@ describe("retry and cancel", () => {
     const finish = async (): Promise<void> => {
       let claims = await client.claimNext(["old"], "w", { maxItems: 1000 });
       while (claims.length > 0) {
-        const outcomes = claims.map((claim) => ({ ...claim, outcome: "succeeded" as const }));
+        const outcomes = claims.map(({ needs: _, ...claim }) => ({ ...claim, outcome: "succeeded" as const }));
         claims = (await client.finishAndClaim("w", outcomes, ["old"], { maxItems: 1000 })).claimed;
       }
     };

@@ -26,7 +26,8 @@ const sql = postgres(stack.dbUrl, {
   ...{ max: 4, onnotice: () => {}, transform: postgres.camel, connection: { TimeZone: "UTC" } },
 });
 afterAll(async () => {
-  await Promise.all([sql.end(), owner.end()]);
+  // A query that was lost with its connection never ends by itself.
+  await Promise.all([sql.end({ timeout: 1 }), owner.end({ timeout: 1 })]);
   await stack.stop();
 });
 
@@ -114,6 +115,26 @@ describe.each(transports)("over %s", (name, transport, client) => {
     expect((await client.items({ pool: work.pool })).rows).toEqual([]);
   });
 
+  test("an option that no item has is refused by its name", async () => {
+    const work = await declared(client, name);
+    const options = { dedupKey: "one" } as object;
+    await expect(client.enqueue(work, { title: "a" }, options)).rejects.toThrow(
+      /^enqueue_items: items\[0\]: .* and no dedup_key$/,
+    );
+    await expect(client.enqueueMany(work, [{ title: "a" }], options)).rejects.toThrow(
+      "dedupKey is no option of enqueueMany(); its options are each, batch, onProgress, signal",
+    );
+    expect((await client.items({ pool: work.pool })).rows).toEqual([]);
+  });
+
+  test("a rule that is misspelt is refused by its name", async () => {
+    const work = defineWork({ name: `misspelt over ${name}`, payload, maxFailure: 3 } as {
+      name: string;
+      payload: typeof payload;
+    });
+    await expect(work.declare(client)).rejects.toThrow(/misspelt.*max_failure|max_failure.*misspelt/);
+  });
+
   test("a stream goes in batches, with each item's options, and reports its progress", async () => {
     const work = await declared(client, name);
     const said: number[] = [];
@@ -148,6 +169,29 @@ describe.each(transports)("over %s", (name, transport, client) => {
     const ids = await client.enqueueItems(items, { requestId });
     expect(await client.enqueueItems(items, { requestId })).toEqual(ids);
     expect((await client.items({ pool: work.pool })).rows).toHaveLength(2);
+  });
+
+  test("an item waits for needs that are added, once however often the call is made", async () => {
+    const work = await declared(client, name);
+    const [scene, film] = [
+      await client.enqueue(work, { title: "a" }, { dedupeKey: "scene" }),
+      await client.enqueue(work, { title: "b" }),
+    ];
+    expect([await client.addNeeds(film, ["scene"]), await client.addNeeds(film, [{ id: scene }])]).toEqual([1, 1]);
+    expect((await client.result(work, film))?.status).toBe("blocked");
+    expect(await owner`select jsonb_array_length(needs) as needs from work_items where id = ${film}`).toEqual([
+      { needs: 1 },
+    ]);
+    await finish(work.name, "succeeded", { result: { words: 3, on: "2030-01-31T12:00:00Z" } });
+    const [claim] = await client.claimNext([work.name], "a");
+    expect(claim).toMatchObject({
+      item_id: film,
+      needs: [{ item_id: scene, status: "succeeded", result: { words: 3 } }],
+    });
+    expect(await client.addNeeds(scene, [])).toBe(0);
+    await expect(client.addNeeds(film, ["gone"])).rejects.toThrow('needs: there is no item "gone"');
+    await expect(client.addNeeds(film, [{ id: film }])).rejects.toThrow("would need itself");
+    await expect(client.addNeeds(crypto.randomUUID(), [])).rejects.toMatchObject({ status: 404 });
   });
 
   test("a result has its status, and the type that the schema makes of it", async () => {
@@ -218,6 +262,41 @@ describe.each(transports)("over %s", (name, transport, client) => {
     expect(error).toBeInstanceOf(RequestError);
     expect(error).toMatchObject({ isRetryable: true });
   });
+});
+
+const text = defineWork({ name: "text", payload: z.string() });
+const anyOf = (given: unknown): never => given as never;
+
+test.each<[string, () => unknown, string]>([
+  [
+    "a name of a work type",
+    () => transports[0]?.[2].enqueue(anyOf("text"), anyOf({})),
+    'was expected, and "text" was given',
+  ],
+  [
+    "a work type that is undefined",
+    () => transports[0]?.[2].result(anyOf(undefined), "id"),
+    "a value of type undefined was given",
+  ],
+  [
+    "an option of wait()",
+    () => transports[0]?.[2].wait(text, "id", anyOf({ timeout: 1 })),
+    "timeout is no option of wait()",
+  ],
+  [
+    "a payload for a schema",
+    () => defineWork({ name: "a", payload: anyOf({ text: "string" }) }),
+    "the payload of a is no schema",
+  ],
+  ["a name of a work", () => defineWork(anyOf({ payload })), "the name of a work is of type undefined"],
+  [
+    "a key",
+    () => createWorkClient(anyOf({ url: stack.url, key: undefined })),
+    "the key is undefined; a text was expected",
+  ],
+  ["a connection", () => createWorkClient({ sql: anyOf("postgres://db") }), "sql is of type string; a connection"],
+])("a wrong value in place of %s is named", async (_, call, message) => {
+  await expect((async () => call())()).rejects.toThrow(message);
 });
 
 test("every bad call has the same status, code, sentence and hint over all transports", async () => {

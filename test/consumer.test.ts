@@ -9,7 +9,7 @@ const program = `
 import type * as everything from "work-claims";
 import type * as worker from "work-claims/worker";
 import { createWorkClient, defineWork, type Requirement } from "work-claims";
-import { work } from "work-claims/worker";
+import { claims, work } from "work-claims/worker";
 import { z } from "zod";
 export type All = [typeof everything, typeof worker];
 
@@ -23,6 +23,31 @@ export const id: Promise<string> = client.enqueue(embed, { text: "a" });
 export const many: Promise<number> = client.enqueueMany(embed, [{ text: "a", pages: 2 }]);
 export const on: Promise<Date> = client.wait(embed, "id").then((result) => result.on);
 export const run = () => work({ embed: embed.handler(({ payload }) => ({ on: payload.text + payload.pages.toFixed() })) });
+
+export async function loops(files: { name: string }[]): Promise<void> {
+  for await (const claim of claims(embed)) {
+    claim.close({ on: claim.payload.text + claim.item.pages.toFixed() });
+    // @ts-expect-error A result has a text.
+    claim.close({ on: new Date() });
+    // @ts-expect-error
+    await claim.run(() => ({ on: 7 }));
+  }
+  const list = { key: (file: { name: string }) => file.name, payload: (file: { name: string }) => ({ text: file.name }) };
+  for await (const { item, payload, run } of claims({ key: "k" }, embed, { over: files, ...list })) {
+    const result: { on: string } | undefined = await run(() => ({ on: item.name + payload.pages.toFixed() }));
+    console.log(result);
+  }
+  for await (const claim of claims("render", { over: files, key: (file) => file.name, each: (file) => ({ needs: [file.name] }) })) {
+    claim.close(claim.item.name.length);
+  }
+  for await (const claim of claims<{ n: number }>(["a", "b"], { maxClaims: 1 })) claim.close(claim.item.n.toFixed());
+  // @ts-expect-error A payload has a text.
+  claims(embed, { over: files, key: (file) => file.name, payload: (file) => ({ txt: file.name }) });
+  // @ts-expect-error The key of a list says what dedupeKey would.
+  claims("render", { over: files, each: () => ({ dedupeKey: "a" }) });
+  // @ts-expect-error A list has one work type.
+  claims(["a", "b"], { over: files });
+}
 
 // @ts-expect-error A payload has a text.
 client.enqueue(embed, { pages: 1 });

@@ -1,4 +1,4 @@
-// The programs of the pages on the client and on testing, as they stand, in a project that has work-claims and zod.
+// The programs of the pages on the client, on loops and on testing, as they stand, in a project that has work-claims and zod.
 import { execFile } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -20,7 +20,7 @@ for (const [name, folder] of [
   symlinkSync(folder, join(project, "node_modules", name), "dir");
 }
 writeFileSync(join(project, "package.json"), '{"type": "module"}');
-for (const page of ["client.md", "testing.md"]) {
+for (const page of ["client.md", "loops.md", "testing.md"]) {
   const text = readFileSync(join(packageRoot(), "docs", page), "utf8");
   for (const [, block = ""] of text.matchAll(/^```js\n([\s\S]*?)^```/gm)) {
     writeFileSync(join(project, /^\/\/ (\S+)/.exec(block)?.[1] ?? "unnamed"), block);
@@ -61,7 +61,32 @@ test("what the page on the client enqueues is done by its worker, and waited for
   expect(String(rollback.stdout)).toBe("{ length: 12 }\nroll back\n");
   const [row] = await sql`select count(*)::integer as n from work_items`;
   expect(row?.n).toBe(1502);
+
+  expect(String((await start("act.js")).stdout)).toBe("1 again, 1 waiting, 2 open, 0 failed\n");
+  await start("typed-loop.js");
+  const ended = await sql`
+    select i.payload ->> 'title' as title, c.status, c.result
+      from work_claims c join work_items i on i.id = c.item_id
+     where i.dedupe_key in ('page-1', 'a harbour') or i.payload ->> 'title' = 'the front page'
+     order by 1`;
+  expect(ended).toEqual([
+    { title: "a harbour", status: "succeeded", result: { length: 9 } },
+    { title: "a lighthouse", status: "succeeded", result: { length: 12 } },
+    { title: "the front page", status: "succeeded", result: { length: 14 } },
+  ]);
   await sql.end();
+});
+
+test.each([
+  ["with a database", {}],
+  ["without one", { WORK_CLAIMS_DISABLED: "1", SUPABASE_URL: "" }],
+])("the loop with needs and locks of the page on loops does the same %s", async (_, more) => {
+  const { stdout } = await run(process.execPath, ["film.js"], {
+    cwd: project,
+    env: { ...env, ...more },
+    timeout: 60_000,
+  });
+  expect(String(stdout)).toBe("shot 1: 4 s\nshot 2: 3 s\nfilm: 7 s\n");
 });
 
 test("the tests of the page on testing pass", async () => {

@@ -88,7 +88,8 @@ describe("the worker on the page on candidates", () => {
     const claimOf = (id: string) => claims.find((claim) => claim.item_id === id) as (typeof claims)[0];
     await client.releaseItem(claimOf(handedBack), "dead", "released");
     await client.releaseItem(claimOf(done), "dead", "succeeded");
-    await client.releaseItems("dead", [{ ...claimOf(failed), outcome: "failed", retry_after_seconds: 0 }]);
+    const { needs: _, ...failing } = claimOf(failed);
+    await client.releaseItems("dead", [{ ...failing, outcome: "failed", retry_after_seconds: 0 }]);
     await owner`update work_claims set expires_at = now() - interval '1 second' where item_id = ${ended}`;
     await Promise.all([start("count", "default"), start("count", "default"), start("count", "default")]);
     const rows = await owner`select item_id, status, worker_id, fence from work_claims where work_type = 'count'`;

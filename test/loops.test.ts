@@ -8,7 +8,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import postgres from "postgres";
 import { afterAll, describe, expect, onTestFinished, test, vi } from "vitest";
+import { z } from "zod";
 import { createWorkClient } from "../src/client.ts";
+import { defineWork } from "../src/define-work.ts";
 import { denoProgram } from "../src/demo/processes.ts";
 import { overSql } from "../src/sql/client.ts";
 import { packageRoot } from "../src/stack/package-root.ts";
@@ -269,8 +271,10 @@ describe("a loop over a list", () => {
     const over = ["a", "b"];
     const seen: unknown[] = [];
     for await (const claim of claims("over sql", { ...quiet, client: overSql(sql), over })) seen.push(claim.item);
-    expect(seen).toEqual(over);
-    expect(await done("over sql")).toBe(2);
+    for await (const claim of claims({ client: overSql(sql) }, "over sql", { ...quiet, over: ["c"] }))
+      seen.push(claim.item);
+    expect(seen).toEqual(["a", "b", "c"]);
+    expect(await done("over sql")).toBe(3);
   });
 
   test("sends large payloads in several calls", async () => {
@@ -292,6 +296,49 @@ describe("a loop over a list", () => {
     expect(await claimsOf("nothing")).toEqual([]);
   });
 
+  test("gives the items what each says", async () => {
+    const customer = new Map([
+      ["a", "initech"],
+      ["b", "acme"],
+      ["c", "acme"],
+    ]);
+    const options = {
+      ...{ ...quiet, over: customer.keys(), accepts: { customer: "acme" } },
+      each: (key: string) => ({
+        ...{ labels: { customer: customer.get(key) }, requires: key === "c" ? { gpu: "a100" } : {} },
+        ...{
+          priority: key === "b" ? 1 : 2,
+          maxFailures: 1,
+          workflow: key === "a" ? "night" : undefined,
+          runAfter: new Date(0),
+        },
+      }),
+    };
+    const seen: string[] = [];
+    for await (const claim of claims(project, "options", { ...options, capabilities: { gpu: "a100" } })) {
+      seen.push(claim.item);
+      claim.fail(new Error("once"));
+    }
+    expect(seen).toEqual(["c", "b"]);
+    expect(await claimsOf("options")).toMatchObject([{ status: "ready" }, { status: "failed" }, { status: "failed" }]);
+    const items =
+      await sql`select dedupe_key, priority, workflow_id is not null as flows from work_items where pool = 'options' order by seq`;
+    expect(items.map((item) => ({ ...item }))).toEqual([
+      { dedupe_key: "a", priority: 2, flows: true },
+      { dedupe_key: "b", priority: 1, flows: false },
+      { dedupe_key: "c", priority: 2, flows: false },
+    ]);
+  });
+
+  test("does an element again that has another fingerprint, with its new payload", async () => {
+    const seen: unknown[] = [];
+    for (const size of [1, 1, 2]) {
+      const list = { over: ["a"], payload: () => ({ size }), each: () => ({ fingerprint: `size ${size}` }) };
+      for await (const claim of claims(project, "fingerprints", { ...quiet, ...list })) seen.push(claim.payload);
+    }
+    expect(seen).toEqual([{ size: 1 }, { size: 2 }]);
+  });
+
   const first = (...given: unknown[]): Promise<unknown> =>
     (claims as unknown as (...given: unknown[]) => AsyncGenerator)(...given).next();
 
@@ -301,6 +348,29 @@ describe("a loop over a list", () => {
     ["a long key", ["keys"], ["k".repeat(501)], {}, "501 characters long; a text of 1 to 500 characters"],
     ["a large payload", ["keys"], ["k"], { payload: () => "x".repeat(2 ** 20) }, "the payload of k has 1048578 bytes"],
     ["several work types", ["keys", "locks"], ["k"], {}, "2 work types are given with a list (over); expected is one"],
+    ["a key that is no function", ["keys"], ["k"], { key: "name" }, "key is of type string; a function of an element"],
+    [
+      "a project among the options",
+      ["keys"],
+      ["k"],
+      { url: "u" },
+      "url is no option of a loop; its options are over, key,",
+    ],
+    [
+      "an option that no loop has",
+      ["keys"],
+      ["k"],
+      { labels: {} },
+      "labels is no option of a loop; its options are over,",
+    ],
+    [
+      "an option that no item has",
+      ["keys"],
+      ["k"],
+      { each: () => ({ label: {} }) },
+      "needs_all_of and max_failures, and no label",
+    ],
+    ["a need that is nowhere", ["keys"], ["k"], { each: () => ({ needs: ["j"] }) }, 'needs: there is no item "j"'],
   ])("refuses %s", async (_, workTypes, over, more, message) => {
     await expect(first(project, workTypes, { ...quiet, over, ...more })).rejects.toThrow(message);
   });
@@ -318,6 +388,26 @@ describe("a loop over a list", () => {
     await expect(first("keys", { ...quiet, over })).rejects.toThrow(message);
   });
 
+  test("refuses a loop that has no list and says what its elements are", async () => {
+    await expect(first(project, "keys", { ...quiet, key: String })).rejects.toThrow("key is given without over");
+  });
+
+  test.each([
+    [
+      [client, "keys"],
+      /^\w+ is no option of a connection; its options are url, key, token, publishableKey, fetch, client$/,
+    ],
+    [
+      [undefined, "keys"],
+      "claims() got undefined and string; a work type was expected first, or { url, key } before it",
+    ],
+    [[project], "claims() got object and undefined; a work type was expected first"],
+    [[project, []], "no work type was given"],
+    [[project, ""], "a work type has 0 characters"],
+  ])("refuses a call that names no work type, or no project: %#", async (given, message) => {
+    await expect(first(...given)).rejects.toThrow(message);
+  });
+
   test("refuses a token, and a pool that mirrors a table", async () => {
     const withToken = { url: stack.url, token: `wct_${"0".repeat(48)}`, publishableKey: "sb_publishable_x" };
     await expect(first(withToken, "keys", { ...quiet, over: ["k"] })).rejects.toThrow("a token cannot enqueue");
@@ -327,6 +417,168 @@ describe("a loop over a list", () => {
       "it mirrors the table public.songs",
     );
   });
+});
+
+/** With and without a database the same comes of a loop. */
+describe.each(["", "1"])("with WORK_CLAIMS_DISABLED=%s", (isOff) => {
+  const disabled = (): void => {
+    vi.stubEnv("WORK_CLAIMS_DISABLED", isOff);
+    onTestFinished(() => void vi.unstubAllEnvs());
+  };
+
+  test("an element gets the results of the elements that it needs", async () => {
+    disabled();
+    const over = ["scene 1", "scene 2", "film"];
+    const seen: [string, unknown[]][] = [];
+    const each = (name: string): object => ({ needs: name === "film" ? ["scene 1", { key: "scene 2" }] : [] });
+    for await (const claim of claims(project, `film ${isOff}`, { ...quiet, over, each })) {
+      seen.push([claim.item, claim.needs.map(({ dedupe_key, status, result }) => ({ dedupe_key, status, result }))]);
+      claim.close({ of: claim.item });
+    }
+    const needs = over.slice(0, 2).map((key) => ({ dedupe_key: key, status: "succeeded", result: { of: key } }));
+    expect(seen).toEqual([
+      ["scene 1", []],
+      ["scene 2", []],
+      ["film", needs],
+    ]);
+  });
+
+  test("an element whose need failed is left", async () => {
+    disabled();
+    const seen: string[] = [];
+    const each = (name: string): object => ({ needs: name === "b" ? ["a"] : [] });
+    for await (const claim of claims(project, `left ${isOff}`, { ...quiet, over: ["a", "b", "c"], each })) {
+      seen.push(claim.item);
+      if (claim.item === "a") claim.fail(new FinalError("broken"));
+    }
+    expect(seen).toEqual(["a", "c"]);
+  });
+
+  test("a body runs with a lock, and answers what its function does", async () => {
+    disabled();
+    for await (const claim of claims(project, `locked ${isOff}`, { ...quiet, over: ["a"] })) {
+      const held = await claim.lock("ffmpeg", { slots: 2 }, async (fence) => [
+        fence,
+        (await sql`select name from work_lock_list where item_id::text = ${claim.item_id}`).map(({ name }) => name),
+      ]);
+      expect(held).toEqual(isOff ? [0, []] : [expect.any(Number), ["ffmpeg"]]);
+    }
+    expect(await sql`select from work_lock_list`).toHaveLength(0);
+  });
+
+  test("a defined work judges payloads and results, and a payload is as its schema makes it", async () => {
+    disabled();
+    const embed = defineWork({
+      ...{ name: `typed ${isOff}`, maxFailures: 1, lease: 77, requires: { gpu: "a100" } },
+      payload: z.object({ n: z.number(), pages: z.array(z.string()).default([]) }),
+      result: z.object({ length: z.number() }),
+    });
+    const lines: string[] = [];
+    const options = {
+      ...{ progress: false, log: (line: string) => lines.push(line), capabilities: { gpu: "a100" } },
+      ...{ over: ["a", "b"], payload: (key: string) => ({ n: key.length }) },
+    };
+    const seen: unknown[] = [];
+    for await (const claim of claims(project, embed, options)) {
+      seen.push([claim.item, claim.payload]);
+      claim.close({ length: (claim.item === "b" ? "two" : claim.payload.n) as number });
+    }
+    expect(seen).toEqual([
+      ["a", { n: 1, pages: [] }],
+      ["b", { n: 1, pages: [] }],
+    ]);
+    expect(lines).toEqual([expect.stringMatching(/^failed typed .*: result\.length: .*number/)]);
+    const wrong = { ...options, payload: () => ({ n: "one" }) as never };
+    await expect(claims(project, embed, wrong).next()).rejects.toThrow(/^a: payload\.n: .*number/);
+  });
+});
+
+describe("a loop over a defined work", () => {
+  const embed = defineWork({
+    ...{ name: "defined", lease: 77, maxFailures: 3, requires: { gpu: "a100" } },
+    ...{ payload: z.object({ n: z.number() }), result: z.object({ n: z.number() }) },
+  });
+
+  test("declares it with its rules where it is missing, and leaves rules that were changed by hand", async () => {
+    for (const over of [[{ n: 1 }], [{ n: 2 }]]) {
+      const seen: number[] = [];
+      const options = { ...quiet, over, key: ({ n }: { n: number }) => n, capabilities: { gpu: "a100" } };
+      for await (const claim of claims(project, embed, options)) {
+        seen.push(claim.payload.n);
+        claim.close(claim.payload);
+      }
+      expect(seen).toEqual(over.map(({ n }) => n));
+      const [rules] = (await client.workTypes()).filter(({ name }) => name === "defined");
+      expect(rules).toMatchObject({ lease_seconds: 77, max_failures: seen[0] === 1 ? 3 : 5 });
+      await client.defineWorkType("defined", { maxFailures: 5 });
+    }
+  });
+
+  test("fails a payload that does not fit for good, and goes on", async () => {
+    await client.enqueueItems([
+      { pool: "defined", payload: { n: "x" } },
+      { pool: "defined", payload: { n: 3 } },
+    ]);
+    const seen: unknown[] = [];
+    for await (const claim of claims(project, embed, quiet)) {
+      seen.push(claim.item);
+      await claim.run(() => ({ n: claim.payload.n + 1 }));
+    }
+    expect(seen).toEqual([{ n: 3 }]);
+    expect((await claimsOf("defined")).slice(2)).toMatchObject([
+      { status: "failed", failures: 1, error: expect.stringMatching(/^payload\.n: /) },
+      { status: "succeeded", result: { n: 4 } },
+    ]);
+  });
+
+  test("is refused where the work is not declared", async () => {
+    const missing = defineWork({ name: "not there", payload: z.object({}) });
+    await expect(claims(project, missing, quiet).next()).rejects.toThrow("not there is not declared");
+  });
+});
+
+test("two loops never have a lock of one slot at once", async () => {
+  const over = Array.from({ length: 6 }, (_, n) => n);
+  let holders = 0;
+  const go = async (workerId: string): Promise<number[]> => {
+    const done: number[] = [];
+    for await (const claim of claims(project, "exclusive", { ...quiet, over, workerId })) {
+      await claim.lock("encoder", {}, async () => {
+        holders += 1;
+        await sleep(5);
+        expect(holders).toBe(1);
+        holders -= 1;
+      });
+      done.push(claim.item);
+    }
+    return done;
+  };
+  const done = await Promise.all([go("one"), go("two")]);
+  expect(done.flat().sort()).toEqual(over);
+});
+
+test("a lock is refused with an option that it has not, and without a function", async () => {
+  const type = await typeWith([{}]);
+  for await (const claim of claims(project, type, quiet)) {
+    await expect(claim.lock("a", { slot: 2 } as object, () => 1)).rejects.toThrow("slot is no option of a lock");
+    await expect(claim.lock("a", (() => 1) as never, undefined as never)).rejects.toThrow(
+      'lock() got an action of type undefined; expected is lock("a", { slots: 1 }, () => …)',
+    );
+  }
+  expect(await claimsOf(type)).toMatchObject([{ status: "succeeded" }]);
+});
+
+test("a body adds items and waits for them, and comes again with their results", async () => {
+  const type = await typeWith([{ chapters: ["It was night", "The harbour slept"] }]);
+  const results: unknown[] = [];
+  for await (const claim of claims(project, type, quiet)) {
+    const { chapters, chapter } = claim.payload;
+    if (chapter) claim.close(chapter.split(" ").length);
+    else if (claim.needs.length > 0) results.push(...claim.needs.map((need) => need.result));
+    else claim.waitFor(claim.enqueue(chapters.map((text: string) => ({ pool: type, payload: { chapter: text } }))));
+  }
+  expect(results).toEqual([3, 3]);
+  expect(await claimsOf(type)).toMatchObject(Array(3).fill({ status: "succeeded", failures: 0 }));
 });
 
 interface Ended {

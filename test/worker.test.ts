@@ -511,6 +511,32 @@ test("an until-empty worker looks again where the answer to its last look was lo
   expect(summary.succeeded).toBe(1);
 });
 
+test.each(["holds it", "has done it"])(
+  "an until-empty worker stays where another one took what was ready, and %s",
+  async (what) => {
+    const { clock, server, options } = world(2);
+    const [first, second] = server.rows as [Row, Row];
+    Object.assign(first, { status: "blocked" });
+    Object.assign(second, { status: "blocked" });
+    const finish = (): void => {
+      Object.assign(first, { status: "succeeded", worker_id: null });
+      second.status = "ready";
+    };
+    server.script = (call, nth) => {
+      if (call.name === "describe_work_types" && server.of("claim_next").length === 1) {
+        first.status = "ready";
+      } else if (call.name === "claim_next" && nth === 2) {
+        Object.assign(first, { status: "claimed", worker_id: "w2", fence: 7, expiresAt: 300_000 });
+        clock.at(clock.now() + 5000, () => what === "holds it" && finish());
+      } else if (call.name === "work_remaining" && nth === 2 && what === "has done it") {
+        finish();
+      }
+      return undefined;
+    };
+    expect(await clock.drive(work("embed", () => null, options))).toMatchObject({ succeeded: 1, why: "empty" });
+  },
+);
+
 test("the log shows no payload and no key", async () => {
   const { clock, lines, options } = world(3, { concurrency: 3 });
   await clock.drive(work("embed", async (claim) => Promise.reject(new Error(`${key} at ${claim.item_id}`)), options));
@@ -709,6 +735,9 @@ test("a missing or wrong setting is named", async () => {
   await expect(work("embed", () => null, noKey)).rejects.toThrow("SUPABASE_SERVICE_ROLE_KEY is not set");
   await expect(work("embed", () => null, { ...options, concurrency: 0 })).rejects.toThrow(
     "concurrency is 0; a whole number from 1 to 1000 was expected",
+  );
+  await expect(work("embed", () => null, { ...options, untilempty: true } as object)).rejects.toThrow(
+    "untilempty is no option of a worker; its options are url, key,",
   );
   await expect(work([], () => null, options)).rejects.toThrow("no work type");
   await expect(work("embed", () => null, { ...options, pool: "texts", warm: () => [] })).rejects.toThrow(

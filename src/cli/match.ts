@@ -1,6 +1,6 @@
 import { parseArgs } from "node:util";
+import type { Requirement } from "../../workers/runtime/requirement.ts";
 import type { Json, WouldMatch } from "../answers.ts";
-import type { Requirement } from "../requirement/requirement.ts";
 import { type Command, exitCode, WrongUsage } from "./command.ts";
 import { printable } from "./printable.ts";
 import { projectOptions } from "./project.ts";

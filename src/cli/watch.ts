@@ -1,6 +1,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { rateOf, type Sample, withSample } from "../../workers/runtime/progress.ts";
+import { isOver } from "../../workers/runtime/remaining.ts";
 import type { WorkClient } from "../client.ts";
 import { finishedClaims, type OverviewRow } from "../overview.ts";
 import { type Pace, plainLines, progressLines } from "../progress.ts";
@@ -42,13 +43,14 @@ function intervalMs(given: string | undefined): number {
 /** How each work type ended: "" where all is well, else a sentence; null where it goes on. */
 async function endsOf(client: WorkClient, rows: readonly OverviewRow[]): Promise<(string | null)[]> {
   const types = rows.length === 0 ? [] : await client.remaining(rows.map((row) => row.work_type));
-  return types.map(({ work_type, open, failed, running, is_paused, stopped, is_reopening }) => {
+  return types.map((type) => {
+    const { work_type, open, failed, running, is_paused, stopped } = type;
     const isHeld = running > 0;
     if (open > 0 && !isHeld && (is_paused || stopped !== null)) {
       const how = stopped === null ? `paused with ${open} open` : `stopped with ${open} open (${stopped})`;
       return `${work_type} is ${how}; hand it out again with: work-claims types ${work_type} --no-paused`;
     }
-    if (open > 0 || is_reopening) return null;
+    if (!isOver(type)) return null;
     return failed === 0
       ? ""
       : `${work_type}: ${failed} failed; see them with: work-claims claims --where status=failed --where work_type=${work_type}`;

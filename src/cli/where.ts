@@ -1,6 +1,6 @@
 import { RequestError } from "../../workers/runtime/errors.ts";
+import type { Comparable } from "../../workers/runtime/requirement.ts";
 import { SelectorError } from "../lists/query.ts";
-import type { Comparable } from "../requirement/requirement.ts";
 import { WrongUsage } from "./command.ts";
 
 /** The option of the commands that choose rows, for parseArgs. */

@@ -1,8 +1,9 @@
-import type { NewItem, Properties } from "../answers.ts";
+import type { NewItem } from "../../workers/runtime/new-item.ts";
+import type { Requirement } from "../../workers/runtime/requirement.ts";
+import type { Properties } from "../answers.ts";
 import { explainedLines } from "../cli/sentences.ts";
 import { table } from "../cli/table.ts";
 import { finishedClaims } from "../overview.ts";
-import type { Requirement } from "../requirement/requirement.ts";
 import { follow } from "./following.ts";
 import { lookAtItLines } from "./report.ts";
 import { type Play, type Stage, startedLine } from "./stage.ts";

@@ -1,6 +1,6 @@
+import type { Requirement } from "../../workers/runtime/requirement.ts";
 import type { ClaimStatus, Json, Properties } from "../answers.ts";
 import type { Database } from "../database.types.ts";
-import type { Requirement } from "../requirement/requirement.ts";
 
 type Views = Database["public"]["Views"];
 /** A row as it is known to be where the generated type knows less. */

@@ -1,5 +1,5 @@
+import type { Comparable } from "../../workers/runtime/requirement.ts";
 import type { ClaimStatus } from "../answers.ts";
-import type { Comparable } from "../requirement/requirement.ts";
 import type { ListedClaim, ListedItem, ListedWorker } from "./rows.ts";
 
 /** Operators on one value; several of them must all hold. */

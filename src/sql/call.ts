@@ -33,7 +33,9 @@ export function createCalls(): (
     }
     const unknown = given.find((each) => !known.some((argument) => argument.name === each));
     if (unknown !== undefined) {
-      throw missing(`${name} has no argument ${unknown}: work-claims in this database is of another version`);
+      throw missing(
+        `${name} has no argument ${unknown}: it is misspelt, or work-claims in this database is of another version`,
+      );
     }
     const lacking = known.find((each) => !given.includes(each.name));
     if (lacking !== undefined) {

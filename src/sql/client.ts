@@ -12,6 +12,11 @@ import { readText } from "./read.ts";
 /** A worker's connection straight to Postgres: work(handlers, { client: overSql(sql) }). */
 export function overSql(sql: SqlLike): Client {
   const connection = sql as Connection;
+  if (typeof connection?.unsafe !== "function") {
+    throw new SettingsError(
+      `sql is of type ${typeof sql}; a connection that postgres() of postgres.js makes was expected`,
+    );
+  }
   const call = createCalls();
   const listen = createListening(connection);
   return {

@@ -1255,7 +1255,9 @@ begin
     return 'an item is a JSON object';
   end if;
   if item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow,traceparent,fingerprint,needs,needs_all_of,max_failures}'::text[] <> '{}' then
-    return 'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent, fingerprint, needs, needs_all_of and max_failures, and nothing else';
+    return format(
+      'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent, fingerprint, needs, needs_all_of and max_failures, and no %s',
+      (select left(k.key, 60) from jsonb_object_keys(item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow,traceparent,fingerprint,needs,needs_all_of,max_failures}'::text[]) as k(key) limit 1));
   end if;
   if jsonb_typeof(item -> 'priority') <> 'null' then
     if jsonb_typeof(item -> 'priority') = 'number' then
@@ -4944,7 +4946,12 @@ begin
     raise exception using errcode = 'PT400', message = format('item %s would need itself, through one of these needs', need.item_id);
   end if;
   perform work.mark_needed(array[item.pool], resolved);
-  update public.work_items i set needs = coalesce(i.needs, '[]') || resolved where i.id = need.item_id;
+  -- A call that is repeated adds nothing.
+  update public.work_items i
+     set needs = coalesce(i.needs, '[]') || array_to_json(array(
+           select distinct r.value from jsonb_array_elements(resolved) as r(value)
+            where not coalesce(i.needs, '[]') @> jsonb_build_array(r.value)))::jsonb
+   where i.id = need.item_id;
   perform work.count_needs(array[need.item_id], array(
     select c.work_type from public.work_claims c where c.item_id = need.item_id));
 end

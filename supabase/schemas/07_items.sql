@@ -104,7 +104,9 @@ begin
     return 'an item is a JSON object';
   end if;
   if item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow,traceparent,fingerprint,needs,needs_all_of,max_failures}'::text[] <> '{}' then
-    return 'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent, fingerprint, needs, needs_all_of and max_failures, and nothing else';
+    return format(
+      'an item has pool, payload, priority, dedupe_key, run_after, requires, labels, affinity, workflow, traceparent, fingerprint, needs, needs_all_of and max_failures, and no %s',
+      (select left(k.key, 60) from jsonb_object_keys(item - '{pool,payload,priority,dedupe_key,run_after,requires,labels,affinity,workflow,traceparent,fingerprint,needs,needs_all_of,max_failures}'::text[]) as k(key) limit 1));
   end if;
   if jsonb_typeof(item -> 'priority') <> 'null' then
     if jsonb_typeof(item -> 'priority') = 'number' then

@@ -189,7 +189,12 @@ begin
     raise exception using errcode = 'PT400', message = format('item %s would need itself, through one of these needs', need.item_id);
   end if;
   perform work.mark_needed(array[item.pool], resolved);
-  update public.work_items i set needs = coalesce(i.needs, '[]') || resolved where i.id = need.item_id;
+  -- A call that is repeated adds nothing.
+  update public.work_items i
+     set needs = coalesce(i.needs, '[]') || array_to_json(array(
+           select distinct r.value from jsonb_array_elements(resolved) as r(value)
+            where not coalesce(i.needs, '[]') @> jsonb_build_array(r.value)))::jsonb
+   where i.id = need.item_id;
   perform work.count_needs(array[need.item_id], array(
     select c.work_type from public.work_claims c where c.item_id = need.item_id));
 end

@@ -193,6 +193,8 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
     return { ...key, state: "held", ttl_seconds };
   }
 
+  const counted = (status: string): number => rows.filter((row) => row.status === status).length;
+
   // biome-ignore lint/suspicious/noExplicitAny: the arguments of any function.
   const functions: Record<string, (args: any) => unknown> = {
     register_worker: ({ worker_id }) => ({ worker_id }),
@@ -211,6 +213,8 @@ export function createModel(now: () => number, count: number, rules: Rules): Mod
       work_types.map((name: string) => ({
         work_type: name,
         open: rows.filter((row) => !["succeeded", "failed", "cancelled"].includes(row.status)).length,
+        running: counted("claimed"),
+        ...{ done: counted("succeeded"), failed: counted("failed"), cancelled: counted("cancelled") },
         stopped: null,
         is_reopening: false,
       })),

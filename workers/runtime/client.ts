@@ -156,6 +156,11 @@ export function createClient(options: ClientOptions): Client {
 
 /** A key or token in the form of a header. No message shows it. */
 function secret(given: string, name: string): string {
+  if (typeof given !== "string") {
+    throw new SettingsError(
+      `${name} is ${given === undefined ? "undefined" : `of type ${typeof given}`}; a text was expected`,
+    );
+  }
   const text = given.trim();
   if (!/^[\x21-\x7e]+$/.test(text)) {
     throw new SettingsError(`${name} is empty or has characters that no ${/token/i.test(name) ? "token" : "key"} has`);
@@ -167,7 +172,7 @@ function secret(given: string, name: string): string {
 function baseOf(given: string, name: string): string {
   let url: URL;
   try {
-    url = new URL(given.trim());
+    url = new URL(String(given).trim());
   } catch {
     throw new SettingsError(`${name} is no URL; expected was one like https://abcdefgh.supabase.co`);
   }

@@ -69,10 +69,13 @@ export function errorOf(status: number, body: string, retryAfterHeader: string |
   const isRetryable = isDropped || isPassing(status, code);
   const is = { status, code, isRetryable, retryAfterMs: retryAfter(retryAfterHeader) };
   if (status === 404 && ["PGRST202", "PGRST205", "42883", "42P01"].includes(code)) {
+    // PostgREST answers the same where the function is there and an argument is not.
+    const args = code === "PGRST202" ? /\((.+)\)/.exec(said.message ?? "")?.[1] : undefined;
+    const orArgument = args === undefined ? "" : `, or an argument is misspelt (${args})`;
     return new RequestError(
       what.includes("token")
         ? `${what} is not there: this project takes no tokens; run work-claims init --tokens and supabase db push`
-        : `${what} is not there: work-claims is not installed in this project; run work-claims init and supabase db push`,
+        : `${what} is not there: work-claims is not installed in this project${orArgument}; run work-claims init and supabase db push`,
       { ...is, hint: said.hint ?? null },
     );
   }

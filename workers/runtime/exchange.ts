@@ -12,7 +12,7 @@ import { abandonJob } from "./parked.ts";
 import { isRefusal, type Released, released, releaseEach, releaseItems } from "./release.ts";
 import { checkRulesSoon } from "./rules.ts";
 import { isAgain } from "./tally.ts";
-import { isNothingToCome, refuseMissing } from "./until-empty.ts";
+import { beforeLastLook, refuseMissing, wereOthersAtWork } from "./until-empty.ts";
 import { lose } from "./worker.ts";
 
 export type Call = "claim" | "release" | "finish and claim";
@@ -68,8 +68,8 @@ async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
   });
   await refuseMissing(loop, call);
   // Asked before the last look, so that the look finds what others hand back in between.
-  const isLast =
-    settings.leaves !== "never" && state.hasFoundNothing && holding.size === 0 && (await isNothingToCome(loop, call));
+  const mayBeLast = settings.leaves !== "never" && state.hasFoundNothing && holding.size === 0;
+  const before = mayBeLast ? await beforeLastLook(loop, call) : null;
   const room = roomOf(loop);
   if (room === 0) {
     await (outcomes.length > 0 ? release(loop, outcomes) : undefined);
@@ -88,14 +88,16 @@ async function claim(loop: Loop, outcomes: Outcome[]): Promise<void> {
     recordReleased(loop, all);
     answer = claimed;
   } else {
-    answer = await source.claim(room, call, isLast);
+    answer = await source.claim(room, call, before !== null);
     loop.outage.end();
   }
   if (!isRepeated) {
     state.pace = { ...state.pace, roundTripMs: meanWith(state.pace.roundTripMs, clock.now() - sentAt) };
   }
   // A repeated call answers with what it still holds. What an earlier attempt claimed may be lost already.
-  await recordClaims(loop, answer, { room, sentAt, isLast: isLast && !isRepeated });
+  const isLast =
+    before !== null && !isRepeated && answer.won.length === 0 && !(await wereOthersAtWork(loop, before, call));
+  await recordClaims(loop, answer, { room, sentAt, isLast });
 }
 
 /** A worker that leaves claims nothing; outcomes it offers as ever, unless its time to finish is limited. */

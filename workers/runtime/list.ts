@@ -1,27 +1,33 @@
 // A list that a loop goes over: its elements become items, each once, by their keys.
 import type { Client, Json } from "./client.ts";
+import { type DefinedWork, isDefinedWork } from "./defined-work.ts";
 import { describeWorkTypes } from "./describe.ts";
 import { SettingsError } from "./host.ts";
+import { batchesOf, type ItemOptions, type NewItem, newItem, snakeCase } from "./new-item.ts";
 import { storedJson } from "./outcome.ts";
 
-export interface List<Element> {
+export interface List<Element, Payload = unknown> {
   /** The elements. Those that no process has enqueued become items. */
   over: Iterable<Element> | AsyncIterable<Element>;
   /** Two elements with the same key are one item, in each process and at any time. Texts and numbers are their own. */
   key?: (element: Element) => string | number;
   /** What other processes get of it; the element itself, unless said otherwise. */
-  payload?: (element: Element) => unknown;
-}
-
-interface NewItem {
-  readonly pool: string;
-  readonly dedupe_key: string;
-  readonly payload: Json;
+  payload?: (element: Element) => Payload;
+  /** What else its item has, such as labels and needs. A text among its needs is the key of another element. */
+  each?: (element: Element) => Omit<ItemOptions, "dedupeKey">;
 }
 
 /** Refuses a list that is none, such as an undefined one: without a list the loop would do other work. */
-export function checkOver(options: { readonly over?: unknown }): void {
-  const { over } = options;
+export function checkList(options: Partial<List<unknown>>): void {
+  for (const name of ["key", "payload", "each"] as const) {
+    if (options[name] !== undefined && typeof options[name] !== "function") {
+      throw new SettingsError(`${name} is of type ${typeof options[name]}; a function of an element was expected`);
+    }
+    if (options[name] !== undefined && !("over" in options)) {
+      throw new SettingsError(`${name} is given without over; a list (over) was expected beside it`);
+    }
+  }
+  const over: unknown = options.over;
   if (
     !("over" in options) ||
     (Object(over) === over && (Symbol.iterator in Object(over) || Symbol.asyncIterator in Object(over)))
@@ -36,68 +42,76 @@ export function checkOver(options: { readonly over?: unknown }): void {
 /** An item carries a payload of 1 MB. */
 const payloadLimit = 1_048_576;
 
-/** As many as one call takes: 1,000, or a megabyte. */
-const mostItems = 1000;
-const mostCharacters = 1_000_000;
-
 /**
- * Declares the work type where it is missing, with a pool of its own name, and enqueues what is not there. Answers the
- * elements by the ids of their items.
+ * Declares the work type where it is missing, and enqueues what is not there. Answers the elements by the ids of their
+ * items.
  */
 export async function enqueueList<Element>(
   client: Client,
-  workType: string,
+  work: string | DefinedWork,
   list: List<Element>,
 ): Promise<Map<string, Element>> {
-  const pool = await declare(client, workType);
-  const elements = new Map<string, Element>();
-  let batch: Element[] = [];
-  let items: NewItem[] = [];
-  let characters = 0;
-
-  async function send(): Promise<void> {
-    // A key that is there already answers the id that it has, so the call may be repeated.
-    const ids: string[] = items.length === 0 ? [] : await client.rpc("enqueue_items", { items });
-    ids.forEach((id, n) => {
-      elements.set(id, batch[n] as Element);
-    });
-    [batch, items, characters] = [[], [], 0];
-  }
-  for await (const element of list.over) {
-    const item = itemOf(element, pool, list);
-    const length = JSON.stringify(item).length;
-    if (items.length === mostItems || characters + length > mostCharacters) {
-      await send();
+  const pool = await declare(client, work);
+  async function* entries(): AsyncGenerator<{ element: Element; item: NewItem }, void> {
+    for await (const element of list.over) {
+      yield { element, item: await itemOf(element, pool, work, list) };
     }
-    batch.push(element);
-    items.push(item);
-    characters += length;
   }
-  await send();
+  const elements = new Map<string, Element>();
+  for await (const batch of batchesOf(entries())) {
+    // A key that is there already answers the id that it has, so the call may be repeated.
+    const ids: string[] = await client.rpc("enqueue_items", { items: batch.map(({ item }) => item) });
+    batch.forEach(({ element }, n) => {
+      elements.set(ids[n] as string, element);
+    });
+  }
   return elements;
 }
 
-/** The pool of the work type. Items of one list must not become work of another type, so each type has its own pool. */
-async function declare(client: Client, workType: string): Promise<string> {
-  const [described] = await describeWorkTypes(client, [workType], {});
-  const pool = described?.pool ?? workType;
+/**
+ * The pool of the work type. Items of one list must not become work of another type, so each type has its own pool unless
+ * its definition says otherwise. Rules of a work type that is there stay: they may have been changed by hand.
+ */
+async function declare(client: Client, work: string | DefinedWork): Promise<string> {
+  const { name, pool: ownPool, rules } = isDefinedWork(work) ? work : { name: work, pool: work, rules: {} };
+  const [described] = await describeWorkTypes(client, [name], {});
+  const pool = described?.pool ?? ownPool;
   // Refuses a pool that mirrors a table.
   await client.rpc("define_pool", { pool });
   if (described?.pool === null || described?.is_declared !== true) {
-    await client.rpc("define_work_type", { work_type: workType, pool });
+    await client.rpc("define_work_type", { ...snakeCase(rules), work_type: name, pool });
   }
   return pool;
 }
 
-function itemOf<Element>(element: Element, pool: string, list: List<Element>): NewItem {
+async function itemOf<Element>(
+  element: Element,
+  pool: string,
+  work: string | DefinedWork,
+  list: List<Element>,
+): Promise<NewItem> {
   const key = keyOf(element, list);
+  const payload = await payloadOf(element, key, work, list);
+  const what = `the payload of ${key.slice(0, 60)}`;
+  return newItem(pool, storedJson(what, payload, payloadLimit, "let payload answer where it is") ?? {}, {
+    requires: isDefinedWork(work) ? work.requires : undefined,
+    ...list.each?.(element),
+    dedupeKey: key,
+  });
+}
+
+/** Throws where the payload does not fit the schema of a defined work. */
+export async function payloadOf<Element>(
+  element: Element,
+  key: string,
+  work: string | DefinedWork,
+  list: List<Element>,
+): Promise<Json> {
   const payload = list.payload ? list.payload(element) : element;
-  return {
-    pool,
-    dedupe_key: key,
-    payload:
-      storedJson(`the payload of ${key.slice(0, 60)}`, payload, payloadLimit, "let payload answer where it is") ?? {},
-  };
+  if (isDefinedWork(work)) {
+    await work.judge(payload, `${key.slice(0, 60)}: payload`);
+  }
+  return payload;
 }
 
 export function keyOf<Element>(element: Element, { key }: List<Element>): string {

@@ -3,6 +3,7 @@ import type { Held } from "./held.ts";
 import { abortError } from "./host.ts";
 import { errorType, itemFields, operations } from "./log.ts";
 import { messageOf } from "./outcome.ts";
+import { onlyKnown } from "./variable.ts";
 import { lose, type Worker } from "./worker.ts";
 
 export interface LockOptions {
@@ -24,9 +25,16 @@ export async function lock<Result>(
   worker: Worker,
   held: Held,
   name: string,
-  { slots = 1, perItem = false }: LockOptions,
+  options: LockOptions,
   action: (lockFence: number) => Result | Promise<Result>,
 ): Promise<Result> {
+  onlyKnown("a lock", options, ["slots", "perItem"]);
+  if (typeof action !== "function") {
+    throw new Error(
+      `lock() got an action of type ${typeof action}; expected is lock("${name}", { slots: 1 }, () => …)`,
+    );
+  }
+  const { slots = 1, perItem = false } = options;
   const { signal } = held.abort;
   const { item_id, work_type, fence } = held.claim;
   const fullName = perItem ? `${name} ${item_id}` : name;

@@ -1,23 +1,26 @@
 import type { Claim } from "./claim.ts";
 import type { Json } from "./client.ts";
-import { Later } from "./outcome.ts";
+import type { Reference } from "./new-item.ts";
+import { Later, type Parked, WaitFor } from "./outcome.ts";
 import type { Context } from "./run.ts";
 
 /** A claim in a loop: what a handler gets, and how it ends. Of several calls that say how, the latest counts. */
-export interface LoopClaim<Payload = Json, Item = Payload> extends Claim<Payload>, Context {
+export interface LoopClaim<Payload = Json, Item = Payload, Result = unknown> extends Claim<Payload>, Context {
   /** The element of the list that the loop goes over, where this process has it; else the payload. */
   readonly item: Item;
   /** It succeeds with this result when the loop's body ends, also by break. */
-  close(result?: unknown): void;
+  close(result?: Result | Parked): void;
   /** This try fails when the loop's body ends. FinalError and RetryAfter say more. */
   fail(error: unknown): void;
   /** It goes back for so many seconds when the loop's body ends, and no try is counted. */
   later(seconds: number, note?: string): void;
+  /** It waits for these items when the loop's body ends, and comes again with their results. No try is counted. */
+  waitFor(needs: Reference[], note?: string): void;
   /**
    * Runs the body of the loop: the claim succeeds with its result. If it throws, the claim fails and so does this, which
    * ends the loop; but where the claim is lost or its time is over, the loop goes on.
    */
-  run<Result>(body: () => Result | Promise<Result>): Promise<Result | undefined>;
+  run<Given extends Result | Parked>(body: () => Given | Promise<Given>): Promise<Given | undefined>;
 }
 
 /** Ends a handler: returns its answer, or throws. */
@@ -30,8 +33,8 @@ export function createLoopClaim<Payload, Item>(
   item: Item,
 ): { claim: LoopClaim<Payload, Item>; said(): Ending | null } {
   let ending: Ending | null = null;
-  const ways: Pick<LoopClaim, "close" | "fail" | "later" | "run"> = {
-    close(result = null) {
+  const ways: Pick<LoopClaim, "close" | "fail" | "later" | "waitFor" | "run"> = {
+    close(result: unknown = null) {
       ending = () => result;
     },
     fail(error) {
@@ -41,6 +44,9 @@ export function createLoopClaim<Payload, Item>(
     },
     later(seconds, note) {
       ways.fail(new Later(seconds, note));
+    },
+    waitFor(needs, note) {
+      ways.fail(new WaitFor(needs, note));
     },
     async run(body) {
       const before = ending;

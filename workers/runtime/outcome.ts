@@ -1,5 +1,5 @@
-import type { Reference } from "./additions.ts";
 import type { Json } from "./client.ts";
+import type { Reference } from "./new-item.ts";
 
 /** The end of a claim, as release_items() takes it. */
 export interface Outcome {

@@ -35,7 +35,7 @@ export function askRemaining(
   return client.rpc("work_remaining", { work_types: workTypes }, call);
 }
 
-/** Whether all is over. */
-export function isAllDone(types: readonly Remaining[]): boolean {
-  return types.every((type) => type.open === 0 && !type.is_reopening);
+/** Nothing of it is open, and nothing is about to be. */
+export function isOver({ open, is_reopening }: Remaining): boolean {
+  return open === 0 && !is_reopening;
 }

@@ -1,9 +1,10 @@
-import { createAdditions, type NewItem, type Reference } from "./additions.ts";
+import { createAdditions } from "./additions.ts";
 import type { Claim } from "./claim.ts";
 import type { Json } from "./client.ts";
 import type { Held } from "./held.ts";
 import { SettingsError } from "./host.ts";
 import type { LockOptions } from "./lock.ts";
+import type { NewItem, Reference } from "./new-item.ts";
 import { type Outcome, returned, threw, withItems } from "./outcome.ts";
 import type { Profile } from "./profile.ts";
 import { firstName } from "./several.ts";

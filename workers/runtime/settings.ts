@@ -3,10 +3,11 @@ import type { Clock } from "./clock.ts";
 import { type CredentialOptions, type Credentials, credentialsFrom, hasTokenInEnv } from "./credentials.ts";
 import { env, hostname, processId, programArguments, randomUuid, requiredEnv, SettingsError } from "./host.ts";
 import { type LeaveOptions, type LeaveSettings, settleLeaving, untilFromEnv } from "./leave-settings.ts";
+import { optionNames } from "./option-names.ts";
 import type { ParkedOptions } from "./parked.ts";
 import type { Profile } from "./profile.ts";
 import { settleTelemetry, type TelemetryOptions, type TelemetrySettings } from "./telemetry-settings.ts";
-import { flag, named, names, object, seconds, whole } from "./variable.ts";
+import { flag, named, names, object, onlyKnown, seconds, whole } from "./variable.ts";
 
 /** Each option, where it is not given, is read from the environment variable named beside it. */
 export interface WorkOptions extends Profile, CredentialOptions, LeaveOptions, ParkedOptions, TelemetryOptions {
@@ -91,6 +92,7 @@ export interface Settings extends Credentials, LeaveSettings, TelemetrySettings 
 const noCredentials: Credentials = { key: "", token: null, called: { key: "", token: "" } };
 
 export function settle(workType: string | readonly string[], options: WorkOptions): Settings {
+  onlyKnown("a worker", options, optionNames);
   const workTypes = [...new Set(typeof workType === "string" ? [workType] : workType)];
   const url = options.client ? "" : (options.url ?? requiredEnv("SUPABASE_URL"));
   const credentials = options.client ? noCredentials : credentialsFrom(options);

@@ -81,6 +81,14 @@ export function object<Kind extends object>(
   return parsed;
 }
 
+/** Refuses an option of another name, which is a typing error most of the time: without it the option would do nothing. */
+export function onlyKnown(what: string, given: object, known: readonly string[]): void {
+  const unknown = Object.keys(given).find((name) => !known.includes(name));
+  if (unknown !== undefined) {
+    throw new SettingsError(`${unknown.slice(0, 60)} is no option of ${what}; its options are ${known.join(", ")}`);
+  }
+}
+
 export function named(what: string, name: string): string {
   if (name.length < 1 || name.length > 200) {
     throw new SettingsError(`${what} has ${name.length} characters; 1 to 200 were expected`);

@@ -24,7 +24,6 @@ import { listenForStop } from "./stop.ts";
 import type { Counts } from "./tally.ts";
 import { createWorker, leave, type Worker, wakeAll } from "./worker.ts";
 
-export type { NewItem, Reference } from "./additions.ts";
 export type { Claim, Need } from "./claim.ts";
 export { type Connection, claims, type LoopOptions } from "./claims.ts";
 export type { CallOptions, Client } from "./client.ts";
@@ -34,6 +33,7 @@ export type { Why } from "./leaving.ts";
 export type { List } from "./list.ts";
 export type { LockOptions } from "./lock.ts";
 export type { LoopClaim } from "./loop-claim.ts";
+export type { ItemOptions, ItemReference, NewItem, Reference } from "./new-item.ts";
 export { FinalError, Later, type Parked, parked, RetryAfter, WaitFor } from "./outcome.ts";
 export type { ParkedClaim } from "./parked.ts";
 export type { Profile } from "./profile.ts";
