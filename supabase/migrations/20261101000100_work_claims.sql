@@ -1383,7 +1383,7 @@ begin
   end if;
   ids := work.new_ids(enqueue_items.request_id, jsonb_array_length(enqueue_items.items));
   if not is_repeat and jsonb_path_exists(enqueue_items.items,
-    '$[*] ? (@.needs != null || @.needs_all_of != null || @.fingerprint != null || @.needs.type() == "array")') then
+    '$[*] ? ((@.needs.type() == "array" && @.needs.size() > 0) || @.needs_all_of != null || @.fingerprint != null)') then
     needs := work.prepare_needs(enqueue_items.items, ids);
   end if;
   -- In the order of dedupe keys: two calls with the same keys would deadlock otherwise. seq keeps the order given.
@@ -1776,13 +1776,16 @@ create index if not exists work_dependencies_on_workflow on public.work_dependen
   (needs_workflow_id) where needs_workflow_id is not null;
 comment on index public.work_dependencies_on_workflow is 'Which claims need this workflow?';
 
--- Whether a need that has this status is met, for a work type with this rule.
+-- Whether a need that has this status is met, for a work type with this rule. Written in PL/pgSQL, which keeps its plan: a
+-- function in SQL with settings of its own is planned again at each call.
 create or replace function work.is_met(status text, on_failed_need text)
 returns boolean
-language sql
+language plpgsql
 immutable
 as $$
-  select coalesce(status = 'succeeded' or (on_failed_need = 'run' and status in ('failed', 'cancelled')), false)
+begin
+  return coalesce(status = 'succeeded' or (on_failed_need = 'run' and status in ('failed', 'cancelled')), false);
+end
 $$;
 
 -- Which work type needs which on the same item. A need of a work type that several do is one of each.
@@ -1796,9 +1799,11 @@ comment on view work.type_needs is 'work-claims: which work type needs which on 
 -- The work types of a needed item that a claim waits for: the named one, else its own, else all of the needed item's pool.
 create or replace function work.needed_types(work_type text, needed_pool text, named text)
 returns setof text
-language sql
+language plpgsql
 stable
 as $$
+begin
+  return query
   with own as (
     select coalesce(t.copy_of, t.name) as name from public.work_types t where t.name = needed_types.work_type and t.pool = needed_pool
   )
@@ -1810,7 +1815,8 @@ as $$
            else t.pool = needed_pool
          end
    union
-  select named where named is not null
+  select named where named is not null;
+end
 $$;
 
 -- The work types that claims of these items and work types are going to need on other items.
@@ -1868,13 +1874,24 @@ end
 $$;
 
 -- Lock these items' claims and what they need against change: a release of it waits, and then finds them. In the order of
--- keys: without one order for both, add_needs() deadlocks with a release.
+-- keys: without one order for both, add_needs() deadlocks with a release. Of a claim that is not there yet, its item is
+-- locked: that keeps others from making the claim.
 create or replace function work.lock_needs(item_ids uuid[], work_types text[])
 returns void
 language plpgsql
 as $$
 #variable_conflict use_column
 begin
+  perform from (
+      select distinct d.needs_item_id as item_id
+        from unnest(lock_needs.item_ids) as given(id)
+        join public.work_dependencies d on d.item_id = any (array[given.id])
+       where d.needs_item_id is not null and not d.is_met
+         and not exists (
+           select from public.work_claims c where c.item_id = any (array[d.needs_item_id]) and c.work_type = d.needs_work_type)
+       order by 1) as unclaimed
+   cross join lateral (
+     select from public.work_items i where i.id = any (array[unclaimed.item_id]) for no key update) as locked;
   perform from public.work_workflows w
     where w.id = any (array(
             select d.needs_workflow_id
@@ -3682,37 +3699,20 @@ begin
                 order by w.position) as needs
          from (select k.item_id, k.work_type, i.source_key, i.dedupe_key, k.status, k.result, k.position,
                       sum(coalesce(pg_column_size(k.result), 0)) over (order by k.position, k.item_id, k.work_type) as bytes
-                 from work.needed_claims(c.item_id, c.work_type) as d(item_id, work_type)
+                 from (select c.item_id, t.needs_work_type as work_type from work.type_needs t where t.work_type = c.work_type
+                        union
+                       select d.needs_item_id, d.needs_work_type
+                         from public.work_dependencies d
+                        where d.item_id = any (array[c.item_id]) and d.work_type = c.work_type and d.needs_item_id is not null
+                        union
+                       select m.id, p.work_type
+                         from public.work_dependencies d
+                         join public.work_items m on m.workflow_id = d.needs_workflow_id and m.gathers_id is distinct from d.needs_workflow_id
+                         join public.work_claims p on p.item_id = m.id
+                        where d.item_id = any (array[c.item_id]) and d.work_type = c.work_type and d.needs_workflow_id is not null
+                        limit 100) as d
                  join public.work_claims k on k.item_id = any (array[d.item_id]) and k.work_type = d.work_type
                  join public.work_items i on i.id = k.item_id) as w) as n);
-end
-$$;
-
--- The claims that a claim needs, at most 100.
-create or replace function work.needed_claims(item_id uuid, work_type text)
-returns table (needs_item_id uuid, needs_work_type text)
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-begin
-  return query
-  select n.item_id, n.work_type
-    from (select needed_claims.item_id as item_id, t.needs_work_type as work_type
-            from work.type_needs t where t.work_type = needed_claims.work_type
-          union
-          select d.needs_item_id, d.needs_work_type
-            from public.work_dependencies d
-           where d.item_id = any (array[needed_claims.item_id]) and d.work_type = needed_claims.work_type
-             and d.needs_item_id is not null
-          union
-          select c.item_id, c.work_type
-            from public.work_dependencies d
-            join public.work_items i on i.workflow_id = d.needs_workflow_id and i.gathers_id is distinct from d.needs_workflow_id
-            join public.work_claims c on c.item_id = i.id
-           where d.item_id = any (array[needed_claims.item_id]) and d.work_type = needed_claims.work_type
-             and d.needs_workflow_id is not null) as n
-   limit 100;
 end
 $$;
 
@@ -3950,15 +3950,17 @@ comment on function public.claim_next is
 -- a digest of its payload without the columns that results are written to.
 create or replace function work.input_of(payload jsonb, fingerprint text, input_columns text[], written_columns text[])
 returns text
-language sql
+language plpgsql
 immutable
 as $$
-  select case
+begin
+  return case
     when input_columns is not null then md5((
       select jsonb_agg(payload -> c.name order by c.name) from unnest(input_columns) as c(name))::text)
     when fingerprint is not null then fingerprint
     else md5((payload - coalesce(written_columns, '{}'))::text)
-  end
+  end;
+end
 $$;
 
 -- Open claims again that have ended: each is {item_id, work_type, reason, is_change}. Their result is kept until the next
@@ -4802,28 +4804,46 @@ begin
       from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
      order by e.n);
   perform work.check_cycles(prepare_needs.items, actual, needs);
-  perform work.unplain(array(
-    select t.name
-      from public.work_types t
-     where t.pool in (
-             select i.pool from public.work_workflows w join public.work_items i on i.workflow_id = w.id
-              where w.name = any (gathered))
-        or t.name in (
-             select c.work_type from public.work_workflows w join public.work_claims c on c.workflow_id = w.id
-              where w.name = any (gathered) and c.status in ('blocked', 'waiting', 'ready', 'claimed'))
-        or t.pool in (select coalesce(e.value ->> 'pool', 'default') from jsonb_array_elements(prepare_needs.items) as e(value))
-        or t.pool in (
-          select i.pool from unnest(needs) as n(list)
-           cross join lateral jsonb_array_elements(n.list) as r(value)
-            join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
-        or t.name in (
-          select r.value ->> 'work_type' from unnest(needs) as n(list) cross join lateral jsonb_array_elements(n.list) as r(value))));
+  perform work.mark_needed(
+    array(select distinct coalesce(e.value ->> 'pool', 'default') from jsonb_array_elements(prepare_needs.items) as e(value)),
+    (select jsonb_agg(r.value) from unnest(needs) as n(list) cross join lateral jsonb_array_elements(n.list) as r(value)));
   if gathered <> '{}' then
+    perform work.unplain(array(
+      select t.name
+        from public.work_types t
+       where t.pool in (
+               select i.pool from public.work_workflows w join public.work_items i on i.workflow_id = w.id
+                where w.name = any (gathered))
+          or t.name in (
+               select c.work_type from public.work_workflows w join public.work_claims c on c.workflow_id = w.id
+                where w.name = any (gathered) and c.status in ('blocked', 'waiting', 'ready', 'claimed'))));
     perform work.intern_workflows(gathered);
     update public.work_workflows w set is_gathered = true
      where w.name = any (gathered) and not w.is_gathered;
   end if;
   return needs;
+end
+$$;
+
+-- Make ready the work types that items of these pools need, and those of the pools, for what follows from their ends. A work
+-- type that is named here for the first time is known from here on, as one is that is claimed for the first time.
+create or replace function work.mark_needed(pools text[], needs jsonb)
+returns void
+language plpgsql
+as $$
+begin
+  insert into public.work_types (name, is_plain)
+  select distinct r.work_type, false
+    from jsonb_to_recordset(needs) as r(work_type text collate "C")
+   where r.work_type is not null
+   order by 1
+  on conflict do nothing;
+  perform work.unplain(array(
+    select t.name
+      from public.work_types t
+     where t.pool = any (pools)
+        or t.pool in (select i.pool from jsonb_to_recordset(needs) as r(item_id uuid) join public.work_items i on i.id = r.item_id)
+        or t.name in (select r.work_type from jsonb_to_recordset(needs) as r(work_type text))));
 end
 $$;
 
@@ -4944,13 +4964,7 @@ begin
     or work.needs_itself(array(select (r.value ->> 'item_id')::uuid from jsonb_array_elements(resolved) as r(value)), need.item_id) then
     raise exception using errcode = 'PT400', message = format('item %s would need itself, through one of these needs', need.item_id);
   end if;
-  perform work.unplain(array(
-    select t.name
-      from public.work_types t
-     where t.pool = item.pool
-        or t.pool in (
-          select i.pool from jsonb_array_elements(resolved) as r(value) join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
-        or t.name in (select r.value ->> 'work_type' from jsonb_array_elements(resolved) as r(value))));
+  perform work.mark_needed(array[item.pool], resolved);
   update public.work_items i set needs = coalesce(i.needs, '[]') || resolved where i.id = need.item_id;
   perform work.count_needs(array[need.item_id], array(
     select c.work_type from public.work_claims c where c.item_id = need.item_id));
@@ -5109,7 +5123,8 @@ declare
   held jsonb;
 begin
   perform work.lock_before_claims(close_with_all.outcomes);
-  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
+  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock. What this
+  -- worker lost is left out: a late call waits for nothing.
   perform work.lock_around(work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes));
   held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
   -- A result of an input that is no longer there has no effects.

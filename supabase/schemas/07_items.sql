@@ -230,7 +230,7 @@ begin
   end if;
   ids := work.new_ids(enqueue_items.request_id, jsonb_array_length(enqueue_items.items));
   if not is_repeat and jsonb_path_exists(enqueue_items.items,
-    '$[*] ? (@.needs != null || @.needs_all_of != null || @.fingerprint != null || @.needs.type() == "array")') then
+    '$[*] ? ((@.needs.type() == "array" && @.needs.size() > 0) || @.needs_all_of != null || @.fingerprint != null)') then
     needs := work.prepare_needs(enqueue_items.items, ids);
   end if;
   -- In the order of dedupe keys: two calls with the same keys would deadlock otherwise. seq keeps the order given.

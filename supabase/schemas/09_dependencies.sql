@@ -28,13 +28,16 @@ create index if not exists work_dependencies_on_workflow on public.work_dependen
   (needs_workflow_id) where needs_workflow_id is not null;
 comment on index public.work_dependencies_on_workflow is 'Which claims need this workflow?';
 
--- Whether a need that has this status is met, for a work type with this rule.
+-- Whether a need that has this status is met, for a work type with this rule. Written in PL/pgSQL, which keeps its plan: a
+-- function in SQL with settings of its own is planned again at each call.
 create or replace function work.is_met(status text, on_failed_need text)
 returns boolean
-language sql
+language plpgsql
 immutable
 as $$
-  select coalesce(status = 'succeeded' or (on_failed_need = 'run' and status in ('failed', 'cancelled')), false)
+begin
+  return coalesce(status = 'succeeded' or (on_failed_need = 'run' and status in ('failed', 'cancelled')), false);
+end
 $$;
 
 -- Which work type needs which on the same item. A need of a work type that several do is one of each.
@@ -48,9 +51,11 @@ comment on view work.type_needs is 'work-claims: which work type needs which on 
 -- The work types of a needed item that a claim waits for: the named one, else its own, else all of the needed item's pool.
 create or replace function work.needed_types(work_type text, needed_pool text, named text)
 returns setof text
-language sql
+language plpgsql
 stable
 as $$
+begin
+  return query
   with own as (
     select coalesce(t.copy_of, t.name) as name from public.work_types t where t.name = needed_types.work_type and t.pool = needed_pool
   )
@@ -62,7 +67,8 @@ as $$
            else t.pool = needed_pool
          end
    union
-  select named where named is not null
+  select named where named is not null;
+end
 $$;
 
 -- The work types that claims of these items and work types are going to need on other items.
@@ -120,13 +126,24 @@ end
 $$;
 
 -- Lock these items' claims and what they need against change: a release of it waits, and then finds them. In the order of
--- keys: without one order for both, add_needs() deadlocks with a release.
+-- keys: without one order for both, add_needs() deadlocks with a release. Of a claim that is not there yet, its item is
+-- locked: that keeps others from making the claim.
 create or replace function work.lock_needs(item_ids uuid[], work_types text[])
 returns void
 language plpgsql
 as $$
 #variable_conflict use_column
 begin
+  perform from (
+      select distinct d.needs_item_id as item_id
+        from unnest(lock_needs.item_ids) as given(id)
+        join public.work_dependencies d on d.item_id = any (array[given.id])
+       where d.needs_item_id is not null and not d.is_met
+         and not exists (
+           select from public.work_claims c where c.item_id = any (array[d.needs_item_id]) and c.work_type = d.needs_work_type)
+       order by 1) as unclaimed
+   cross join lateral (
+     select from public.work_items i where i.id = any (array[unclaimed.item_id]) for no key update) as locked;
   perform from public.work_workflows w
     where w.id = any (array(
             select d.needs_workflow_id

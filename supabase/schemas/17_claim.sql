@@ -65,37 +65,20 @@ begin
                 order by w.position) as needs
          from (select k.item_id, k.work_type, i.source_key, i.dedupe_key, k.status, k.result, k.position,
                       sum(coalesce(pg_column_size(k.result), 0)) over (order by k.position, k.item_id, k.work_type) as bytes
-                 from work.needed_claims(c.item_id, c.work_type) as d(item_id, work_type)
+                 from (select c.item_id, t.needs_work_type as work_type from work.type_needs t where t.work_type = c.work_type
+                        union
+                       select d.needs_item_id, d.needs_work_type
+                         from public.work_dependencies d
+                        where d.item_id = any (array[c.item_id]) and d.work_type = c.work_type and d.needs_item_id is not null
+                        union
+                       select m.id, p.work_type
+                         from public.work_dependencies d
+                         join public.work_items m on m.workflow_id = d.needs_workflow_id and m.gathers_id is distinct from d.needs_workflow_id
+                         join public.work_claims p on p.item_id = m.id
+                        where d.item_id = any (array[c.item_id]) and d.work_type = c.work_type and d.needs_workflow_id is not null
+                        limit 100) as d
                  join public.work_claims k on k.item_id = any (array[d.item_id]) and k.work_type = d.work_type
                  join public.work_items i on i.id = k.item_id) as w) as n);
-end
-$$;
-
--- The claims that a claim needs, at most 100.
-create or replace function work.needed_claims(item_id uuid, work_type text)
-returns table (needs_item_id uuid, needs_work_type text)
-language plpgsql
-stable
-as $$
-#variable_conflict use_column
-begin
-  return query
-  select n.item_id, n.work_type
-    from (select needed_claims.item_id as item_id, t.needs_work_type as work_type
-            from work.type_needs t where t.work_type = needed_claims.work_type
-          union
-          select d.needs_item_id, d.needs_work_type
-            from public.work_dependencies d
-           where d.item_id = any (array[needed_claims.item_id]) and d.work_type = needed_claims.work_type
-             and d.needs_item_id is not null
-          union
-          select c.item_id, c.work_type
-            from public.work_dependencies d
-            join public.work_items i on i.workflow_id = d.needs_workflow_id and i.gathers_id is distinct from d.needs_workflow_id
-            join public.work_claims c on c.item_id = i.id
-           where d.item_id = any (array[needed_claims.item_id]) and d.work_type = needed_claims.work_type
-             and d.needs_workflow_id is not null) as n
-   limit 100;
 end
 $$;
 

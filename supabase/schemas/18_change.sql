@@ -4,15 +4,17 @@
 -- a digest of its payload without the columns that results are written to.
 create or replace function work.input_of(payload jsonb, fingerprint text, input_columns text[], written_columns text[])
 returns text
-language sql
+language plpgsql
 immutable
 as $$
-  select case
+begin
+  return case
     when input_columns is not null then md5((
       select jsonb_agg(payload -> c.name order by c.name) from unnest(input_columns) as c(name))::text)
     when fingerprint is not null then fingerprint
     else md5((payload - coalesce(written_columns, '{}'))::text)
-  end
+  end;
+end
 $$;
 
 -- Open claims again that have ended: each is {item_id, work_type, reason, is_change}. Their result is kept until the next

@@ -28,28 +28,46 @@ begin
       from jsonb_array_elements(prepare_needs.items) with ordinality as e(value, n)
      order by e.n);
   perform work.check_cycles(prepare_needs.items, actual, needs);
-  perform work.unplain(array(
-    select t.name
-      from public.work_types t
-     where t.pool in (
-             select i.pool from public.work_workflows w join public.work_items i on i.workflow_id = w.id
-              where w.name = any (gathered))
-        or t.name in (
-             select c.work_type from public.work_workflows w join public.work_claims c on c.workflow_id = w.id
-              where w.name = any (gathered) and c.status in ('blocked', 'waiting', 'ready', 'claimed'))
-        or t.pool in (select coalesce(e.value ->> 'pool', 'default') from jsonb_array_elements(prepare_needs.items) as e(value))
-        or t.pool in (
-          select i.pool from unnest(needs) as n(list)
-           cross join lateral jsonb_array_elements(n.list) as r(value)
-            join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
-        or t.name in (
-          select r.value ->> 'work_type' from unnest(needs) as n(list) cross join lateral jsonb_array_elements(n.list) as r(value))));
+  perform work.mark_needed(
+    array(select distinct coalesce(e.value ->> 'pool', 'default') from jsonb_array_elements(prepare_needs.items) as e(value)),
+    (select jsonb_agg(r.value) from unnest(needs) as n(list) cross join lateral jsonb_array_elements(n.list) as r(value)));
   if gathered <> '{}' then
+    perform work.unplain(array(
+      select t.name
+        from public.work_types t
+       where t.pool in (
+               select i.pool from public.work_workflows w join public.work_items i on i.workflow_id = w.id
+                where w.name = any (gathered))
+          or t.name in (
+               select c.work_type from public.work_workflows w join public.work_claims c on c.workflow_id = w.id
+                where w.name = any (gathered) and c.status in ('blocked', 'waiting', 'ready', 'claimed'))));
     perform work.intern_workflows(gathered);
     update public.work_workflows w set is_gathered = true
      where w.name = any (gathered) and not w.is_gathered;
   end if;
   return needs;
+end
+$$;
+
+-- Make ready the work types that items of these pools need, and those of the pools, for what follows from their ends. A work
+-- type that is named here for the first time is known from here on, as one is that is claimed for the first time.
+create or replace function work.mark_needed(pools text[], needs jsonb)
+returns void
+language plpgsql
+as $$
+begin
+  insert into public.work_types (name, is_plain)
+  select distinct r.work_type, false
+    from jsonb_to_recordset(needs) as r(work_type text collate "C")
+   where r.work_type is not null
+   order by 1
+  on conflict do nothing;
+  perform work.unplain(array(
+    select t.name
+      from public.work_types t
+     where t.pool = any (pools)
+        or t.pool in (select i.pool from jsonb_to_recordset(needs) as r(item_id uuid) join public.work_items i on i.id = r.item_id)
+        or t.name in (select r.work_type from jsonb_to_recordset(needs) as r(work_type text))));
 end
 $$;
 
@@ -170,13 +188,7 @@ begin
     or work.needs_itself(array(select (r.value ->> 'item_id')::uuid from jsonb_array_elements(resolved) as r(value)), need.item_id) then
     raise exception using errcode = 'PT400', message = format('item %s would need itself, through one of these needs', need.item_id);
   end if;
-  perform work.unplain(array(
-    select t.name
-      from public.work_types t
-     where t.pool = item.pool
-        or t.pool in (
-          select i.pool from jsonb_array_elements(resolved) as r(value) join public.work_items i on i.id = (r.value ->> 'item_id')::uuid)
-        or t.name in (select r.value ->> 'work_type' from jsonb_array_elements(resolved) as r(value))));
+  perform work.mark_needed(array[item.pool], resolved);
   update public.work_items i set needs = coalesce(i.needs, '[]') || resolved where i.id = need.item_id;
   perform work.count_needs(array[need.item_id], array(
     select c.work_type from public.work_claims c where c.item_id = need.item_id));

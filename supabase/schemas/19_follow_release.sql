@@ -10,7 +10,8 @@ declare
   held jsonb;
 begin
   perform work.lock_before_claims(close_with_all.outcomes);
-  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock.
+  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock. What this
+  -- worker lost is left out: a late call waits for nothing.
   perform work.lock_around(work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes));
   held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
   -- A result of an input that is no longer there has no effects.
