@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type Claim, call, claimNext, release, someoneWaits, stored } from "./support/calls.ts";
+import { type Claim, call, claimNext, release, someoneWaits, stored, typeWithPool } from "./support/calls.ts";
 import { openDatabase, type Sql } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
@@ -93,6 +93,13 @@ test("a change while it runs opens a claim again at its release, unless it is ta
   expect(again.payload).toEqual({ body: 5 });
   expect(await release(sql, "w", third, "succeeded")).toBe("succeeded");
   await expectInvariants(sql);
+});
+
+test("a fingerprint that an update gives to an item of a held claim opens the claim again at its release", async () => {
+  const { type, ids } = await typeWithPool(sql, 1);
+  const [claim] = await claimNext(sql, type, "w");
+  await sql`update public.work_items set fingerprint = 'sha256:22' where id = ${ids[0] ?? ""}`;
+  expect(await release(sql, "w", claim, "succeeded")).toBe("ready");
 });
 
 test("items wait for the items they need, by index, key and id; a circle is refused", async () => {

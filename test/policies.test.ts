@@ -186,6 +186,32 @@ describe("several claims an item", () => {
     }
   });
 
+  test("are waited for by open work that depends on their work type, where the number grows", async () => {
+    const { type } = await typeWithPool(sql, 0);
+    const after = `after ${type}`;
+    await call(sql, "define_work_type", { work_type: after, pool: type, depends_on: [type] });
+    const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ pool: type }] });
+    await call(sql, "define_work_type", { work_type: type, several: 2 });
+    expect(await stored(owner, id, after)).toMatchObject({ status: "blocked", waits_for: 2 });
+    await call(sql, "enroll_pool", { pool: type });
+    for (const one of [`${type}#2`, type]) {
+      expect(await stored(owner, id, after)).toMatchObject({ status: "blocked" });
+      const [claim] = await claimNext(sql, one, "w");
+      await release(sql, "w", claim, "succeeded");
+    }
+    expect(await stored(owner, id, after)).toMatchObject({ status: "ready", waits_for: 0 });
+  });
+
+  test("wait like the first one where their work type comes to depend on another", async () => {
+    const { type } = await typeWithPool(sql, 0);
+    const scored = `scored ${type}`;
+    await call(sql, "define_work_type", { work_type: scored, pool: type, several: 2 });
+    const [id] = await call<string[]>(sql, "enqueue_items", { items: [{ pool: type }] });
+    await call(sql, "define_work_type", { work_type: scored, depends_on: [type] });
+    expect(await stored(owner, id, scored)).toMatchObject({ status: "blocked", waits_for: 1 });
+    expect(await stored(owner, id, `${scored}#2`)).toMatchObject({ status: "blocked", waits_for: 1 });
+  });
+
   test("have the rules of their work type, also when these change", async () => {
     const { type } = await typeWithPool(sql, 0, { several: 2, max_failures: 7 });
     await call(sql, "define_work_type", { work_type: type, lease_seconds: 5, paused: true });

@@ -125,6 +125,27 @@ describe("a full history", () => {
     await release(sql, "w", claim, "succeeded");
     expect(await events(sql, ids[0], type)).toEqual(["enrolled", "claimed", "succeeded"]);
   });
+
+  test("has a claim that is parked twice by a repeated call once", async () => {
+    const { type, ids } = await typeWithPool(sql, 1, { history: "full" });
+    const [claim] = await claimNext(sql, type, "w");
+    const parking = { external_id: "job", seconds: 60 };
+    await release(sql, "w", claim, "parked", parking);
+    await release(sql, "w", claim, "parked", parking);
+    expect(await events(sql, ids[0], type)).toEqual(["enrolled", "claimed", "parked"]);
+  });
+
+  test("has a claim that gets a need later as blocked, and as unblocked", async () => {
+    const { type, ids } = await typeWithPool(sql, 2, { history: "full" });
+    await call(sql, "add_needs", { item_id: ids[1], needs: [ids[0]] });
+    const [claim] = await claimNext(sql, type, "w");
+    await release(sql, "w", claim, "succeeded");
+    expect((await steps(ids[1], type)).map(({ event, from, to }) => [event, from, to])).toEqual([
+      ["enrolled", null, "ready"],
+      ["blocked", "ready", "blocked"],
+      ["unblocked", "blocked", "ready"],
+    ]);
+  });
 });
 
 test("events without a full history have the states before and after", async () => {

@@ -919,9 +919,11 @@ begin
            or declared.history = 'full' or declared.on_dead_end = 'stop'))));
   select * into declared from public.work_types t where t.name = declared.name;
   perform work.define_copies(declared);
-  if declared.depends_on <> before.depends_on then
-    perform work.count_needs_of_type(declared.name);
-  end if;
+  perform work.count_needs_of_type(t.name)
+     from public.work_types t
+    where (declared.depends_on <> before.depends_on and declared.name in (t.name, t.copy_of))
+       or (declared.several > before.several and declared.name = any (t.depends_on))
+    order by t.name;
   return declared;
 end
 $$;
@@ -1006,7 +1008,7 @@ begin
 end
 $$;
 
--- Count anew what all open claims of a work type wait for, since it depends on others than before.
+-- Count anew what all claims of a work type wait for, since it depends on others than before.
 create or replace function work.count_needs_of_type(work_type text)
 returns void
 language plpgsql
@@ -1944,6 +1946,28 @@ begin
 end
 $$;
 
+-- Let these items' claims fail whose needs have failed long before: no later release tells of it.
+create or replace function work.fail_with_needs(item_ids uuid[], work_types text[])
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  perform work.follow((
+    select jsonb_agg(jsonb_build_object('item_id', f.item_id, 'work_type', f.work_type, 'was', f.status, 'became', f.status))
+      from unnest(fail_with_needs.item_ids) as given(id)
+      join public.work_types t on t.name = any (fail_with_needs.work_types) and t.on_failed_need = 'fail'
+     cross join lateral (
+       select d.needs_item_id as item_id, d.needs_work_type as work_type
+         from public.work_dependencies d
+        where d.item_id = any (array[given.id]) and d.work_type = t.name and not d.is_met and d.needs_item_id is not null
+        union all
+       select given.id, n.needs_work_type from work.type_needs n where n.work_type = t.name) as n
+      join public.work_claims f on f.item_id = any (array[n.item_id]) and f.work_type = n.work_type
+     where f.status in ('failed', 'cancelled')));
+end
+$$;
+
 -- Count anew what these items' claims wait for, and block or ready them. Every claim that has needs is made so.
 create or replace function work.count_needs(item_ids uuid[], work_types text[])
 returns void
@@ -2002,26 +2026,20 @@ begin
       from counted n
      where c.item_id = any (array[n.item_id]) and c.work_type = n.work_type
        and (c.waits_for <> n.needs or c.status = 'blocked' and n.needs = 0 or c.status in ('waiting', 'ready') and n.needs > 0)
-    returning c.work_type, n.status as was, c.status
+    returning c.item_id, c.work_type, n.status as was, c.status, c.fence
+  ),
+  event as (
+    insert into public.work_events (item_id, work_type, event, fence, from_status, to_status)
+    select c.item_id, c.work_type, case c.status when 'blocked' then 'blocked' else 'unblocked' end, c.fence, c.was, c.status
+      from changed c
+     where c.was <> c.status and c.work_type in (select t.name from public.work_types t where t.history = 'full')
   )
   insert into work.tally_entries (work_type, blocked)
   select c.work_type, count(*) filter (where c.status = 'blocked') - count(*) filter (where c.was = 'blocked')
     from changed c
    group by c.work_type
   having count(*) filter (where c.status = 'blocked') <> count(*) filter (where c.was = 'blocked');
-  -- A need may have failed long before: no later release tells of it.
-  perform work.follow((
-    select jsonb_agg(jsonb_build_object('item_id', f.item_id, 'work_type', f.work_type, 'was', f.status, 'became', f.status))
-      from unnest(count_needs.item_ids) as given(id)
-      join public.work_types t on t.name = any (count_needs.work_types) and t.on_failed_need = 'fail'
-     cross join lateral (
-       select d.needs_item_id as item_id, d.needs_work_type as work_type
-         from public.work_dependencies d
-        where d.item_id = any (array[given.id]) and d.work_type = t.name and not d.is_met and d.needs_item_id is not null
-        union all
-       select given.id, n.needs_work_type from work.type_needs n where n.work_type = t.name) as n
-      join public.work_claims f on f.item_id = any (array[n.item_id]) and f.work_type = n.work_type
-     where f.status in ('failed', 'cancelled')));
+  perform work.fail_with_needs(count_needs.item_ids, count_needs.work_types);
   perform work.look_at_gathers(array(
     select i.workflow_id
       from unnest(count_needs.item_ids) as given(id)
@@ -4027,7 +4045,8 @@ as $$
 declare
   changed jsonb;
 begin
-  if not exists (select from public.work_types t where not t.is_plain and t.on_change is distinct from 'keep') then
+  if not exists (select from public.work_types t where not t.is_plain and t.on_change is distinct from 'keep')
+    and not exists (select from new_items n where n.fingerprint is not null) then
     return null;
   end if;
   with pools as materialized (
@@ -4052,6 +4071,8 @@ begin
   if changed is null then
     return null;
   end if;
+  -- A fingerprint may have come with this update: a held claim is done again only if its work type is not plain.
+  perform work.unplain(array(select distinct k.work_type from jsonb_to_recordset(changed) as k(work_type text)));
   perform work.lock_around(changed, deep => true);
   update public.work_claims c
      set read_input = case c.read_input when k.new_input then null else coalesce(c.read_input, k.old_input, 'none') end
@@ -5189,6 +5210,8 @@ begin
               join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
               left join public.work_types t on t.name = o.work_type
              where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence)
+               -- A repeated call parks nothing.
+               and not (c.poll_at is not null and o.outcome ->> 'outcome' = 'parked')
              order by o.item_id, o.work_type, o.n) as h);
 end
 $$;

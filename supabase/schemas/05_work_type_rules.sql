@@ -38,9 +38,11 @@ begin
            or declared.history = 'full' or declared.on_dead_end = 'stop'))));
   select * into declared from public.work_types t where t.name = declared.name;
   perform work.define_copies(declared);
-  if declared.depends_on <> before.depends_on then
-    perform work.count_needs_of_type(declared.name);
-  end if;
+  perform work.count_needs_of_type(t.name)
+     from public.work_types t
+    where (declared.depends_on <> before.depends_on and declared.name in (t.name, t.copy_of))
+       or (declared.several > before.several and declared.name = any (t.depends_on))
+    order by t.name;
   return declared;
 end
 $$;
@@ -125,7 +127,7 @@ begin
 end
 $$;
 
--- Count anew what all open claims of a work type wait for, since it depends on others than before.
+-- Count anew what all claims of a work type wait for, since it depends on others than before.
 create or replace function work.count_needs_of_type(work_type text)
 returns void
 language plpgsql

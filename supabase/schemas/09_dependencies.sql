@@ -196,6 +196,28 @@ begin
 end
 $$;
 
+-- Let these items' claims fail whose needs have failed long before: no later release tells of it.
+create or replace function work.fail_with_needs(item_ids uuid[], work_types text[])
+returns void
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  perform work.follow((
+    select jsonb_agg(jsonb_build_object('item_id', f.item_id, 'work_type', f.work_type, 'was', f.status, 'became', f.status))
+      from unnest(fail_with_needs.item_ids) as given(id)
+      join public.work_types t on t.name = any (fail_with_needs.work_types) and t.on_failed_need = 'fail'
+     cross join lateral (
+       select d.needs_item_id as item_id, d.needs_work_type as work_type
+         from public.work_dependencies d
+        where d.item_id = any (array[given.id]) and d.work_type = t.name and not d.is_met and d.needs_item_id is not null
+        union all
+       select given.id, n.needs_work_type from work.type_needs n where n.work_type = t.name) as n
+      join public.work_claims f on f.item_id = any (array[n.item_id]) and f.work_type = n.work_type
+     where f.status in ('failed', 'cancelled')));
+end
+$$;
+
 -- Count anew what these items' claims wait for, and block or ready them. Every claim that has needs is made so.
 create or replace function work.count_needs(item_ids uuid[], work_types text[])
 returns void
@@ -254,26 +276,20 @@ begin
       from counted n
      where c.item_id = any (array[n.item_id]) and c.work_type = n.work_type
        and (c.waits_for <> n.needs or c.status = 'blocked' and n.needs = 0 or c.status in ('waiting', 'ready') and n.needs > 0)
-    returning c.work_type, n.status as was, c.status
+    returning c.item_id, c.work_type, n.status as was, c.status, c.fence
+  ),
+  event as (
+    insert into public.work_events (item_id, work_type, event, fence, from_status, to_status)
+    select c.item_id, c.work_type, case c.status when 'blocked' then 'blocked' else 'unblocked' end, c.fence, c.was, c.status
+      from changed c
+     where c.was <> c.status and c.work_type in (select t.name from public.work_types t where t.history = 'full')
   )
   insert into work.tally_entries (work_type, blocked)
   select c.work_type, count(*) filter (where c.status = 'blocked') - count(*) filter (where c.was = 'blocked')
     from changed c
    group by c.work_type
   having count(*) filter (where c.status = 'blocked') <> count(*) filter (where c.was = 'blocked');
-  -- A need may have failed long before: no later release tells of it.
-  perform work.follow((
-    select jsonb_agg(jsonb_build_object('item_id', f.item_id, 'work_type', f.work_type, 'was', f.status, 'became', f.status))
-      from unnest(count_needs.item_ids) as given(id)
-      join public.work_types t on t.name = any (count_needs.work_types) and t.on_failed_need = 'fail'
-     cross join lateral (
-       select d.needs_item_id as item_id, d.needs_work_type as work_type
-         from public.work_dependencies d
-        where d.item_id = any (array[given.id]) and d.work_type = t.name and not d.is_met and d.needs_item_id is not null
-        union all
-       select given.id, n.needs_work_type from work.type_needs n where n.work_type = t.name) as n
-      join public.work_claims f on f.item_id = any (array[n.item_id]) and f.work_type = n.work_type
-     where f.status in ('failed', 'cancelled')));
+  perform work.fail_with_needs(count_needs.item_ids, count_needs.work_types);
   perform work.look_at_gathers(array(
     select i.workflow_id
       from unnest(count_needs.item_ids) as given(id)

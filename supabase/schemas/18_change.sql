@@ -97,7 +97,8 @@ as $$
 declare
   changed jsonb;
 begin
-  if not exists (select from public.work_types t where not t.is_plain and t.on_change is distinct from 'keep') then
+  if not exists (select from public.work_types t where not t.is_plain and t.on_change is distinct from 'keep')
+    and not exists (select from new_items n where n.fingerprint is not null) then
     return null;
   end if;
   with pools as materialized (
@@ -122,6 +123,8 @@ begin
   if changed is null then
     return null;
   end if;
+  -- A fingerprint may have come with this update: a held claim is done again only if its work type is not plain.
+  perform work.unplain(array(select distinct k.work_type from jsonb_to_recordset(changed) as k(work_type text)));
   perform work.lock_around(changed, deep => true);
   update public.work_claims c
      set read_input = case c.read_input when k.new_input then null else coalesce(c.read_input, k.old_input, 'none') end

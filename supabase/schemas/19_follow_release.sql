@@ -90,6 +90,8 @@ begin
               join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
               left join public.work_types t on t.name = o.work_type
              where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence)
+               -- A repeated call parks nothing.
+               and not (c.poll_at is not null and o.outcome ->> 'outcome' = 'parked')
              order by o.item_id, o.work_type, o.n) as h);
 end
 $$;

@@ -2,18 +2,35 @@
 import { expect } from "vitest";
 import { type Claim as Answered, call } from "./calls.ts";
 import type { Worker } from "./matching-oracle.ts";
-import { type Claim, claimOf, type Item, isOpen, key, type Model, nameWorkflow, reschedule, rulesOf } from "./model.ts";
+import {
+  type Claim,
+  claimOf,
+  firstName,
+  type Item,
+  isOpen,
+  key,
+  type Lock,
+  type Model,
+  nameWorkflow,
+  type Receipt,
+  Refused,
+  reschedule,
+  rulesOf,
+} from "./model.ts";
 import { changeInput, invalidate, raiseVersion, sweep } from "./model-changes.ts";
 import {
   asGiven,
   choice,
+  isHeld,
+  itemOf,
   itemsDrawn,
   itemsOf,
   itemsOut,
-  nobody,
+  lockSaid,
   nth,
   outcomeOf,
   referenceOf,
+  restOf,
   type Spoken,
   spoken,
   wishOf,
@@ -21,8 +38,9 @@ import {
 import { type Ask, catchUp, claimItems, claimNext, type Expected, hold, lapsed, takeBack } from "./model-claiming.ts";
 import type { Command, Said } from "./model-commands.ts";
 import { cancel, extend, type Given, leave, release, releaseParked, retry } from "./model-ending.ts";
-import { addNeeds, enqueue, Refused } from "./model-enqueueing.ts";
-import { forget, forgetWorkflow, lookAt, neededClaims } from "./model-needs.ts";
+import { addNeeds, enqueue } from "./model-enqueueing.ts";
+import { dropLock, takeLock } from "./model-locks.ts";
+import { dependOn, enrollPool, forget, forgetWorkflow, lookAt, neededClaims, raiseSeveral } from "./model-needs.ts";
 import {
   expectEqual,
   expectSame,
@@ -37,6 +55,8 @@ import {
 /** A run also remembers the calls that may be sent a second time. */
 export interface Run extends World {
   repeatable: { name: string; args: Record<string, unknown>; again(answer: unknown): void; isLeftAlone(): boolean }[];
+  /** For the test to count. */
+  seen: string[];
 }
 
 /** One call and a read of its effect: sent together, answered in this order. */
@@ -190,7 +210,9 @@ export async function perform(run: Run, command: Command): Promise<string> {
         return claimed;
       }
       const all = held.map((_, receipt): Said => ({ ...said, receipt, of: "held", withFence: "given" }));
-      return `${claimed}, ${await perform(run, { do: "release items", worker, said: all })}`;
+      const released = `${claimed}, ${await perform(run, { do: "release items", worker, said: all })}`;
+      const next = { ...command, rounds: command.rounds - 1 };
+      return command.rounds > 1 ? `${released}, ${await perform(run, next)}` : released;
     }
     case "claim items": {
       const asked: Ask = command;
@@ -261,12 +283,16 @@ export async function perform(run: Run, command: Command): Promise<string> {
         };
         check(answer);
         // Nor is there a record of successes, beside the claims themselves.
-        const closed = given.filter((each) => claimOf(model, each.item, each.type));
+        const isRecorded = states.some((state) => state !== "succeeded");
+        const isAsIt = (each: Given): boolean => {
+          const claim = claimOf(model, each.item, each.type);
+          return claim?.status === "succeeded" && claim.fence === each.fence;
+        };
         remember(
           "finish_and_claim",
           args,
           (repeated) => check(repeated as typeof answer),
-          () => closed.every((each) => claimOf(model, each.item, each.type)),
+          () => isRecorded || given.every(isAsIt),
         );
       });
     }
@@ -308,6 +334,32 @@ export async function perform(run: Run, command: Command): Promise<string> {
         ),
       );
     }
+    case "take locks": {
+      const { worker, types, said, isOfItem, slots } = command;
+      const claiming = { do: "claim next", worker, types, max: 2, request: null, ttl: null } as const;
+      const notes = [await perform(run, { ...claiming, warm: [] })];
+      const held = model.receipts.filter((each) => each.worker === worker && isHeld(model, each));
+      for (const given of [...held, ...spoken(model, null, [said])[1]]) {
+        const { item: item_id, type: work_type, worker: worker_id, fence } = given;
+        const name = isOfItem ? `disk ${item_id}` : "licence";
+        const args = { name, slots, item_id, work_type, worker_id, fence };
+        notes.push(
+          await done("take_lock", args, (answer: Slot | "lost" | null) => takeSlot(run, name, slots, given, answer)),
+        );
+      }
+      if (command.drops) {
+        notes.push(await perform(run, { do: "drop lock", lock: 0, said }));
+      }
+      return notes.join(", ");
+    }
+    case "drop lock": {
+      const { name, ...given } = lockSaid(model, command.lock, command.said);
+      const args = { name, item_id: given.item, work_type: given.type, worker_id: given.worker, fence: given.fence };
+      return done("drop_lock", args, (answer: boolean) => {
+        expectEqual(answer, dropLock(model, name, given), "whether it had a slot");
+        run.seen.push(...(answer ? ["slots dropped"] : []));
+      });
+    }
     case "leave":
       return done("release_claims_for_worker", { worker_id: command.worker }, (answer: number) =>
         expectEqual(answer, leave(model, command.worker), "how many were handed back"),
@@ -320,7 +372,7 @@ export async function perform(run: Run, command: Command): Promise<string> {
       // Those that fail with this crash come after the others.
       const isLast = (claim: Claim): boolean => claim.crashes + 1 >= rulesOf(model, claim.type).max_crashes;
       expectFirst(could, chosen, (claim) => (could.some(isLast) ? 0 : claim.expiresAt));
-      takeBack(model, [...chosen.filter((claim) => !isLast(claim)), ...chosen.filter(isLast)]);
+      takeBack(model, chosen);
       expectSame(model, after);
       return `reap_expired_claims(${command.max}) answered ${answer}`;
     }
@@ -361,17 +413,38 @@ export async function perform(run: Run, command: Command): Promise<string> {
       if (!model.types.has(command.type)) {
         return "";
       }
-      const { type: work_type, paused } = command;
+      const { paused } = command;
+      const work_type = firstName(command.type);
       return done("define_work_type", { work_type, paused }, () => {
-        rulesOf(model, work_type).paused = paused;
+        Object.assign(rulesOf(model, work_type), { paused, deadEnds: [] });
       });
     }
+    case "several": {
+      const args = { work_type: "score", several: command.many };
+      if (command.many < rulesOf(model, "score").several) {
+        await expect(call(run.sql, "define_work_type", args)).rejects.toMatchObject({ code: "PT409" });
+        return "fewer claims an item were refused";
+      }
+      return done("define_work_type", args, () => raiseSeveral(model, "score", command.many));
+    }
+    case "depend": {
+      const { type: work_type, on: depends_on } = command;
+      const args = { work_type, depends_on };
+      if (isRefused(model, (copy) => dependOn(copy, work_type, depends_on))) {
+        return refused("define_work_type", args);
+      }
+      return done("define_work_type", args, () => dependOn(model, work_type, depends_on));
+    }
+    case "enroll":
+      return done("enroll_pool", { pool: "side" }, (answer: { enrolled: number }) =>
+        expectEqual(answer.enrolled, enrollPool(model, "side"), "how many claims were made"),
+      );
     case "prioritise workflow":
       return done("define_workflow", { workflow: command.workflow, priority: command.priority }, () => {
         nameWorkflow(model, command.workflow).priority = command.priority;
       });
     case "add needs": {
-      const [id = nobody] = itemsOf(model, [command.item]);
+      const id = itemOf(model, command.item);
       const references = command.needs.map((each) => referenceOf(model, each, 0));
       const args = { item_id: id, needs: references };
       if (!model.items.has(id)) {
@@ -383,7 +456,7 @@ export async function perform(run: Run, command: Command): Promise<string> {
       return done("add_needs", args, () => addNeeds(model, id, references));
     }
     case "change payload": {
-      const item = model.items.get(itemsOf(model, [command.item])[0] ?? nobody);
+      const item = model.items.get(itemOf(model, command.item));
       if (!item) {
         return "";
       }
@@ -422,11 +495,13 @@ export async function perform(run: Run, command: Command): Promise<string> {
         : "";
     }
     case "raise version": {
-      if (!model.types.has(command.type)) {
+      const isDone = ({ status }: Claim): boolean => status === "succeeded" || status === "claimed";
+      const work_type = firstName(choice(model, { ...command, items: null }, isDone).work_type);
+      if (!model.types.has(work_type)) {
         return "";
       }
-      const version = rulesOf(model, command.type).version + 1;
-      return done("define_work_type", { work_type: command.type, version }, () => raiseVersion(model, command.type));
+      const version = rulesOf(model, work_type).version + 1;
+      return done("define_work_type", { work_type, version }, () => raiseVersion(model, work_type));
     }
     case "sweep": {
       const [due] = await run.sql<{ name: string }[]>`
@@ -447,13 +522,13 @@ export async function perform(run: Run, command: Command): Promise<string> {
         run.sql`delete from public.work_workflows where name = ${command.workflow}`.execute(),
       );
     case "delete item": {
-      const [id = nobody] = itemsOf(model, [command.item]);
+      const id = itemOf(model, command.item);
       forget(model, id);
       return changed(`item ${id} was deleted`, run.sql`delete from public.work_items where id = ${id}`.execute());
     }
     case "change item":
     case "reschedule item": {
-      const [id = nobody] = itemsOf(model, [command.item]);
+      const id = itemOf(model, command.item);
       const item = model.items.get(id);
       return item ? changed(`item ${id} was changed`, changeItem(run, item, command)) : "";
     }
@@ -472,9 +547,33 @@ export async function perform(run: Run, command: Command): Promise<string> {
       return changed(`${command.worker} registered`, register(run.sql, command.worker, command.profile));
     case "prune classes":
       return done("prune_classes", {}, () => {});
-    case "pass":
-      return changed(`${command.seconds} seconds passed`, pass(run, command.seconds));
+    case "pass": {
+      const seconds = command.seconds ?? restOf(model);
+      return changed(`${seconds} seconds passed`, pass(run, seconds));
+    }
   }
+}
+
+type Slot = Pick<Lock, "slot" | "fence">;
+
+/** Compares the answer with the model. The fence of a slot that was free must be new. */
+function takeSlot(
+  { model, seen }: Run,
+  name: string,
+  slots: number,
+  given: Receipt,
+  answer: Slot | "lost" | null,
+): void {
+  const told = answer === null || answer === "lost" ? 0 : answer.fence;
+  const isNew = !model.locks.some((lock) => lock.fence === told);
+  expectEqual(answer, takeLock(model, name, slots, given, told), "the slot");
+  if (told > 0 && isNew) {
+    expect(told).toBeGreaterThan(model.lastFence);
+    model.lastFence = told;
+  }
+  seen.push(
+    `slots ${answer === null ? "all taken" : answer === "lost" ? "refused as lost" : isNew ? "given" : "given again"}`,
+  );
 }
 
 const isUndone = (claim: Claim): boolean => claim.status === "failed" || claim.status === "cancelled";

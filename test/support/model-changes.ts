@@ -1,6 +1,6 @@
 // How done work is done again: its input changed, its work type has a new version, or a person wants it.
 import type { Json } from "../../src/answers.ts";
-import { type Claim, claimOf, type Item, type Model, type Rules, rulesOf } from "./model.ts";
+import { type Claim, claimOf, type Item, type Model, type Rules, rulesOf, withCopies } from "./model.ts";
 import { openAgain } from "./model-needs.ts";
 
 function inputOf({ payload, fingerprint }: Pick<Item, "payload" | "fingerprint">, { input_columns }: Rules): string {
@@ -44,7 +44,7 @@ function pauseAfterChange(model: Model, claim: Claim): number {
 
 /** Done work whose input changed is done again. */
 export function openChanged(model: Model, claims: Claim[]): void {
-  openAgain(model, claims, "reopened", (claim) => pauseAfterChange(model, claim));
+  openAgain(model, claims, "reopened: its input changed", (claim) => pauseAfterChange(model, claim));
 }
 
 /** A held claim is done again after its holder. Answers how many. */
@@ -55,13 +55,15 @@ export function invalidate(model: Model, type: string, ids: string[]): number {
   for (const claim of held) {
     claim.isAgain = true;
   }
-  openAgain(model, done, "reopened");
+  openAgain(model, done, "reopened: by hand");
   return held.length + done.length;
 }
 
 export function raiseVersion(model: Model, type: string): void {
   model.moment += 1;
-  model.raised.set(type, model.moment);
+  for (const name of withCopies(model, type)) {
+    model.raised.set(name, model.moment);
+  }
   rulesOf(model, type).version += 1;
 }
 
@@ -73,5 +75,5 @@ export function sweep(model: Model, type: string): void {
   const old = [...model.claims.values()].filter(
     (claim) => claim.type === type && claim.status === "succeeded" && isOfOlderVersion(model, claim),
   );
-  openAgain(model, old, "reopened");
+  openAgain(model, old, "reopened: an older version");
 }

@@ -18,7 +18,21 @@ export const nobody = "00000000-0000-4000-8000-000000000000";
 export const itemsOf = (model: Model, numbers: number[]): string[] =>
   numbers.map((number) => nth([...model.items.keys(), nobody], number) ?? nobody);
 
-const isHeld = (model: Model, { item, type: of, worker: by, fence }: Receipt): boolean => {
+/** An item by number: more often than not one that a worker has had. */
+export function itemOf(model: Model, number: number): string {
+  const worked = [...model.items.keys()].filter((id) => model.receipts.some((receipt) => receipt.item === id));
+  return (number % 3 > 0 ? nth(worked, number) : undefined) ?? itemsOf(model, [number])[0] ?? nobody;
+}
+
+/** The time until the last lease or wait ends. */
+export function restOf({ claims, now }: Model): number {
+  const ends = [...claims.values()].map(({ status, expiresAt, dueAt }) =>
+    status === "claimed" ? expiresAt : status === "waiting" ? dueAt : now,
+  );
+  return Math.max(130, ...ends.map((end) => Math.ceil(end - now)));
+}
+
+export const isHeld = (model: Model, { item, type: of, worker: by, fence }: Receipt): boolean => {
   const claim = claimOf(model, item, of);
   return claim?.status === "claimed" && claim.worker === by && claim.fence === fence;
 };
@@ -40,6 +54,14 @@ export function spoken(model: Model, by: string | null, all: Said[]): [string, S
   const first = (each: Spoken): Spoken | undefined =>
     given.find((other) => key(other.item, other.type) === key(each.item, each.type));
   return [speaks, given.filter((each) => first(each) === each)];
+}
+
+/** The claim that has this lock's slot or had it, or another one. */
+export function lockSaid(model: Model, lock: number | null, said: Said): Receipt & { name: string } {
+  const slot = lock === null ? undefined : nth(model.locks, lock);
+  const taker = model.receipts.find((receipt) => receipt.fence === slot?.claimFence);
+  const [, [given]] = spoken(model, null, [said]) as [string, [Spoken]];
+  return { name: slot?.name ?? "licence", ...(said.withFence === "given" && taker ? taker : given) };
 }
 
 /** A need of an item of a call of so many items. */

@@ -1,17 +1,35 @@
 // How claims are taken, and taken back when their lease ends.
 import { compare, inOrder, judgeClass, type Row, type Wish, type Worker } from "./matching-oracle.ts";
-import { type Claim, claimOf, defaults, end, type Item, inRank, type Model, rankOf, reopen, rulesOf } from "./model.ts";
+import {
+  type Claim,
+  claimOf,
+  defaults,
+  end,
+  type Item,
+  inRank,
+  type Model,
+  move,
+  rankOf,
+  reopen,
+  rulesOf,
+} from "./model.ts";
+import { stopAtDeadEnds } from "./model-ending.ts";
 import { enroll, follow } from "./model-needs.ts";
 
-function lapse(model: Model, claim: Claim): void {
+const isLastCrash = (model: Model, { type, crashes }: Claim): boolean =>
+  crashes + 1 >= rulesOf(model, type).max_crashes;
+
+function lapse(model: Model, claim: Claim, isLast: boolean): void {
   claim.crashes += 1;
   claim.worker = null;
-  claim.events.push("expired");
-  reopen(claim, claim.dueAt, model.now);
-  claim.isParked = claim.job !== null && claim.crashes >= rulesOf(model, claim.type).max_crashes;
-  if (claim.crashes >= rulesOf(model, claim.type).max_crashes) {
-    end(claim, "failed", model.now);
+  claim.isParked = claim.job !== null && isLast;
+  if (isLast) {
+    claim.progress = null;
+    claim.dueAt = Math.max(claim.dueAt, model.now);
+    end(claim, "expired", "failed", model.now);
     follow(model, [claim]);
+  } else {
+    reopen(claim, "expired", claim.dueAt, model.now);
   }
 }
 
@@ -19,11 +37,16 @@ export function lapsed(model: Model): Claim[] {
   return [...model.claims.values()].filter((claim) => claim.status === "claimed" && claim.expiresAt <= model.now);
 }
 
-/** Takes back these claims, which have lapsed. */
+/** Takes back these claims, which have lapsed. Those that fail with it come last, since others may follow them. */
 export function takeBack(model: Model, claims: Claim[]): void {
-  for (const claim of claims) {
-    lapse(model, claim);
+  const last = claims.filter((claim) => isLastCrash(model, claim));
+  for (const claim of claims.filter((each) => !last.includes(each))) {
+    lapse(model, claim, false);
   }
+  for (const claim of last) {
+    lapse(model, claim, true);
+  }
+  stopAtDeadEnds(model, last);
 }
 
 /** The start of every claim call. */
@@ -31,7 +54,7 @@ export function catchUp(model: Model): void {
   takeBack(model, lapsed(model));
   for (const claim of model.claims.values()) {
     if (claim.status === "waiting" && claim.dueAt <= model.now) {
-      claim.status = "ready";
+      move(claim, "due", "ready");
     }
   }
 }
@@ -65,7 +88,10 @@ export interface Ask {
 
 /** The worker holds the claim from here on, with the fence of the database's answer. */
 export function hold(model: Model, claim: Claim, { worker, ttl, request }: Ask, fence: number): void {
-  claim.status = "claimed";
+  if (claim.status === "waiting") {
+    move(claim, "due", "ready");
+  }
+  move(claim, "claimed", "claimed");
   claim.worker = worker;
   claim.fence = fence;
   claim.request = request;

@@ -36,8 +36,8 @@ export interface Wanted {
 export type Command =
   | { do: "enqueue"; items: Drawn[]; request: string | null }
   | ({ do: "claim next"; worker: string; request: string | null } & Wanted)
-  // A worker claims all that it may have, and says one outcome of all that it holds.
-  | { do: "work"; worker: string; types: string[]; said: Said }
+  // A worker claims all that it may have and says one outcome of all that it holds, so many times.
+  | { do: "work"; worker: string; types: string[]; said: Said; rounds: number }
   | { do: "claim items"; worker: string; type: string; items: number[]; ttl: number | null; request: string | null }
   // Null means the worker of the first receipt.
   | { do: "release item"; worker: string | null; said: Said }
@@ -46,18 +46,25 @@ export type Command =
   | { do: "repeat"; which: number }
   | { do: "extend"; worker: string | null; said: Said[]; ttl: number | null }
   | { do: "release parked"; claim: number; outcome: Outcome | "abandoned" }
+  // A worker claims up to two and asks for a slot for each that it holds; then somebody asks for one, or drops one.
+  | { do: "take locks"; worker: string; types: string[]; said: Said; isOfItem: boolean; slots: number; drops: boolean }
+  // Null means any claim, else the number of the slot's row.
+  | { do: "drop lock"; lock: number | null; said: Said }
   | { do: "leave"; worker: string }
   | { do: "reap"; max: number }
   | { do: "add needs"; item: number; needs: Named[] }
   | { do: "change payload"; item: number; payload: Json; fingerprint: string | null }
   | { do: "reread"; said: Said }
   | { do: "invalidate"; claim: number; type: string; items: number[] }
-  | { do: "raise version"; type: string }
+  | { do: "raise version"; claim: number; type: string }
   | { do: "sweep" }
   // A claim of the kind that it is about gives the type and the first item, if there is one.
   | { do: "retry"; claim: number; type: string; items: number[] | null; max: number }
   | { do: "cancel"; claim: number; type: string; items: number[] | null; max: number }
   | { do: "pause"; type: string; paused: boolean }
+  | { do: "several"; many: number }
+  | { do: "enroll" }
+  | { do: "depend"; type: string; on: string[] }
   | { do: "prioritise workflow"; workflow: string; priority: number }
   | { do: "delete workflow"; workflow: string }
   | { do: "delete item"; item: number }
@@ -66,10 +73,11 @@ export type Command =
   | { do: "drop records"; type: "loose" | "undeclared" }
   | { do: "register"; worker: string; profile: number }
   | { do: "prune classes" }
-  | { do: "pass"; seconds: number };
+  // Null means until the last lease or wait ends.
+  | { do: "pass"; seconds: number | null };
 
 const worker = fc.constantFrom(...workers);
-const type = fc.constantFrom("draw", "draw", "draw", "tag", "tag", "sort", "read", "embed", "embed", ...types);
+const type = fc.constantFrom("draw", "draw", "draw", "tag", "tag", "score", "read", "embed", "embed", ...types);
 const someItems = fc.array(fc.nat(12), { minLength: 1, maxLength: 4 });
 const isRare = fc.nat(3).map((n) => n === 3);
 /** Null so many times out of ten. */
@@ -85,14 +93,14 @@ const priority = fc.constantFrom(0, 0, 1, -2);
 const named: fc.Arbitrary<Named> = fc.record({
   by: fc.constantFrom("index", "index", "id", "text", "key"),
   n: fc.nat(4),
-  type: orNull(fc.constantFrom("draw", "tag", "sort", "embed"), 8),
+  type: orNull(fc.constantFrom("draw", "tag", "score", "score#2", "embed"), 8),
 });
 const payload = fc.constantFrom({ n: 1 }, { n: 2 }, { n: 1, note: 1 }, { n: 2, note: 1 });
 const fingerprint = fc.constantFrom("one", "two");
 
 const newItem: fc.Arbitrary<Drawn> = fc.record(
   {
-    pool: fc.constantFrom("default", "side", "steps", "steps", "steps"),
+    pool: fc.constantFrom("default", "side", "side", "side", "steps", "steps", "steps"),
     priority,
     runAfterSeconds: fc.constantFrom(-200, -200, -200, -200, -200, -5000, 500, 3000),
     dedupeKey: fc.constantFrom("k1", "k2", "k3", "k4"),
@@ -103,17 +111,20 @@ const newItem: fc.Arbitrary<Drawn> = fc.record(
     payload,
     maxFailures: fc.constantFrom(null, null, null, 1, 4),
   },
-  { requiredKeys: [] },
+  { requiredKeys: ["pool"] },
 );
 /** Most items need nothing, and name no input. */
-const anyItem: fc.Arbitrary<Drawn> = fc.oneof(
-  { weight: 6, arbitrary: newItem },
-  {
-    weight: 3,
-    arbitrary: fc.tuple(newItem, fc.array(named, { maxLength: 2 })).map(([item, needs]) => ({ ...item, needs })),
-  },
+const firstItem: fc.Arbitrary<Drawn> = fc.oneof(
+  { weight: 8, arbitrary: newItem },
   { weight: 1, arbitrary: fc.tuple(newItem, workflow).map(([item, needsAllOf]) => ({ ...item, needsAllOf })) },
   { weight: 1, arbitrary: fc.tuple(newItem, fingerprint).map(([item, one]) => ({ ...item, fingerprint: one })) },
+);
+const anyItem: fc.Arbitrary<Drawn> = fc.oneof(
+  { weight: 3, arbitrary: firstItem },
+  {
+    weight: 2,
+    arbitrary: fc.tuple(newItem, fc.array(named, { maxLength: 2 })).map(([item, needs]) => ({ ...item, needs })),
+  },
 );
 
 const said: fc.Arbitrary<Said> = fc.record({
@@ -142,9 +153,12 @@ const saidOften = fc.array(said, { minLength: 1, maxLength: 4 });
 
 const wanted = {
   types: fc.oneof(
-    { weight: 2, arbitrary: type.map((one) => [one]) },
-    { weight: 3, arbitrary: fc.constantFrom(["draw", "tag"], ["read", "embed", "sum", "report"], types) },
-    { weight: 2, arbitrary: fc.constant(types) },
+    { weight: 1, arbitrary: type.map((one) => [one]) },
+    {
+      weight: 1,
+      arbitrary: fc.constantFrom(["draw", "tag"], ["score", "score#2", "mean"], ["read", "embed", "sum", "report"]),
+    },
+    { weight: 3, arbitrary: fc.constant(types) },
   ),
   max: fc.constantFrom(1, 1, 2, 3, 50),
   ttl,
@@ -153,39 +167,47 @@ const wanted = {
 
 /** The weight of each kind of command, and its arguments. */
 const drawn: { [Kind in Command["do"]]: [number, Record<string, fc.Arbitrary<unknown>>] } = {
-  enqueue: [10, { items: fc.array(anyItem, { minLength: 1, maxLength: 4, size: "max" }), request }],
+  enqueue: [8, { items: fc.array(anyItem, { minLength: 1, maxLength: 2, size: "max" }), request }],
   "claim next": [16, { worker, request, ...wanted }],
-  work: [26, { worker, types: wanted.types, said }],
+  work: [26, { worker, types: wanted.types, said, rounds: fc.constantFrom(1, 1, 1, 2) }],
   "claim items": [8, { worker, type, items: someItems, ttl, request }],
   "release item": [6, { worker: speaker, said }],
   "release items": [10, { worker: speaker, said: saidOften }],
   "finish and claim": [10, { worker: speaker, said: saidOften, request, ...wanted }],
-  repeat: [8, { which: fc.nat(20) }],
-  extend: [8, { worker: speaker, said: saidOften, ttl }],
+  repeat: [5, { which: fc.nat(20) }],
+  extend: [6, { worker: speaker, said: saidOften, ttl }],
   "release parked": [
     8,
     { claim: fc.nat(12), outcome: fc.constantFrom("succeeded", "succeeded", "failed", "released", "abandoned") },
   ],
+  "take locks": [
+    6,
+    { worker, types: wanted.types, said, isOfItem: isRare, slots: fc.constantFrom(1, 1, 2, 3), drops: isRare },
+  ],
+  "drop lock": [3, { lock: orNull(fc.nat(3), 2), said }],
   leave: [4, { worker }],
   reap: [4, { max: fc.constantFrom(1, 2, 1000) }],
   retry: [6, { claim: fc.nat(12), type, items: orNull(someItems), max: fc.constantFrom(1, 2, 1000) }],
   cancel: [4, { claim: fc.nat(12), type, items: orNull(someItems, 3), max: fc.constantFrom(1, 2, 1000) }],
-  pause: [4, { type, paused: fc.constantFrom(true, false, false) }],
-  "prioritise workflow": [5, { workflow, priority }],
+  pause: [2, { type, paused: fc.constantFrom(true, false, false) }],
+  several: [2, { many: fc.constantFrom(2, 3, 4) }],
+  enroll: [2, {}],
+  depend: [2, { type: fc.constantFrom("score", "mean"), on: fc.constantFrom([], ["score"], ["mean"]) }],
+  "prioritise workflow": [3, { workflow, priority }],
   "delete workflow": [2, { workflow }],
   "delete item": [2, { item: fc.nat(12) }],
-  "change item": [5, { item: fc.nat(12), priority, affinity: orNull(affinity), workflow: orNull(workflow) }],
+  "change item": [3, { item: fc.nat(12), priority, affinity: orNull(affinity), workflow: orNull(workflow) }],
   "reschedule item": [5, { item: fc.nat(12), seconds: fc.constantFrom(null, -5000, 500, 3000) }],
   "add needs": [5, { item: fc.nat(12), needs: fc.array(named, { minLength: 1, maxLength: 2 }) }],
   "change payload": [9, { item: fc.nat(12), payload, fingerprint: orNull(fingerprint, 8) }],
   reread: [2, { said }],
   invalidate: [4, { claim: fc.nat(12), type, items: someItems }],
-  "raise version": [5, { type }],
-  sweep: [8, {}],
-  "drop records": [3, { type: fc.constantFrom("loose", "undeclared") }],
-  register: [3, { worker: fc.constantFrom("big", "picky", "dear"), profile: fc.nat(profiles.length - 1) }],
-  "prune classes": [2, {}],
-  pass: [14, { seconds: fc.constantFrom(130, 130, 700, 700, 1900, 3700, 8000) }],
+  "raise version": [5, { claim: fc.nat(12), type }],
+  sweep: [10, {}],
+  "drop records": [2, { type: fc.constantFrom("loose", "undeclared") }],
+  register: [2, { worker: fc.constantFrom("big", "picky", "dear"), profile: fc.nat(profiles.length - 1) }],
+  "prune classes": [1, {}],
+  pass: [16, { seconds: fc.constantFrom(null, null, 130, 700, 1900, 3700) }],
 };
 
 export const kinds = Object.keys(drawn) as Command["do"][];
@@ -194,12 +216,23 @@ const commandOf = (kind: Command["do"]): fc.Arbitrary<Command> =>
   fc.record({ do: fc.constant(kind), ...drawn[kind][1] }) as unknown as fc.Arbitrary<Command>;
 const anyCommand = fc.oneof(...kinds.map((kind) => ({ weight: drawn[kind][0], arbitrary: commandOf(kind) })));
 
-/** A run begins with some items and a worker that does them: without these most calls find nothing. */
+const succeeding = (command: Command): Command =>
+  command.do === "work" ? { ...command, types, said: { ...command.said, outcome: "succeeded" } } : command;
+
+/** A run begins with some items and a worker that has them: without these most calls find nothing. */
 export const commandLists = (length: number): fc.Arbitrary<Command[]> =>
   fc
     .tuple(
-      commandOf("enqueue"),
-      commandOf("work"),
+      fc.record({
+        do: fc.constant("enqueue" as const),
+        items: fc.array(firstItem, { minLength: 1, maxLength: 3 }),
+        request,
+      }),
+      fc.oneof(
+        { weight: 2, arbitrary: commandOf("work") },
+        { weight: 2, arbitrary: commandOf("work").map(succeeding) },
+        { weight: 1, arbitrary: commandOf("claim next") },
+      ),
       fc.array(anyCommand, { minLength: length / 2, maxLength: length, size: "max" }),
     )
     .map(([first, second, others]) => [first, second, ...others]);

@@ -1,6 +1,18 @@
 // How claims are held and end: by their workers, and by a person's hand.
 import type { Json, Outcome } from "../../src/answers.ts";
-import { type Claim, claimOf, end, isOpen, key, type Model, type Receipt, reopen, rulesOf, schedule } from "./model.ts";
+import {
+  type Claim,
+  claimOf,
+  end,
+  isOpen,
+  key,
+  type Model,
+  type Receipt,
+  recordLate,
+  reopen,
+  rulesOf,
+  schedule,
+} from "./model.ts";
 import { isOfOlderVersion, openChanged } from "./model-changes.ts";
 import { addNeeds, enqueue, type NewItem, type Reference } from "./model-enqueueing.ts";
 import { enroll, follow, openAgain } from "./model-needs.ts";
@@ -46,33 +58,44 @@ function close(model: Model, claim: Claim, given: Given): void {
     if (!claim.isParked) {
       Object.assign(claim, { isParked: true, job: jobOf(given), expiresAt: model.now + parkSeconds });
       claim.state = given.state ?? claim.state;
+      claim.steps.push({ cause: "parked", from: "claimed", to: "claimed" });
     }
     return;
   }
   const keepsJob = !claim.isParked && (given.outcome === "released" || given.outcome === "snoozed");
   Object.assign(claim, { isParked: false, job: keepsJob ? claim.job : null, state: given.state ?? claim.state });
   if (given.outcome === "succeeded") {
-    end(claim, "succeeded", model.now);
+    end(claim, "succeeded", "succeeded", model.now);
     Object.assign(claim, { result: given.result ?? null, progress: 1, state: null, isStale: false });
   } else if (given.outcome === "released") {
-    reopen(claim, claim.dueAt, model.now);
+    reopen(claim, "handed_back: released", claim.dueAt, model.now);
   } else {
     const backoff = Math.min(rules.backoff_limit_seconds, rules.backoff_seconds * 2 ** claim.failures);
     const pause = given.outcome === "snoozed" ? snoozeSeconds : (given.retryAfter ?? backoff);
     const isDrawn = given.outcome === "failed" && given.retryAfter === undefined;
     claim.failures += given.outcome === "failed" ? 1 : 0;
-    claim.events.push(given.outcome);
-    const dueBy = isDrawn ? Math.max(claim.dueAt, model.now + backoff * 1.2) : null;
     claim.progress = null;
-    // It waits for its claim call even where the pause is of no length.
-    schedule(claim, Math.max(claim.dueAt, model.now + pause), Number.NEGATIVE_INFINITY);
-    claim.dueBy = dueBy;
-    if (
-      given.outcome === "failed" &&
-      (given.final || claim.failures >= (claim.item.maxFailures ?? rules.max_failures))
-    ) {
-      end(claim, "failed", model.now);
+    const isLast = given.final || claim.failures >= (claim.item.maxFailures ?? rules.max_failures);
+    if (given.outcome === "failed" && isLast) {
+      end(claim, "failed", "failed", model.now);
+    } else {
+      const dueBy = isDrawn ? Math.max(claim.dueAt, model.now + backoff * 1.2) : null;
+      // It waits for its claim call even where the pause is of no length.
+      schedule(claim, given.outcome, Math.max(claim.dueAt, model.now + pause), Number.NEGATIVE_INFINITY);
+      claim.dueBy = dueBy;
     }
+  }
+}
+
+/** The first claims of a work type that fail for good may stop the type, with its further claims. */
+export function stopAtDeadEnds(model: Model, claims: Claim[]): void {
+  const isStopping = ({ type }: Claim): boolean => {
+    const { on_dead_end, paused } = rulesOf(model, type);
+    return on_dead_end === "stop" && !paused;
+  };
+  for (const claim of claims.filter((each) => each.status === "failed" && isStopping(each))) {
+    const rules = rulesOf(model, claim.type);
+    Object.assign(rules, { paused: true, deadEnds: [...rules.deadEnds, claim] });
   }
 }
 
@@ -112,16 +135,20 @@ export function release(model: Model, worker: string, given: Given[], told: stri
   openAgain(
     model,
     again.filter(({ isChange }) => !isChange).map(({ claim }) => claim),
-    "reopened",
+    "reopened: after its holder",
   );
   openChanged(
     model,
     again.filter(({ isChange }) => isChange).map(({ claim }) => claim),
   );
+  stopAtDeadEnds(
+    model,
+    held.map(({ claim }) => claim),
+  );
   return given.map((each) => {
     const claim = claimOf(model, each.item, each.type);
     if (claim && (claim.worker !== worker || claim.fence !== each.fence)) {
-      claim.events.push("stale_release");
+      recordLate(claim, "stale_release");
     }
     // One that comes again is answered as before.
     return claim?.worker !== worker || claim.fence !== each.fence
@@ -164,7 +191,7 @@ export function extend(model: Model, worker: string, given: Extension[], ttl: nu
       return "held";
     }
     if (claim && (claim.fence !== fence || claim.worker !== worker)) {
-      claim.events.push("stale_extend");
+      recordLate(claim, "stale_extend");
     }
     return "lost";
   });
@@ -175,9 +202,8 @@ export function leave(model: Model, worker: string): number {
     (claim) => claim.status === "claimed" && claim.worker === worker && !claim.isParked,
   );
   for (const claim of held) {
-    reopen(claim, claim.dueAt, model.now);
+    reopen(claim, "handed_back: its worker left", claim.dueAt, model.now);
     claim.worker = null;
-    claim.events.push("handed_back");
   }
   return held.length;
 }
@@ -193,11 +219,10 @@ export function cancel(model: Model, type: string, ids: string[]): number {
   enroll(model, items, [type]);
   const stopped = items.flatMap((item) => claimOf(model, item.id, type) ?? []).filter(isOpen);
   for (const claim of stopped) {
-    end(claim, "cancelled", model.now);
+    end(claim, "cancelled", "cancelled", model.now);
     claim.worker = null;
     claim.progress = null;
     claim.isParked = claim.job !== null;
-    claim.events.push("cancelled");
   }
   follow(model, stopped);
   return stopped.length;

@@ -1,5 +1,5 @@
 // How items come, with the items that they need.
-import { type Item, type Model, nameWorkflow } from "./model.ts";
+import { type Item, type Model, nameWorkflow, Refused } from "./model.ts";
 import { changeInput } from "./model-changes.ts";
 import { countNeeds, enroll, needsItsWhole } from "./model-needs.ts";
 
@@ -21,9 +21,6 @@ export type NewItem = Partial<
     | "maxFailures"
   >
 > & { runAfterSeconds?: number; needs?: Reference[]; needsAllOf?: string };
-
-/** The database refuses the call. */
-export class Refused extends Error {}
 
 const poolOf = (item: NewItem): string => item.pool ?? "default";
 

@@ -3,15 +3,20 @@ import {
   type Claim,
   claimOf,
   end,
+  firstName,
   type Item,
   isOpen,
   key,
   type Model,
+  move,
   type Need,
   newClaim,
+  openStatus,
+  Refused,
   reopen,
   rulesOf,
   schedule,
+  withCopies,
 } from "./model.ts";
 
 const hasFailed = (claim: Claim | undefined): boolean => claim?.status === "failed" || claim?.status === "cancelled";
@@ -19,6 +24,10 @@ const hasFailed = (claim: Claim | undefined): boolean => claim?.status === "fail
 /** A need is met by a success; for a work type that runs anyway, by any end. */
 const isMetBy = (model: Model, type: string, needed: Claim | undefined): boolean =>
   needed?.status === "succeeded" || (rulesOf(model, type).on_failed_need === "run" && hasFailed(needed));
+
+/** The work types of the same item that a work type needs: each claim of one that has several. */
+const typesNeeded = (model: Model, type: string): string[] =>
+  rulesOf(model, type).depends_on.flatMap((name) => withCopies(model, name));
 
 /** Those that belong to a workflow, besides the items that wait for it. */
 const membersOf = (model: Model, workflow: string): Item[] =>
@@ -41,12 +50,12 @@ export function neededClaims(model: Model, claim: Claim): Claim[] {
       ? membersOf(model, need.workflow).flatMap((item) => claimsOf(model, item))
       : (claimOf(model, need.item, need.type) ?? []),
   );
-  const own = rulesOf(model, claim.type).depends_on.flatMap((type) => claimOf(model, claim.item.id, type) ?? []);
+  const own = typesNeeded(model, claim.type).flatMap((type) => claimOf(model, claim.item.id, type) ?? []);
   return [...new Set([...own, ...needed])];
 }
 
 function unmet(model: Model, claim: Claim): number {
-  const own = rulesOf(model, claim.type).depends_on.map((type) => claimOf(model, claim.item.id, type));
+  const own = typesNeeded(model, claim.type).map((type) => claimOf(model, claim.item.id, type));
   return (
     claim.needs.filter((need) => !need.isMet).length +
     own.filter((needed) => !isMetBy(model, claim.type, needed)).length
@@ -56,7 +65,8 @@ function unmet(model: Model, claim: Claim): number {
 /** Work types of the needed item: the named one, else the claim's own, else all of the needed item's pool. */
 function neededTypes(model: Model, type: string, pool: string, named: string | null): string[] {
   const ofPool = [...model.types].filter(([, rules]) => rules.pool === pool).map(([name]) => name);
-  return named !== null ? [named] : ofPool.includes(type) ? [type] : ofPool;
+  const one = named ?? (ofPool.includes(type) ? firstName(type) : null);
+  return one === null ? ofPool : [...new Set([one, ...withCopies(model, one)])];
 }
 
 const isSame = (one: Need, other: Need): boolean =>
@@ -70,7 +80,7 @@ export function needsItsWhole(model: Model, workflow: string | null): boolean {
   const waits = (claim: Claim, name: string | null): boolean =>
     claim.needs.some((need) => "workflow" in need && need.workflow === name);
   const needs = (claim: Claim, { item, type }: Claim): boolean =>
-    (claim.item === item && rulesOf(model, claim.type).depends_on.includes(type)) ||
+    (claim.item === item && typesNeeded(model, claim.type).includes(type)) ||
     claim.needs.some((need) => "item" in need && need.item === item.id && need.type === type) ||
     (item.workflow !== null && waits(claim, item.workflow));
   const down = workflow === null ? [] : claims.filter((claim) => waits(claim, workflow));
@@ -89,8 +99,9 @@ export function enroll(model: Model, items: Item[], types: string[]): void {
   let isNew = false;
   for (const item of items) {
     for (const type of types.filter((name) => !claimOf(model, item.id, name))) {
-      const claim = newClaim(item, type, model.now);
-      reopen(claim, item.runAfter ?? model.now, model.now);
+      const dueAt = Math.max(item.runAfter ?? model.now, model.now);
+      const mayWait = item.needs.length > 0 || item.gathers !== null || rulesOf(model, type).depends_on.length > 0;
+      const claim = newClaim(item, type, openStatus(mayWait ? 1 : 0, dueAt, model.now), dueAt);
       model.claims.set(key(item.id, type), claim);
       isNew = true;
     }
@@ -98,6 +109,54 @@ export function enroll(model: Model, items: Item[], types: string[]): void {
   if (isNew) {
     countNeeds(model, items, types);
   }
+}
+
+/** Each item gets more claims for this work type: later items at once, earlier ones by enrollPool(). */
+export function raiseSeveral(model: Model, type: string, several: number): void {
+  const rules = rulesOf(model, type);
+  if (several > rules.several) {
+    for (; rules.several < several; rules.several += 1) {
+      model.types.set(`${type}#${rules.several + 1}`, rules);
+    }
+    countNeedsOf(
+      model,
+      [...model.types.keys()].filter((name) => rulesOf(model, name).depends_on.includes(type)),
+    );
+  }
+}
+
+export function dependOn(model: Model, type: string, on: string[]): void {
+  const reaches = (from: string): boolean => from === type || rulesOf(model, from).depends_on.some(reaches);
+  if (on.some(reaches)) {
+    throw new Refused();
+  }
+  const rules = rulesOf(model, type);
+  if (JSON.stringify(rules.depends_on) !== JSON.stringify(on)) {
+    rules.depends_on = on;
+    countNeedsOf(model, withCopies(model, type));
+  }
+}
+
+/** Work types got other needs. */
+function countNeedsOf(model: Model, types: string[]): void {
+  for (const type of types.sort()) {
+    const items = [...model.items.values()].filter((item) => claimOf(model, item.id, type));
+    countNeeds(model, items, [type]);
+  }
+}
+
+/** Claims for items that were there before. Answers how many. */
+export function enrollPool(model: Model, pool: string): number {
+  const before = model.claims.size;
+  const items = [...model.items.values()].filter((item) => item.pool === pool);
+  for (const type of [...model.types.keys()].filter((name) => rulesOf(model, name).pool === pool).sort()) {
+    enroll(
+      model,
+      items.filter((item) => !claimOf(model, item.id, type)),
+      [type],
+    );
+  }
+  return model.claims.size - before;
 }
 
 /** Writes down the needs of these items' claims, and blocks or readies those that are open. Done work stays done. */
@@ -141,7 +200,7 @@ function isGathered(model: Model, claim: Claim): boolean {
 
 function failsWithNeeds(model: Model, claim: Claim): boolean {
   const single = claim.needs.filter((need) => "item" in need && !need.isMet) as { item: string; type: string }[];
-  const own = rulesOf(model, claim.type).depends_on.map((type) => ({ item: claim.item.id, type }));
+  const own = typesNeeded(model, claim.type).map((type) => ({ item: claim.item.id, type }));
   return (
     rulesOf(model, claim.type).on_failed_need === "fail" &&
     [...single, ...own].some((need) => hasFailed(claimOf(model, need.item, need.type)))
@@ -149,9 +208,8 @@ function failsWithNeeds(model: Model, claim: Claim): boolean {
 }
 
 function failWithNeed(model: Model, claim: Claim): void {
-  end(claim, "failed", model.now);
+  end(claim, "failed: with its need", "failed", model.now);
   claim.isParked = false;
-  claim.events.push("failed");
   follow(model, [claim]);
 }
 
@@ -161,8 +219,7 @@ export function follow(model: Model, changed: Claim[]): void {
     const { item, type } = needed;
     const isNeed = (need: Need): boolean => "item" in need && need.item === item.id && need.type === type;
     const dependents = [...model.claims.values()].filter(
-      (claim) =>
-        claim.needs.some(isNeed) || (claim.item === item && rulesOf(model, claim.type).depends_on.includes(type)),
+      (claim) => claim.needs.some(isNeed) || (claim.item === item && typesNeeded(model, claim.type).includes(type)),
     );
     for (const claim of dependents) {
       for (const need of claim.needs.filter(isNeed)) {
@@ -204,33 +261,27 @@ export function recount(model: Model, claim: Claim, fails = false, staysDone = f
   } else if (claim.status === "blocked" && claim.waitsFor === 0) {
     settle(model, claim, Math.max(claim.dueAt, model.now));
   } else if (more > 0 && (claim.status === "waiting" || claim.status === "ready")) {
-    claim.status = "blocked";
+    move(claim, "blocked", "blocked");
   } else if (more > 0 && claim.status === "claimed") {
     claim.isAgain = true;
   } else if (more > 0 && !staysDone && (claim.status === "succeeded" || claim.status === "failed")) {
-    openAgain(model, [claim], "reopened");
+    openAgain(model, [claim], "reopened: its need is open");
   }
 }
 
 /** Its wait stays as it was drawn. */
 function settle(model: Model, claim: Claim, dueAt: number): void {
   const { dueBy } = claim;
-  schedule(claim, dueAt, model.now);
+  schedule(claim, claim.waitsFor > 0 ? "blocked" : "unblocked", dueAt, model.now);
   claim.dueBy = dueBy !== null && dueBy > model.now ? dueBy : null;
 }
 
 /** Opens claims that have ended, with their tries reset. Their results stay, marked stale. */
-export function openAgain(
-  model: Model,
-  claims: Claim[],
-  event: "reopened" | "retried",
-  pauseOf = (_: Claim) => 0,
-): void {
+export function openAgain(model: Model, claims: Claim[], cause: string, pauseOf = (_: Claim) => 0): void {
   for (const claim of claims) {
     claim.isStale ||= claim.status === "succeeded";
-    reopen(claim, Math.max(claim.item.runAfter ?? model.now, model.now + pauseOf(claim)), model.now);
+    reopen(claim, cause, Math.max(claim.item.runAfter ?? model.now, model.now + pauseOf(claim)), model.now);
     Object.assign(claim, { isParked: false, failures: 0, crashes: 0 });
-    claim.events.push(event);
   }
   follow(model, claims);
 }

@@ -18,6 +18,24 @@ export interface Rules {
   input_columns: string[] | null;
   on_change: "again" | "keep" | null;
   version: number;
+  history: "unhappy" | "full";
+  on_dead_end: "go_on" | "stop";
+  /** How many claims each item has. The work types NAME#2, NAME#3, … share the rules of the first. */
+  several: number;
+  /** The claims that failed for good as it was stopped. */
+  deadEnds: Claim[];
+}
+
+export type Status = "blocked" | "waiting" | "ready" | "claimed" | "succeeded" | "failed" | "cancelled";
+
+/**
+ * A change of a claim's state; a late call changes none. The cause begins with the name of the event in work_events: one
+ * event may have several causes, such as "reopened: its input changed".
+ */
+export interface Step {
+  cause: string;
+  from: Status | null;
+  to: Status | null;
 }
 
 export interface Item {
@@ -49,7 +67,7 @@ export type Need = { isMet: boolean } & ({ item: string; type: string } | { work
 export interface Claim {
   item: Item;
   type: string;
-  status: "blocked" | "waiting" | "ready" | "claimed" | "succeeded" | "failed" | "cancelled";
+  status: Status;
   worker: string | null;
   fence: number | null;
   request: string | null;
@@ -80,7 +98,17 @@ export interface Claim {
   isStale: boolean;
   changes: number;
   changedAt: number;
-  events: string[];
+  steps: Step[];
+}
+
+/** A slot of a named lock. It is held while its claim is held under that fence, and not parked. */
+export interface Lock {
+  name: string;
+  slot: number;
+  item: string;
+  type: string;
+  claimFence: number;
+  fence: number;
 }
 
 /** A claim as a worker got it. The worker may come back with it at any later time. */
@@ -106,7 +134,11 @@ export interface Model {
   workers: Map<string, Worker>;
   requests: Set<string>;
   receipts: Receipt[];
+  locks: Lock[];
 }
+
+/** The database refuses the call. */
+export class Refused extends Error {}
 
 export interface Workflow {
   priority: number;
@@ -129,6 +161,10 @@ export const defaults: Rules = {
   input_columns: null,
   on_change: null,
   version: 1,
+  history: "unhappy",
+  on_dead_end: "go_on",
+  several: 1,
+  deadEnds: [],
 };
 
 export const key = (item: string, type: string): string => `${item} ${type}`;
@@ -154,17 +190,24 @@ export function rulesOf(model: Model, type: string): Rules {
   return model.types.get(type) ?? defaults;
 }
 
-export function newClaim(item: Item, type: string, now: number): Claim {
+/** The name that a work type was declared with: that of its first claim of an item. */
+export const firstName = (type: string): string => type.replace(/#[0-9]+$/, "");
+
+/** A work type and those of its further claims. */
+export const withCopies = (model: Model, type: string): string[] =>
+  [...model.types.keys()].filter((name) => name === type || firstName(name) === type);
+
+export function newClaim(item: Item, type: string, status: Status, dueAt: number): Claim {
   return {
     item,
     type,
-    status: "ready",
+    status,
     worker: null,
     fence: null,
     request: null,
     failures: 0,
     crashes: 0,
-    dueAt: now,
+    dueAt,
     dueBy: null,
     expiresAt: 0,
     finishedAt: 0,
@@ -181,25 +224,40 @@ export function newClaim(item: Item, type: string, now: number): Claim {
     isStale: false,
     changes: 0,
     changedAt: Number.NEGATIVE_INFINITY,
-    events: [],
+    steps: [{ cause: "enrolled", from: null, to: status }],
   };
 }
 
+export function move(claim: Claim, cause: string, to: Status): void {
+  if (claim.status !== to) {
+    claim.steps.push({ cause, from: claim.status, to });
+    claim.status = to;
+  }
+}
+
+/** A call of a worker that does not hold the claim is recorded, and changes nothing. */
+export function recordLate(claim: Claim, cause: "stale_release" | "stale_extend" | "stale_lock"): void {
+  claim.steps.push({ cause, from: null, to: null });
+}
+
 /** Blocked by its needs, waiting until it is due, or ready. */
-export function schedule(claim: Claim, dueAt: number, now: number): void {
-  claim.status = claim.waitsFor > 0 ? "blocked" : dueAt > now ? "waiting" : "ready";
+export const openStatus = (waitsFor: number, dueAt: number, now: number): Status =>
+  waitsFor > 0 ? "blocked" : dueAt > now ? "waiting" : "ready";
+
+export function schedule(claim: Claim, cause: string, dueAt: number, now: number): void {
+  move(claim, cause, openStatus(claim.waitsFor, dueAt, now));
   claim.dueAt = dueAt;
   claim.dueBy = null;
 }
 
 /** Opens a claim again, without a holder. A claim that was due before is ready from this moment on. */
-export function reopen(claim: Claim, dueAt: number, now: number): void {
-  schedule(claim, Math.max(dueAt, now), now);
+export function reopen(claim: Claim, cause: string, dueAt: number, now: number): void {
+  schedule(claim, cause, Math.max(dueAt, now), now);
   claim.progress = null;
 }
 
-export function end(claim: Claim, status: "succeeded" | "failed" | "cancelled", now: number): void {
-  claim.status = status;
+export function end(claim: Claim, cause: string, status: "succeeded" | "failed" | "cancelled", now: number): void {
+  move(claim, cause, status);
   claim.finishedAt = now;
 }
 
@@ -224,7 +282,7 @@ export function reschedule(model: Model, item: Item, runAfter: number | null): v
     if (claim.item === item && claim.status === "claimed") {
       claim.dueAt = Math.max(runAfter ?? model.now, model.now);
     } else if (claim.item === item && isOpen(claim)) {
-      reopen(claim, runAfter ?? model.now, model.now);
+      reopen(claim, "rescheduled", runAfter ?? model.now, model.now);
     }
   }
 }
