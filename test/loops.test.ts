@@ -296,7 +296,7 @@ describe("a loop over a list", () => {
     expect(await claimsOf("nothing")).toEqual([]);
   });
 
-  test("gives the items what each says", async () => {
+  test("an item gets the options that each() answers", async () => {
     const customer = new Map([
       ["a", "initech"],
       ["b", "acme"],
@@ -355,6 +355,13 @@ describe("a loop over a list", () => {
       ["k"],
       { url: "u" },
       "url is no option of a loop; its options are over, key,",
+    ],
+    [
+      "an option of workers that has no use here",
+      ["keys"],
+      ["k"],
+      { concurrency: 4 },
+      "concurrency is no option of a loop; its options are over,",
     ],
     [
       "an option that no loop has",
@@ -739,6 +746,33 @@ test("in the plain loop fail() logs where the loop is left too", async () => {
     break;
   }
   expect(lines).toEqual(["failed plain a: odd"]);
+});
+
+test("a plain loop that is left reads no further element", async () => {
+  vi.stubEnv("WORK_CLAIMS_DISABLED", "1");
+  onTestFinished(() => void vi.unstubAllEnvs());
+  async function* stream(): AsyncGenerator<string, void> {
+    yield "a";
+    await new Promise(() => {});
+  }
+  const seen: string[] = [];
+  for await (const claim of claims("plain", { over: stream() })) {
+    seen.push(claim.item);
+    break;
+  }
+  expect(seen).toEqual(["a"]);
+});
+
+test("a plain loop judges a payload as it would be stored", async () => {
+  vi.stubEnv("WORK_CLAIMS_DISABLED", "1");
+  onTestFinished(() => void vi.unstubAllEnvs());
+  const dated = defineWork({ name: "dated", payload: z.object({ at: z.string() }), result: z.null() });
+  const seen: unknown[] = [];
+  const payload = (): { at: string } => ({ at: new Date(0) as unknown as string });
+  for await (const claim of claims(dated, { over: ["a"], payload, log: (line) => seen.push(line) })) {
+    seen.push(claim.payload);
+  }
+  expect(seen).toEqual([{ at: "1970-01-01T00:00:00.000Z" }]);
 });
 
 describe("until done", () => {

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { type Claim, call, claimNext, release, someoneWaits, stored, typeWithPool } from "./support/calls.ts";
-import { openDatabase, type Sql } from "./support/database.ts";
+import { openDatabase } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
 const { sql, as } = await openDatabase();
@@ -127,56 +127,6 @@ test("items wait for the items they need, by index, key and id; a circle is refu
     }),
   ).rejects.toThrow("items[0] (x) → items[1] (y) → items[2] (z) → items[0] (x)");
   await expectInvariants(sql);
-});
-
-// Before the tests with workflows: once an item waits for one, no new work type is plain.
-test("a need on a claim that nobody has made yet is met by it, however the calls meet", async () => {
-  const { pool, types } = await stages(["one"]);
-  const later = `later ${pool}`;
-  const [needed] = await call<string[]>(sql, "enqueue_items", { items: [{ pool }] });
-  const needs = [{ id: needed, work_type: later }];
-  const add = (by: Sql): Promise<string[]> => call(by, "enqueue_items", { items: [{ pool, needs }] });
-  const claim = (by: Sql): Promise<Claim[]> =>
-    call(by, "claim_items", { item_ids: [needed], work_type: later, worker_id: "w" });
-  const [early] = await add(sql);
-  expect(await statusOf(early, types[0])).toBe("blocked");
-
-  const [adding, claiming] = [as("service_role"), as("service_role")];
-  await adding`begin`;
-  const [during] = await add(adding);
-  const claimed = claim(claiming);
-  await someoneWaits(sql);
-  await adding`commit`;
-  const [held] = await claimed;
-  await claiming`begin`;
-  expect(await release(claiming, "w", held, "succeeded")).toBe("succeeded");
-  const added = add(adding);
-  await someoneWaits(sql);
-  await claiming`commit`;
-  expect(await statusOf(early, types[0])).toBe("ready");
-  expect(await statusOf(during, types[0])).toBe("ready");
-  expect(await statusOf((await added)[0], types[0])).toBe("ready");
-  await expectInvariants(sql);
-});
-
-test("a need on a claim that is made, done and not committed yet is met", async () => {
-  const { pool, types } = await stages(["one"]);
-  const later = `later ${pool}`;
-  const [needed] = await call<string[]>(sql, "enqueue_items", { items: [{ pool }] });
-  const [adding, claiming] = [as("service_role"), as("service_role")];
-  await claiming`begin`;
-  const [claim] = await call<Claim[]>(claiming, "claim_items", {
-    item_ids: [needed],
-    work_type: later,
-    worker_id: "w",
-  });
-  expect(await release(claiming, "w", claim, "succeeded")).toBe("succeeded");
-  const added = call<string[]>(adding, "enqueue_items", {
-    items: [{ pool, needs: [{ id: needed, work_type: later }] }],
-  });
-  await someoneWaits(sql);
-  await claiming`commit`;
-  expect(await statusOf((await added)[0], types[0])).toBe("ready");
 });
 
 test("an empty list of needs leaves a work type on its short way", async () => {

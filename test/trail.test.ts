@@ -126,7 +126,7 @@ describe("a full history", () => {
     expect(await events(sql, ids[0], type)).toEqual(["enrolled", "claimed", "succeeded"]);
   });
 
-  test("has a claim that is parked twice by a repeated call once", async () => {
+  test("has one parked step where the call is repeated", async () => {
     const { type, ids } = await typeWithPool(sql, 1, { history: "full" });
     const [claim] = await claimNext(sql, type, "w");
     const parking = { external_id: "job", seconds: 60 };

@@ -573,6 +573,20 @@ begin
 end
 $$;
 
+-- Refuse a name that is for the further claims of a work type, unless they are there.
+create or replace function work.check_own_name(work_type text)
+returns void
+language plpgsql
+as $$
+begin
+  if check_own_name.work_type ~ '#[0-9]+$'
+    and not exists (select from public.work_types t where t.name = check_own_name.work_type) then
+    perform work.refuse('work_type', check_own_name.work_type,
+      'a name that ends in # and a number is for the further claims of a work type; several => 2 makes them');
+  end if;
+end
+$$;
+
 -- Declare a work type, or change its rules: an argument that is null keeps its value, '{}' or '' takes it away. Later items
 -- are enrolled as they come; enroll_pool() enrols the present ones.
 create or replace function public.define_work_type(
@@ -623,11 +637,7 @@ begin
     perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
   end if;
 
-  if define_work_type.work_type ~ '#[0-9]+$'
-    and not exists (select from public.work_types t where t.name = define_work_type.work_type) then
-    perform work.refuse('work_type', define_work_type.work_type,
-      'a name that ends in # and a number is for the further claims of a work type; several => 2 makes them');
-  end if;
+  perform work.check_own_name(define_work_type.work_type);
   insert into public.work_types (name) values (define_work_type.work_type) on conflict do nothing;
   select * into before from public.work_types t where t.name = define_work_type.work_type for update;
   if before.pool <> define_work_type.pool then
@@ -924,6 +934,7 @@ begin
     where (declared.depends_on <> before.depends_on and declared.name in (t.name, t.copy_of))
        or (declared.several > before.several and declared.name = any (t.depends_on))
     order by t.name;
+  perform work.wake_workers(null);
   return declared;
 end
 $$;
@@ -1008,7 +1019,7 @@ begin
 end
 $$;
 
--- Count anew what all claims of a work type wait for, since it depends on others than before.
+-- Count anew what all claims of a work type wait for, after what it needs has changed.
 create or replace function work.count_needs_of_type(work_type text)
 returns void
 language plpgsql
@@ -3848,6 +3859,7 @@ begin
   if is_paused then
     return '[]';
   elsif is_paused is null then
+    perform work.check_own_name(claim_items.work_type);
     insert into public.work_types (name, is_plain)
     values (claim_items.work_type, not exists (select from public.work_workflows w where w.is_gathered))
     on conflict do nothing;
@@ -4827,13 +4839,14 @@ begin
 end
 $$;
 
--- Make ready the work types that items of these pools need, and those of the pools, for what follows from their ends. A work
--- type that is named here for the first time is known from here on, as one is that is claimed for the first time.
+-- End the short way of the work types that these needs bind: their releases look for what waits. An unknown name becomes a
+-- work type.
 create or replace function work.mark_needed(pools text[], needs jsonb)
 returns void
 language plpgsql
 as $$
 begin
+  perform work.check_own_name(r.work_type) from jsonb_to_recordset(needs) as r(work_type text);
   insert into public.work_types (name, is_plain)
   select distinct r.work_type, false
     from jsonb_to_recordset(needs) as r(work_type text collate "C")
@@ -5130,8 +5143,8 @@ declare
   held jsonb;
 begin
   perform work.lock_before_claims(close_with_all.outcomes);
-  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock. What this
-  -- worker lost is left out: a late call waits for nothing.
+  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock. Lost
+  -- claims are left out, so that a late call does not wait for their locks.
   perform work.lock_around(work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes));
   held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
   -- A result of an input that is no longer there has no effects.
@@ -5210,7 +5223,7 @@ begin
               join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
               left join public.work_types t on t.name = o.work_type
              where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence)
-               -- A repeated call parks nothing.
+               -- A repeated call parks nothing, and must not lengthen the lease.
                and not (c.poll_at is not null and o.outcome ->> 'outcome' = 'parked')
              order by o.item_id, o.work_type, o.n) as h);
 end
@@ -5389,9 +5402,7 @@ begin
          external_id = g.external_id, state = coalesce(g.state, c.state)
     from given g
    where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-     and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', park.worker_id, g.fence)
-     -- A repeated call must not lengthen the lease.
-     and c.poll_at is null;
+     and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', park.worker_id, g.fence);
 end
 $$;
 

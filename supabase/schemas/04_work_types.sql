@@ -124,6 +124,20 @@ begin
 end
 $$;
 
+-- Refuse a name that is for the further claims of a work type, unless they are there.
+create or replace function work.check_own_name(work_type text)
+returns void
+language plpgsql
+as $$
+begin
+  if check_own_name.work_type ~ '#[0-9]+$'
+    and not exists (select from public.work_types t where t.name = check_own_name.work_type) then
+    perform work.refuse('work_type', check_own_name.work_type,
+      'a name that ends in # and a number is for the further claims of a work type; several => 2 makes them');
+  end if;
+end
+$$;
+
 -- Declare a work type, or change its rules: an argument that is null keeps its value, '{}' or '' takes it away. Later items
 -- are enrolled as they come; enroll_pool() enrols the present ones.
 create or replace function public.define_work_type(
@@ -174,11 +188,7 @@ begin
     perform pg_advisory_xact_lock(work.pool_lock_key(define_work_type.pool));
   end if;
 
-  if define_work_type.work_type ~ '#[0-9]+$'
-    and not exists (select from public.work_types t where t.name = define_work_type.work_type) then
-    perform work.refuse('work_type', define_work_type.work_type,
-      'a name that ends in # and a number is for the further claims of a work type; several => 2 makes them');
-  end if;
+  perform work.check_own_name(define_work_type.work_type);
   insert into public.work_types (name) values (define_work_type.work_type) on conflict do nothing;
   select * into before from public.work_types t where t.name = define_work_type.work_type for update;
   if before.pool <> define_work_type.pool then

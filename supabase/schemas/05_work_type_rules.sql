@@ -43,6 +43,7 @@ begin
     where (declared.depends_on <> before.depends_on and declared.name in (t.name, t.copy_of))
        or (declared.several > before.several and declared.name = any (t.depends_on))
     order by t.name;
+  perform work.wake_workers(null);
   return declared;
 end
 $$;
@@ -127,7 +128,7 @@ begin
 end
 $$;
 
--- Count anew what all claims of a work type wait for, since it depends on others than before.
+-- Count anew what all claims of a work type wait for, after what it needs has changed.
 create or replace function work.count_needs_of_type(work_type text)
 returns void
 language plpgsql

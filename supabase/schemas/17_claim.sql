@@ -212,6 +212,7 @@ begin
   if is_paused then
     return '[]';
   elsif is_paused is null then
+    perform work.check_own_name(claim_items.work_type);
     insert into public.work_types (name, is_plain)
     values (claim_items.work_type, not exists (select from public.work_workflows w where w.is_gathered))
     on conflict do nothing;

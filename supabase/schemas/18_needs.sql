@@ -49,13 +49,14 @@ begin
 end
 $$;
 
--- Make ready the work types that items of these pools need, and those of the pools, for what follows from their ends. A work
--- type that is named here for the first time is known from here on, as one is that is claimed for the first time.
+-- End the short way of the work types that these needs bind: their releases look for what waits. An unknown name becomes a
+-- work type.
 create or replace function work.mark_needed(pools text[], needs jsonb)
 returns void
 language plpgsql
 as $$
 begin
+  perform work.check_own_name(r.work_type) from jsonb_to_recordset(needs) as r(work_type text);
   insert into public.work_types (name, is_plain)
   select distinct r.work_type, false
     from jsonb_to_recordset(needs) as r(work_type text collate "C")

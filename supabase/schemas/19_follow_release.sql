@@ -10,8 +10,8 @@ declare
   held jsonb;
 begin
   perform work.lock_before_claims(close_with_all.outcomes);
-  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock. What this
-  -- worker lost is left out: a late call waits for nothing.
+  -- Several statements close these: without one lock of all rows in the order of keys, two calls could deadlock. Lost
+  -- claims are left out, so that a late call does not wait for their locks.
   perform work.lock_around(work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes));
   held := work.held_outcomes(close_with_all.worker_id, close_with_all.outcomes);
   -- A result of an input that is no longer there has no effects.
@@ -90,7 +90,7 @@ begin
               join public.work_claims c on c.item_id = any (array[o.item_id]) and c.work_type = o.work_type
               left join public.work_types t on t.name = o.work_type
              where (c.status, c.worker_id, c.fence) is not distinct from ('claimed', held_outcomes.worker_id, o.fence)
-               -- A repeated call parks nothing.
+               -- A repeated call parks nothing, and must not lengthen the lease.
                and not (c.poll_at is not null and o.outcome ->> 'outcome' = 'parked')
              order by o.item_id, o.work_type, o.n) as h);
 end

@@ -127,9 +127,7 @@ begin
          external_id = g.external_id, state = coalesce(g.state, c.state)
     from given g
    where c.item_id = any (array[g.item_id]) and c.work_type = g.work_type
-     and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', park.worker_id, g.fence)
-     -- A repeated call must not lengthen the lease.
-     and c.poll_at is null;
+     and (c.status, c.worker_id, c.fence) is not distinct from ('claimed', park.worker_id, g.fence);
 end
 $$;
 

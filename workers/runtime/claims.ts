@@ -21,8 +21,9 @@ import { work } from "./work.ts";
 
 const connectionOptions = ["url", "key", "token", "publishableKey", "fetch", "client"] as const;
 type ProjectOption = Exclude<(typeof connectionOptions)[number], "client">;
+const notOfLoops = ["concurrency", "poll", "abandon", "pollSeconds"] as const;
 const workerOptions = optionNames.filter(
-  (name) => name === "client" || !connectionOptions.some((each) => each === name),
+  (name) => name === "client" || ![...connectionOptions, ...notOfLoops].some((each) => each === name),
 );
 const loopOptions = ["over", "key", "payload", "each", "progress", ...workerOptions];
 
@@ -30,8 +31,7 @@ const loopOptions = ["over", "key", "payload", "each", "progress", ...workerOpti
 export type Connection = Pick<WorkOptions, (typeof connectionOptions)[number]>;
 
 /** Those of work(). The body runs for one claim at a time, and the loop ends when nothing is left, unless said otherwise. */
-export interface LoopOptions
-  extends Omit<WorkOptions, ProjectOption | "concurrency" | "poll" | "abandon" | "pollSeconds"> {
+export interface LoopOptions extends Omit<WorkOptions, ProjectOption | (typeof notOfLoops)[number]> {
   /** A progress bar, where standard error is a terminal; true unless said otherwise. */
   progress?: boolean;
 }

@@ -91,16 +91,14 @@ async function itemOf<Element>(
   list: List<Element>,
 ): Promise<NewItem> {
   const key = keyOf(element, list);
-  const payload = await payloadOf(element, key, work, list);
-  const what = `the payload of ${key.slice(0, 60)}`;
-  return newItem(pool, storedJson(what, payload, payloadLimit, "let payload answer where it is") ?? {}, {
+  return newItem(pool, await payloadOf(element, key, work, list), {
     requires: isDefinedWork(work) ? work.requires : undefined,
     ...list.each?.(element),
     dedupeKey: key,
   });
 }
 
-/** Throws where the payload does not fit the schema of a defined work. */
+/** The payload as it is stored. Throws where it does not fit the schema of a defined work. */
 export async function payloadOf<Element>(
   element: Element,
   key: string,
@@ -111,7 +109,9 @@ export async function payloadOf<Element>(
   if (isDefinedWork(work)) {
     await work.judge(payload, `${key.slice(0, 60)}: payload`);
   }
-  return payload;
+  return (
+    storedJson(`the payload of ${key.slice(0, 60)}`, payload, payloadLimit, "let payload answer where it is") ?? {}
+  );
 }
 
 export function keyOf<Element>(element: Element, { key }: List<Element>): string {

@@ -40,7 +40,11 @@ export async function plainWork<Element>(
     }
     const why = error ?? note ?? external_id;
     if (why !== undefined) {
-      log(`${outcome} ${workType} ${key}: ${why}`);
+      log(`${outcome} ${workType} ${key}${why && `: ${why}`}`);
+    }
+    // The next element may never come.
+    if (signal.aborted) {
+      return { why: "signal" };
     }
   }
   return { why: "empty" };

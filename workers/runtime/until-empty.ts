@@ -22,17 +22,17 @@ export async function refuseMissing({ settings, state, source }: Loop, call: Cal
   state.isDiagnosed = true;
 }
 
-/** Before a look for work: nothing is to come, but what is ready may be for this worker. */
-export interface Before {
+/** Before a look for work, after which nothing more is expected. */
+export interface LastLook {
   /** How many claims had ended, where something was ready. */
   readonly ended: number | null;
 }
 
 /**
- * Null where something is to come. With untilEmpty nothing is where no lease of another worker can end, and no claim is to
- * be tried again; a worker that polls waits for jobs too. With untilDone: nothing at all is open.
+ * Null while more may become ready. With untilEmpty that is while another worker holds a claim, or one waits for its next
+ * try; for a worker that polls, also while a job runs. With untilDone: while anything is open.
  */
-export async function beforeLastLook(loop: Loop, call: CallOptions): Promise<Before | null> {
+export async function beforeLastLook(loop: Loop, call: CallOptions): Promise<LastLook | null> {
   const { settings, client } = loop;
   if (settings.leaves === "ready") {
     return { ended: null };
@@ -57,7 +57,7 @@ export async function beforeLastLook(loop: Loop, call: CallOptions): Promise<Bef
  */
 export async function wereOthersAtWork(
   { settings, client }: Loop,
-  before: Before,
+  before: LastLook,
   call: CallOptions,
 ): Promise<boolean> {
   if (before.ended === null) {
