@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type Claim, call, claimNext, release } from "./support/calls.ts";
+import { type Claim, call, claimNext, release, unlessItGaveWay } from "./support/calls.ts";
 import { openDatabase, type Sql } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 import { seed, seeded } from "./support/random.ts";
@@ -11,13 +11,6 @@ const width = 500;
 async function typeOfPool(name: string): Promise<void> {
   await sql`insert into public.work_pools (name) values (${name})`;
   await call(sql, "define_work_type", { work_type: name, pool: name, max_crashes: 1000 });
-}
-
-/** A call that gave way to others is repeated, as a worker does. */
-function unlessItGaveWay(error: { code?: string }): undefined {
-  if (error.code !== "40P01" && error.code !== "55P03") {
-    throw error;
-  }
 }
 
 test(`${layers * width} items in ten layers, 20 workers of which some die: each after its needs, once (SEED=${seed})`, {

@@ -1,6 +1,6 @@
 // A table in three stages, extract → embed → summarise: what a change touches is done again, and nothing else.
 import { expect, test } from "vitest";
-import { type Claim, call } from "./support/calls.ts";
+import { type Claim, call, unlessItGaveWay } from "./support/calls.ts";
 import { openDatabase, type Sql } from "./support/database.ts";
 import { expectInvariants } from "./support/invariants.ts";
 
@@ -42,7 +42,8 @@ async function worker(connection: Sql, worker_id: string, isOver: () => boolean)
   while (!isOver()) {
     const answer = await call<{ claimed: StageClaim[] }>(connection, "finish_and_claim", {
       ...{ worker_id, outcomes, work_types: ["extract", "embed", "summarise"], max_items: 250 },
-    });
+    }).catch(unlessItGaveWay);
+    if (answer === undefined) continue;
     outcomes = answer.claimed.map((claim) => ({
       ...{ item_id: claim.item_id, work_type: claim.work_type, fence: claim.fence },
       ...{ outcome: "succeeded", result: handle(claim) },

@@ -108,6 +108,13 @@ export async function endWaits(sql: Sql, type: string): Promise<void> {
      where work_type = ${type} and status = 'waiting'`;
 }
 
+/** For the catch of a call that gave way to others: it answers nothing, and is to be repeated, as a worker does. */
+export function unlessItGaveWay(error: { code?: string }): undefined {
+  if (error.code !== "40P01" && error.code !== "55P03") {
+    throw error;
+  }
+}
+
 /** Repeats the check until it holds: for a minute at most, as the machine may be busy. */
 export async function waitUntil(isTrue: () => Promise<boolean>): Promise<void> {
   for (const limit = Date.now() + 60_000; !(await isTrue()); await sleep(20)) {
