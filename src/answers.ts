@@ -67,7 +67,7 @@ export type ClaimOutcome = {
   state?: Json;
   /** Added in the transaction that takes the outcome. */
   items?: readonly NewItem[];
-  /** What a snoozed claim waits for; an index names one of its items. */
+  /** A snoozed claim waits for these; an index names one of its items. */
   needs?: readonly Reference[];
 };
 

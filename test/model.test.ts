@@ -28,7 +28,7 @@ function count(what: string): void {
   counts.set(what, (counts.get(what) ?? 0) + 1);
 }
 
-/** What a run has done to its claims. */
+/** Counts a run's effects on its claims. */
 function countEffects({ model, seen }: Run): void {
   seen.forEach(count);
   for (const { type } of model.receipts) {

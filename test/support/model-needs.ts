@@ -300,7 +300,7 @@ export function forget(model: Model, id: string): void {
     recount(model, claim);
   }
   const workflow = gone?.workflow ?? null;
-  // Where its last part is gone, what waited for it stays as it is.
+  // A workflow whose last part is gone changes nothing of the claims that waited for it.
   if ([...model.items.values()].some((item) => item.workflow === workflow && item.gathers !== workflow)) {
     lookAt(model, [workflow]);
   }

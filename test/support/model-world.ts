@@ -202,7 +202,7 @@ export interface Stored {
   claims: StoredClaim[];
   /** The slots that are taken. */
   locks: unknown[];
-  /** Why work types were stopped, by their names. */
+  /** The reason that stopped each work type, by its name. */
   stopped: Record<string, string>;
   elapsed: number;
 }

@@ -26,7 +26,7 @@ export interface Slurm {
   /** Runs one of Slurm's commands and answers what it prints. */
   run: (program: string, args: string[], environment?: Record<string, string>) => Promise<string>;
   job: (id: string) => Promise<Job>;
-  /** What the daemons and the tasks have written. */
+  /** The output of the daemons and the tasks. */
   logs: () => string;
   stop: () => Promise<void>;
 }

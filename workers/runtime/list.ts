@@ -13,7 +13,7 @@ export interface List<Element, Payload = unknown> {
   key?: (element: Element) => string | number;
   /** What other processes get of it; the element itself, unless said otherwise. */
   payload?: (element: Element) => Payload;
-  /** What else its item has, such as labels and needs. A text among its needs is the key of another element. */
+  /** Answers further options of its item, such as labels. A text among the needs is the key of another element. */
   each?: (element: Element) => Omit<ItemOptions, "dedupeKey">;
 }
 

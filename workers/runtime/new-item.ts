@@ -34,7 +34,7 @@ export type ItemReference =
 /** The same, or an item by its place among those that are added in one call. */
 export type Reference = ItemReference | { readonly index: number; readonly work_type?: string };
 
-/** What an item has beside its payload. */
+/** The options of an item: all that it has beside its payload. */
 export interface ItemOptions {
   /** More is earlier. */
   readonly priority?: number | undefined;

@@ -19,7 +19,7 @@ export interface Outcome {
   readonly state?: Json;
   /** Added in the transaction that takes the outcome. */
   readonly items?: readonly Json[];
-  /** What a snoozed claim waits for. */
+  /** A snoozed claim waits for these. */
   readonly needs?: readonly Json[];
 }
 
